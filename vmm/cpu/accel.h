@@ -1,0 +1,149 @@
+/*
+ * accel.h - the seam between the machine and what executes guest code.
+ *
+ * An accelerator is a const struct accel_ops. Everything above it (devices, interrupt routing, boot,
+ * snapshots) is written once and does not know which one runs. Optional operations are NULL where an
+ * accelerator has nothing of the kind; the caller then does the work itself and says so beside the call.
+ *
+ * Thread rules: vcpu_new, run, inject*, request_window, get_state and set_state belong to the vCPU's own
+ * thread; kick, signal_msi, ioapic_route, memory_* and doorbell_* may be called from any thread.
+ */
+#ifndef VMM_ACCEL_H
+#define VMM_ACCEL_H
+
+#include "cpu/cpu_model.h"
+#include "cpu/vcpu_state.h"
+
+struct accel_vm;
+struct accel_vcpu;
+
+enum vcpu_exit_kind {
+    EXIT_PIO,        /* .pio */
+    EXIT_MMIO,       /* .mmio */
+    EXIT_HALT,       /* HLT, only where the local APIC is ours: sleep until an interrupt is pending */
+    EXIT_KICKED,     /* kick() or a signal: look at requests, run again */
+    EXIT_IRQ_WINDOW, /* the guest can take an external interrupt now (asked for by request_window) */
+    EXIT_RDMSR,      /* .msr: an MSR the accelerator leaves to the machine; answer value or set fault */
+    EXIT_WRMSR,
+    EXIT_IOAPIC_EOI, /* .eoi: a level-triggered vector was acknowledged in the accelerator's local APIC */
+    EXIT_SHUTDOWN,   /* triple fault */
+    EXIT_FAIL,       /* .fail: the accelerator cannot go on with this vCPU */
+};
+
+struct vcpu_exit {
+    enum vcpu_exit_kind kind;
+    union {
+        struct {
+            uint16_t port;
+            uint8_t size;   /* 1, 2 or 4 */
+            bool write;
+            uint32_t count; /* string instructions: elements, in data one after the other */
+            void *data;     /* read from (write) or filled in (read) before the next run */
+        } pio;
+        struct {
+            uint64_t gpa;
+            uint8_t len; /* 1 to 8 */
+            bool write;
+            void *data;
+        } mmio;
+        struct {
+            uint32_t index;
+            uint64_t value;
+            bool fault; /* set to true: #GP in the guest */
+        } msr;
+        struct {
+            uint8_t vector;
+        } eoi;
+        struct {
+            char text[200]; /* for a person */
+        } fail;
+    };
+};
+
+struct accel_config {
+    unsigned vcpus;
+    bool own_lapic; /* the machine emulates the local APICs itself (irqchip=user) */
+    enum cpu_model model;
+    struct cpu_topology topology;
+};
+
+/* What an accelerator is worth on this host, found by measuring (queztl-hv doctor, --accel auto). */
+struct accel_probe {
+    bool usable;        /* runs a 64-bit kernel at speed */
+    bool present;       /* there at all, if only for API tests */
+    double ring0_loop_ns; /* one round of a two-instruction loop in ring 0, 0 when not measured */
+    char reason[240];   /* one line: what was found, and the cure when not usable */
+};
+
+struct accel_ops {
+    const char *name;
+
+    int (*probe)(struct accel_probe *out);
+
+    int (*vm_new)(const struct accel_config *config, struct accel_vm **vm, struct qz_error *err);
+    void (*vm_free)(struct accel_vm *vm); /* after every vCPU was freed */
+
+    /* Guest-physical memory; page aligned. Mapping over a mapping is -EEXIST. readonly: writes exit as MMIO. */
+    int (*memory_map)(struct accel_vm *vm, uint64_t gpa, uint64_t size, void *hva, bool readonly);
+    int (*memory_unmap)(struct accel_vm *vm, uint64_t gpa, uint64_t size);
+
+    int (*vcpu_new)(struct accel_vm *vm, unsigned id, struct accel_vcpu **vcpu, struct qz_error *err);
+    void (*vcpu_free)(struct accel_vcpu *vcpu);
+
+    /*
+     * Runs the guest until something needs the machine; the answer to the previous exit (data in place) is
+     * taken first. 0 and *exit filled, or a negative errno (-EINTR never: that is EXIT_KICKED).
+     */
+    int (*run)(struct accel_vcpu *vcpu, struct vcpu_exit *exit);
+    /* Makes a run in progress, or the next one, return EXIT_KICKED soon. Async-signal-safe not needed. */
+    void (*kick)(struct accel_vcpu *vcpu);
+
+    int (*get_state)(struct accel_vcpu *vcpu, struct vcpu_state *state);
+    int (*set_state)(struct accel_vcpu *vcpu, const struct vcpu_state *state);
+
+    /* External interrupts from a controller of ours (PIC, own local APIC). */
+    bool (*can_inject)(struct accel_vcpu *vcpu); /* interrupt flag set, no shadow, nothing in flight */
+    int (*inject)(struct accel_vcpu *vcpu, uint8_t vector);
+    void (*request_window)(struct accel_vcpu *vcpu, bool on);
+    int (*inject_nmi)(struct accel_vcpu *vcpu);
+    uint64_t (*get_cr8)(struct accel_vcpu *vcpu); /* own local APIC: the task priority after an exit */
+    void (*set_cr8)(struct accel_vcpu *vcpu, uint64_t cr8);
+    uint64_t (*get_apic_base)(struct accel_vcpu *vcpu); /* own local APIC: IA32_APIC_BASE after an exit */
+
+    /* Optional, with the accelerator's own local APICs (accel_config.own_lapic false): */
+    int (*signal_msi)(struct accel_vm *vm, uint64_t address, uint32_t data);
+    int (*ioapic_route)(struct accel_vm *vm, unsigned pin, uint64_t address, uint32_t data, bool masked);
+
+    /* Optional: a guest write of `len` bytes at gpa wakes `eventfd` instead of exiting. */
+    int (*doorbell_add)(struct accel_vm *vm, uint64_t gpa, unsigned len, int eventfd);
+    int (*doorbell_del)(struct accel_vm *vm, uint64_t gpa, unsigned len, int eventfd);
+
+    /* TSC frequency that the guest sees, kHz. */
+    uint32_t (*tsc_khz)(struct accel_vm *vm);
+    /* CPUID of vCPU 0 as given to the guest (physical address bits, features). */
+    const struct cpuid_table *(*cpuid)(struct accel_vm *vm);
+};
+
+/* An accelerator embeds these first in its own structures. */
+struct accel_vm {
+    const struct accel_ops *ops;
+    bool own_lapic;
+};
+struct accel_vcpu {
+    struct accel_vm *vm;
+    unsigned id;
+};
+
+extern const struct accel_ops accel_kvm;
+
+/* The accelerators of this build, best first, NULL-terminated. */
+extern const struct accel_ops *const accel_all[];
+
+/*
+ * Picks by name ("kvm", or "auto": the first usable one). *probe tells what was found and why, also on
+ * failure (-ENODEV) for a doctor to print.
+ */
+int accel_choose(const char *name, const struct accel_ops **ops, struct accel_probe *probe,
+                 struct qz_error *err);
+
+#endif

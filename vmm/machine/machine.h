@@ -1,0 +1,38 @@
+/*
+ * machine.h - what a device may use of the machine around it.
+ *
+ * The life cycle (vmm/vm) builds one of these, hands it to every device's constructor and outlives them
+ * all. Devices never see the life cycle itself: they ask for a reset or power-off through request().
+ */
+#ifndef VMM_MACHINE_H
+#define VMM_MACHINE_H
+
+#include <queztl/loop.h>
+
+#include "machine/bus.h"
+#include "machine/clock.h"
+#include "machine/irq.h"
+#include "machine/memory.h"
+
+struct pci_bus;
+
+enum machine_request {
+    MACHINE_RESET,    /* reset port, i8042 pulse, ACPI reset register, triple fault with reset asked for */
+    MACHINE_POWEROFF, /* ACPI S5 */
+    MACHINE_PANIC,    /* pvpanic: the guest says that it crashed */
+};
+
+struct machine {
+    struct guest_memory memory;
+    struct accel_vm *accel;
+    struct bus *pio, *mmio;
+    struct irq_fabric *irq;
+    struct vm_clock *clock;
+    struct pci_bus *pci;
+    struct qz_loop *main_loop;
+    unsigned cpus;
+    /* Any thread; returns at once, the request is carried out by the main loop. */
+    void (*request)(struct machine *m, enum machine_request what);
+};
+
+#endif

@@ -1,0 +1,65 @@
+/*
+ * memory.h - guest-physical memory.
+ *
+ * RAM is one memfd mapped shared: [0, low) below the hole under 4 GiB, the rest from 4 GiB up. The file
+ * is sparse, so a 512 GiB guest costs what it touches. A guest-physical address is its own type, and
+ * what comes out is always a span with a length. Bytes behind a span may change at any time: read each
+ * field once, into a local, before checking it.
+ */
+#ifndef VMM_MEMORY_H
+#define VMM_MEMORY_H
+
+#include <queztl/base.h>
+
+typedef struct {
+    uint64_t v;
+} gpa_t;
+
+static inline gpa_t gpa(uint64_t v)
+{
+    return (gpa_t){v};
+}
+static inline gpa_t gpa_add(gpa_t a, uint64_t n)
+{
+    return (gpa_t){a.v + n};
+}
+
+enum {
+    LOW_RAM_MAX_GIB = 2, /* q35: RAM below 4 GiB ends at 2 GiB at the latest, PCI begins there */
+};
+#define LOW_RAM_MAX  (2ull << 30)
+#define HIGH_RAM     (4ull << 30)
+#define GUEST_RAM_MAX (512ull << 30)
+#define GUEST_RAM_MIN (2ull << 20)
+
+struct mem_span {
+    uint8_t *data;
+    size_t len;
+};
+
+struct guest_memory {
+    int fd; /* memfd */
+    uint64_t size, low_size, high_size;
+    uint8_t *low, *high; /* mappings; high is NULL when high_size is 0 */
+};
+
+/* size: page aligned, GUEST_RAM_MIN to GUEST_RAM_MAX. */
+int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err);
+void guest_memory_free(struct guest_memory *m);
+
+/*
+ * The host bytes behind [a, a+len). 0, or -EFAULT when any byte lies outside RAM (a wrapping or empty
+ * range included). A range never spans the hole. Any thread; valid until guest_memory_free().
+ */
+int mem_span(const struct guest_memory *m, gpa_t a, uint64_t len, struct mem_span *span);
+
+int mem_read(const struct guest_memory *m, gpa_t a, void *buf, uint64_t len);
+int mem_write(const struct guest_memory *m, gpa_t a, const void *buf, uint64_t len);
+
+/*
+ * Gives pages back to the host; the guest reads zeros there afterwards. Rounded inward to whole pages.
+ * Any thread. -EFAULT outside RAM.
+ */
+int mem_discard(const struct guest_memory *m, gpa_t a, uint64_t len);
+
+#endif
