@@ -131,8 +131,16 @@ static inline void qz_cleanup_unlock_(pthread_mutex_t **m)
 /* ---- small things ---------------------------------------------------------------------------- */
 
 #define QZ_ARRAY_LEN(a)          (sizeof(a) / sizeof((a)[0]))
-#define QZ_MIN(a, b)             ({ __auto_type a_ = (a); __auto_type b_ = (b); a_ < b_ ? a_ : b_; })
-#define QZ_MAX(a, b)             ({ __auto_type a_ = (a); __auto_type b_ = (b); a_ > b_ ? a_ : b_; })
+/* Each argument is evaluated once; the counter keeps nested uses from shadowing each other. */
+#define QZ_MIN(a, b)             QZ_PICK_(a, b, <, __COUNTER__)
+#define QZ_MAX(a, b)             QZ_PICK_(a, b, >, __COUNTER__)
+#define QZ_PICK_(a, b, op, n)    QZ_PICK__(a, b, op, n)
+#define QZ_PICK__(a, b, op, n)                                                                     \
+    ({                                                                                             \
+        __auto_type a_##n = (a);                                                                   \
+        __auto_type b_##n = (b);                                                                   \
+        a_##n op b_##n ? a_##n : b_##n;                                                            \
+    })
 #define QZ_ALIGN_UP(x, a)        (((x) + ((__typeof__(x))(a)-1)) & ~((__typeof__(x))(a)-1))
 #define QZ_ALIGN_DOWN(x, a)      ((x) & ~((__typeof__(x))(a)-1))
 #define QZ_BIT(n)                (1ull << (n))
