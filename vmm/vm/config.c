@@ -1,0 +1,400 @@
+/* config.c - the options of a virtual machine and what makes sense together (config.h). */
+#include "vm/config.h"
+
+#include <ctype.h>
+
+#include "boot/boot.h"
+#include "machine/memory.h"
+
+/* A "key=value,key=value" list after the first item; next_item() cuts it in place. */
+static char *next_item(char **rest)
+{
+    char *item = *rest, *comma;
+
+    if (!item)
+        return NULL;
+    comma = strchr(item, ',');
+    *rest = comma ? comma + 1 : NULL;
+    if (comma)
+        *comma = '\0';
+    return item;
+}
+
+/* The value when item is "key=value", else NULL. */
+static const char *value_of(const char *item, const char *key)
+{
+    size_t n = strlen(key);
+
+    return !strncmp(item, key, n) && item[n] == '=' ? item + n + 1 : NULL;
+}
+
+static int set_on_off(const char *v, bool *out, struct qz_error *err)
+{
+    if (!strcmp(v, "on") || !strcmp(v, "off")) {
+        *out = !strcmp(v, "on");
+        return 0;
+    }
+    return qz_fail(err, -EINVAL, "\"%s\" is neither on nor off", v);
+}
+
+static int set_accel(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->accel = v;
+    return 0;
+}
+
+static int set_cpu_model(void *t, const char *v, struct qz_error *err)
+{
+    return cpu_model_parse(v, &((struct vm_config *)t)->model, err);
+}
+
+static int set_cpus(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+    QZ_AUTO_FREE char *copy = strdup(v);
+    char *rest = copy, *item = next_item(&rest);
+    uint64_t n;
+    int r = qz_parse_u64(item, "number of vCPUs", 1, VM_CPUS_MAX, &n, err);
+
+    c->cpus = n;
+    while (r == 0 && (item = next_item(&rest))) {
+        const char *s = value_of(item, "sockets"), *k = value_of(item, "cores"), *h = value_of(item, "threads");
+
+        if (!s && !k && !h)
+            return qz_fail(err, -EINVAL, "unknown key in \"%s\" (sockets, cores, threads)", item);
+        r = qz_parse_u64(s ? s : k ? k : h, item, 1, VM_CPUS_MAX, &n, err);
+        *(s ? &c->topology.sockets : k ? &c->topology.cores : &c->topology.threads) = n;
+    }
+    return r;
+}
+
+static int set_memory(void *t, const char *v, struct qz_error *err)
+{
+    return qz_parse_size(v, &((struct vm_config *)t)->memory, err);
+}
+
+static int set_kernel(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->kernel = v;
+    return 0;
+}
+static int set_initrd(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->initrd = v;
+    return 0;
+}
+static int set_append(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->append = v;
+    return 0;
+}
+static int set_firmware(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->firmware = v;
+    return 0;
+}
+static int set_firmware_vars(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->firmware_vars = v;
+    return 0;
+}
+static int set_protocol(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+
+    if (!strcmp(v, "auto"))
+        c->protocol = -1;
+    else if (!strcmp(v, "linux64"))
+        c->protocol = BOOT_LINUX64;
+    else if (!strcmp(v, "pvh"))
+        c->protocol = BOOT_PVH;
+    else
+        return qz_fail(err, -EINVAL, "\"%s\" is not a boot protocol (auto, linux64, pvh)", v);
+    return 0;
+}
+
+static int disk_item(struct vm_disk_config *d, const char *item, struct qz_error *err)
+{
+    const char *v;
+    uint64_t n;
+    bool on;
+
+    if (!strcmp(item, "readonly")) {
+        d->readonly = true;
+        return 0;
+    }
+    if ((v = value_of(item, "readonly")))
+        return set_on_off(v, &d->readonly, err);
+    if ((v = value_of(item, "format"))) {
+        if (strcmp(v, "raw"))
+            return qz_fail(err, -EINVAL, "format \"%s\" is not built in: only raw is", v);
+        return 0;
+    }
+    if ((v = value_of(item, "bus"))) {
+        if (strcmp(v, "virtio"))
+            return qz_fail(err, -EINVAL, "bus \"%s\" is not built in: only virtio is", v);
+        return 0;
+    }
+    if ((v = value_of(item, "cache"))) {
+        d->direct = !strcmp(v, "none");
+        if (!d->direct && strcmp(v, "writeback"))
+            return qz_fail(err, -EINVAL, "cache \"%s\": choose writeback (host page cache) or none (O_DIRECT)", v);
+        return 0;
+    }
+    if ((v = value_of(item, "packed"))) {
+        int r = set_on_off(v, &on, err);
+
+        d->no_packed = !on;
+        return r;
+    }
+    if ((v = value_of(item, "queues"))) {
+        int r = qz_parse_u64(v, "queues", 1, 16, &n, err);
+
+        d->queues = n;
+        return r;
+    }
+    if ((v = value_of(item, "serial"))) {
+        if (strlen(v) >= sizeof(d->serial))
+            return qz_fail(err, -EINVAL, "serial \"%s\" is longer than 20 characters", v);
+        strcpy(d->serial, v);
+        return 0;
+    }
+    return qz_fail(err, -EINVAL, "unknown key \"%s\" (readonly, format, bus, cache, packed, queues, serial)", item);
+}
+
+static int set_disk(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+    struct vm_disk_config *d = &c->disk[c->disks];
+    char *rest, *item;
+
+    if (c->disks == VM_DISKS_MAX)
+        return qz_fail(err, -EINVAL, "more than %d disks", VM_DISKS_MAX);
+    rest = strdup(v); /* lives as long as the process: the path points into it */
+    if (!rest)
+        return qz_fail(err, -ENOMEM, "no memory");
+    d->path = next_item(&rest);
+    if (!*d->path)
+        return qz_fail(err, -EINVAL, "a disk needs a file: --disk FILE[,readonly]");
+    while ((item = next_item(&rest))) {
+        int r = disk_item(d, item, err);
+
+        if (r < 0)
+            return r;
+    }
+    c->disks++;
+    return 0;
+}
+
+static int parse_mac(const char *v, uint8_t mac[6], struct qz_error *err)
+{
+    unsigned b[6];
+    int end = 0;
+
+    if (sscanf(v, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) != 6 || v[end])
+        return qz_fail(err, -EINVAL, "\"%s\" is not a MAC address such as 52:54:00:12:34:56", v);
+    if (b[0] & 1)
+        return qz_fail(err, -EINVAL, "MAC address %s is a multicast address", v);
+    for (int i = 0; i < 6; i++)
+        mac[i] = b[i];
+    return 0;
+}
+
+static int net_item(struct vm_net_config *n, const char *item, struct qz_error *err)
+{
+    const char *v;
+
+    if ((v = value_of(item, "mac"))) {
+        n->has_mac = true;
+        return parse_mac(v, n->mac, err);
+    }
+    if ((v = value_of(item, "forward")) && n->kind == VM_NET_USER) {
+        unsigned host, guest;
+        int end = 0;
+
+        if (sscanf(v, "%u:%u%n", &host, &guest, &end) != 2 || v[end] || host > 65535 || guest > 65535 || !guest)
+            return qz_fail(err, -EINVAL, "forward=%s: write forward=HOSTPORT:GUESTPORT", v);
+        if (n->forwards == VM_FORWARDS_MAX)
+            return qz_fail(err, -EINVAL, "more than %d forwarded ports", VM_FORWARDS_MAX);
+        n->forward[n->forwards++] = (struct vm_forward){host, guest};
+        return 0;
+    }
+    return qz_fail(err, -EINVAL, "unknown key \"%s\" (mac%s)", item, n->kind == VM_NET_USER ? ", forward" : "");
+}
+
+static int set_net(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+    struct vm_net_config *n = &c->net[c->nets];
+    char *rest, *item;
+
+    c->net_given = true;
+    if (!strcmp(v, "none")) {
+        c->nets = 0;
+        return 0;
+    }
+    if (c->nets == VM_NETS_MAX)
+        return qz_fail(err, -EINVAL, "more than %d network devices", VM_NETS_MAX);
+    rest = strdup(v);
+    if (!rest)
+        return qz_fail(err, -ENOMEM, "no memory");
+    item = next_item(&rest);
+    if (!strcmp(item, "user")) {
+        n->kind = VM_NET_USER;
+    } else if (!strncmp(item, "tap:", 4) && item[4]) {
+        n->kind = VM_NET_TAP;
+        n->tap = item + 4;
+    } else {
+        return qz_fail(err, -EINVAL, "\"%s\": choose user, tap:NAME or none", item);
+    }
+    while ((item = next_item(&rest))) {
+        int r = net_item(n, item, err);
+
+        if (r < 0)
+            return r;
+    }
+    c->nets++;
+    return 0;
+}
+
+static int set_vsock(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+    const char *comma = strchr(v, ',');
+    QZ_AUTO_FREE char *cid = comma ? strndup(v, comma - v) : NULL;
+
+    if (!cid || !comma[1])
+        return qz_fail(err, -EINVAL, "\"%s\": write CID,PATH", v);
+    c->vsock_path = comma + 1;
+    return qz_parse_u64(cid, "context id", 3, 0xfffffffe, &c->vsock_cid, err);
+}
+
+static int set_console(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->console = v;
+    return 0;
+}
+static int set_control(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->control = v;
+    return 0;
+}
+
+static int set_name(void *t, const char *v, struct qz_error *err)
+{
+    for (const char *p = v; *p; p++)
+        if (!isalnum((unsigned char)*p) && !strchr("-_.", *p))
+            return qz_fail(err, -EINVAL, "\"%s\": letters, digits, '-', '_' and '.' only", v);
+    if (!*v || strlen(v) > 63)
+        return qz_fail(err, -EINVAL, "a name has 1 to 63 characters");
+    ((struct vm_config *)t)->name = v;
+    return 0;
+}
+
+static int set_debug_log(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->debug_log = v;
+    return 0;
+}
+static int set_timeout(void *t, const char *v, struct qz_error *err)
+{
+    return qz_parse_u64(v, "seconds", 1, 1000000000, &((struct vm_config *)t)->timeout_s, err);
+}
+
+static int set_irqchip(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+
+    c->own_lapic = !strcmp(v, "user");
+    if (!c->own_lapic && strcmp(v, "split"))
+        return qz_fail(err, -EINVAL, "\"%s\": choose split (local APICs in the kernel) or user (all ours)", v);
+    return 0;
+}
+
+static int set_trace_start(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->trace_start = true;
+    return 0;
+}
+static int set_verbose(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->verbose = true;
+    return 0;
+}
+
+const struct qz_option vm_options[] = {
+    {"accel", "auto|kvm", "what executes guest code (default auto: the best that works here)", set_accel},
+    {"cpu", "MODEL", "portable (x86-64-v2, default), v3, or host", set_cpu_model},
+    {"cpus", "N[,sockets=,cores=,threads=]", "vCPUs, 1 to 256 (default 1)", set_cpus},
+    {"memory", "SIZE", "guest memory, such as 512M or 2GiB (default 512M)", set_memory},
+    {"kernel", "FILE", "a bzImage or ELF vmlinux to boot directly", set_kernel},
+    {"initrd", "FILE", "initial RAM disk for --kernel", set_initrd},
+    {"append", "TEXT", "kernel command line", set_append},
+    {"protocol", "auto|linux64|pvh", "how --kernel is entered (default auto)", set_protocol},
+    {"firmware", "FILE", "UEFI firmware, such as OVMF_CODE_4M.fd", set_firmware},
+    {"firmware-vars", "FILE", "this machine's variable store, written to; without it variables\nlast until the machine ends", set_firmware_vars},
+    {"disk", "FILE[,KEY=VALUE]...", "a raw disk image or block device; keys: readonly, cache=writeback|none,\nqueues=N, packed=on|off, serial=TEXT, format=raw, bus=virtio; repeatable", set_disk},
+    {"net", "user|tap:NAME|none", "a network device; keys mac=, and for user forward=HOSTPORT:GUESTPORT;\nrepeatable (default user)", set_net},
+    {"vsock", "CID,PATH", "a vsock device: guest port P is the unix socket PATH_P, and PATH takes\n\"CONNECT P\" from the host", set_vsock},
+    {"console", "stdio|FILE|none", "where the guest's console goes (default stdio)", set_console},
+    {"control", "PATH", "make a control socket there (JSON lines)", set_control},
+    {"name", "NAME", "a name for messages and info", set_name},
+    {"timeout", "SECONDS", "end the machine after this long, with exit code 124", set_timeout},
+    {"irqchip", "split|user", "local APICs in the kernel (default) or our own", set_irqchip},
+    {"debug-log", "FILE", "what firmware writes to port 0x402", set_debug_log},
+    {"trace-start", NULL, "say on standard error when the first guest instruction ran", set_trace_start},
+    {"verbose", NULL, "say what happens", set_verbose},
+    {NULL, NULL, NULL, NULL},
+};
+
+static int check_topology(struct vm_config *c, struct qz_error *err)
+{
+    struct cpu_topology *t = &c->topology;
+
+    if (!t->sockets && !t->cores && !t->threads) {
+        *t = (struct cpu_topology){1, c->cpus, 1};
+        return 0;
+    }
+    t->sockets = t->sockets ? t->sockets : 1;
+    t->threads = t->threads ? t->threads : 1;
+    t->cores = t->cores ? t->cores : QZ_MAX(c->cpus / (t->sockets * t->threads), 1u);
+    if ((uint64_t)t->sockets * t->cores * t->threads != c->cpus)
+        return qz_fail(err, -EINVAL, "--cpus: %u sockets x %u cores x %u threads make %llu vCPUs, not %u", t->sockets,
+                       t->cores, t->threads, (unsigned long long)t->sockets * t->cores * t->threads, c->cpus);
+    return 0;
+}
+
+int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error *err)
+{
+    int i;
+
+    *c = (struct vm_config){
+        .accel = "auto",
+        .model = CPU_MODEL_PORTABLE,
+        .cpus = 1,
+        .memory = 512ull << 20,
+        .protocol = -1,
+        .console = "stdio",
+        .name = "vm",
+    };
+    i = qz_options_parse(vm_options, argc, argv, c, err);
+    if (i < 0)
+        return i;
+    if (i < argc && strcmp(argv[i], "--"))
+        c->image = argv[i++];
+    if (i < argc && strcmp(argv[i], "--"))
+        return qz_fail(err, -EINVAL, "one image at most; \"%s\" is too much (a command goes after --)", argv[i]);
+    if (i + 1 < argc)
+        c->command = argv + i + 1;
+    if (c->memory < GUEST_RAM_MIN || c->memory > GUEST_RAM_MAX || c->memory % 4096)
+        return qz_fail(err, -EINVAL, "--memory: from 2M to 512G in whole pages of 4 KiB");
+    if (c->initrd && !c->kernel)
+        return qz_fail(err, -EINVAL, "--initrd needs --kernel");
+    if (c->kernel && c->firmware)
+        return qz_fail(err, -EINVAL, "--kernel and --firmware exclude each other");
+    if (c->firmware_vars && !c->firmware)
+        return qz_fail(err, -EINVAL, "--firmware-vars needs --firmware");
+    if (c->command && c->firmware)
+        return qz_fail(err, -EINVAL, "a command after -- needs a machine booted by --kernel");
+    return check_topology(c, err);
+}

@@ -1,0 +1,67 @@
+/*
+ * config.h - everything a virtual machine is told at its start, and the options that say it.
+ *
+ * queztl-vmm and `queztl-hv run` share one option table. A configuration owns nothing: its strings point into
+ * argv or into static text.
+ */
+#ifndef VMM_CONFIG_H
+#define VMM_CONFIG_H
+
+#include <queztl/command.h>
+
+#include "cpu/cpu_model.h"
+
+enum { VM_DISKS_MAX = 16, VM_NETS_MAX = 8, VM_CPUS_MAX = 256, VM_FORWARDS_MAX = 16 };
+
+struct vm_disk_config {
+    const char *path;
+    bool readonly, direct, no_packed;
+    unsigned queues;   /* 0: one for each vCPU, up to 4 */
+    char serial[21];
+};
+
+enum vm_net_kind { VM_NET_USER, VM_NET_TAP };
+
+struct vm_net_config {
+    enum vm_net_kind kind;
+    const char *tap;
+    uint8_t mac[6];
+    bool has_mac;
+    struct vm_forward {
+        uint16_t host_port, guest_port;
+    } forward[VM_FORWARDS_MAX];
+    unsigned forwards;
+};
+
+struct vm_config {
+    const char *accel; /* "auto", "kvm" */
+    enum cpu_model model;
+    unsigned cpus;
+    struct cpu_topology topology; /* all 0: one socket with `cpus` cores */
+    uint64_t memory;
+    const char *kernel, *initrd, *append, *firmware, *firmware_vars;
+    int protocol; /* enum boot_protocol, -1 automatic */
+    struct vm_disk_config disk[VM_DISKS_MAX];
+    unsigned disks;
+    struct vm_net_config net[VM_NETS_MAX];
+    unsigned nets;
+    bool net_given; /* --net none counts too */
+    uint64_t vsock_cid;
+    const char *vsock_path;
+    const char *console; /* "stdio", "none" or a file */
+    const char *control; /* path of the control socket, NULL: none */
+    const char *name;
+    const char *debug_log; /* firmware's debug port goes to this file */
+    uint64_t timeout_s;    /* 0: none */
+    bool own_lapic;        /* --irqchip user */
+    bool trace_start, verbose;
+    const char *image;     /* operand: a disk image to boot */
+    char **command;        /* after "--", NULL-terminated; NULL when none was given */
+};
+
+extern const struct qz_option vm_options[];
+
+/* Defaults, then argv. -EINVAL: usage, err says what. Checks everything that needs no file to be opened. */
+int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error *err);
+
+#endif
