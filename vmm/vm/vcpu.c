@@ -1,0 +1,449 @@
+/*
+ * vcpu.c - the vCPU threads (vcpu.h).
+ *
+ * Theory of operation. A thread alternates between the accelerator's run() and its requests: bits in one atomic
+ * word, set by anybody, followed by a kick (the vCPU may be in the guest) and a signal on the condition (it may
+ * be parked, halted or waiting for SIPI). Requests are looked at before every run, so none is lost: a bit
+ * set before run() makes the kick pending there, a bit set earlier is seen here.
+ */
+#include "vm/vcpu.h"
+
+#include <signal.h>
+
+QZ_SYSCALLS(vcpu, "futex rt_sigprocmask");
+
+enum {
+    REQ_STOP = 1 << 0,
+    REQ_PARK = 1 << 1, /* level: stays set while parked */
+    REQ_INIT = 1 << 2,
+    REQ_SIPI = 1 << 3,
+    REQ_NMI = 1 << 4,
+    REQ_IRQ = 1 << 5, /* an interrupt controller of ours has something */
+    REQ_STATE = 1 << 6,
+};
+
+struct vcpu {
+    struct vcpu_group *group;
+    unsigned id;
+    pthread_t thread;
+    struct accel_vcpu *accel;
+    pthread_cond_t wake;
+    unsigned requests; /* atomic */
+    uint8_t sipi_vector;
+    enum mp_state wait; /* own local APIC: MP_HALTED, MP_WAIT_SIPI; MP_RUNNABLE otherwise */
+    struct vcpu_state *state; /* for REQ_STATE */
+    uint64_t exits[EXIT_KINDS]; /* written by the thread only */
+    int setup_result;
+};
+
+struct vcpu_group {
+    struct machine *machine;
+    const struct accel_ops *ops;
+    struct vcpu_events events;
+    enum confine_mode confine;
+    pthread_mutex_t lock; /* guards parked, started and the sleeps */
+    pthread_cond_t changed;
+    unsigned started, parked;
+    unsigned created;
+    bool ran; /* first_exit was reported; atomic */
+    struct qz_error setup_error;
+    struct vcpu vcpu[];
+};
+
+static void request(struct vcpu *v, unsigned bits)
+{
+    __atomic_or_fetch(&v->requests, bits, __ATOMIC_SEQ_CST);
+    pthread_mutex_lock(&v->group->lock);
+    pthread_cond_signal(&v->wake);
+    pthread_mutex_unlock(&v->group->lock);
+    if (v->accel)
+        v->group->ops->kick(v->accel);
+}
+
+static unsigned requests(struct vcpu *v)
+{
+    return __atomic_load_n(&v->requests, __ATOMIC_SEQ_CST);
+}
+
+static void request_done(struct vcpu *v, unsigned bits)
+{
+    __atomic_and_fetch(&v->requests, ~bits, __ATOMIC_SEQ_CST);
+}
+
+/* Sleeps until a request of `mask` is there. */
+static void sleep_for(struct vcpu *v, unsigned mask)
+{
+    QZ_LOCKED(&v->group->lock);
+
+    while (!(requests(v) & mask))
+        pthread_cond_wait(&v->wake, &v->group->lock);
+}
+
+static void park(struct vcpu *v)
+{
+    struct vcpu_group *g = v->group;
+    QZ_LOCKED(&g->lock);
+
+    g->parked++;
+    pthread_cond_broadcast(&g->changed);
+    while ((requests(v) & (REQ_PARK | REQ_STOP | REQ_STATE)) == REQ_PARK)
+        pthread_cond_wait(&v->wake, &g->lock);
+    g->parked--;
+}
+
+static void set_state(struct vcpu *v, const struct vcpu_state *s)
+{
+    int r = v->group->ops->set_state(v->accel, s);
+
+    v->wait = v->group->machine->accel->own_lapic && s->mp_state != MP_RUNNABLE ? s->mp_state : MP_RUNNABLE;
+    if (r < 0) {
+        char text[80];
+
+        snprintf(text, sizeof(text), "cannot set the CPU's state: %s", strerror(-r));
+        v->group->events.failed(v->group->events.context, v->id, text);
+    }
+}
+
+/* INIT and SIPI of our own local APICs (SDM vol 3 §9.4): INIT makes it wait, the SIPI after it makes it run. */
+static void init_cpu(struct vcpu *v, bool sipi)
+{
+    QZ_AUTO_FREE struct vcpu_state *s = NULL;
+
+    if (sipi && v->wait != MP_WAIT_SIPI)
+        return; /* not waiting: ignored, as hardware does */
+    if (posix_memalign((void **)&s, 64, sizeof(*s)))
+        return v->group->events.failed(v->group->events.context, v->id, "no memory");
+    vcpu_state_reset(s, false, v->id);
+    if (sipi)
+        vcpu_state_sipi(s, v->sipi_vector);
+    s->mp_state = sipi ? MP_RUNNABLE : MP_WAIT_SIPI;
+    set_state(v, s);
+}
+
+/* False: the thread is to end. */
+static bool serve_requests(struct vcpu *v)
+{
+    unsigned bits;
+
+    while ((bits = requests(v))) {
+        if (bits & REQ_STOP)
+            return false;
+        if (bits & REQ_STATE) {
+            set_state(v, v->state);
+            request_done(v, REQ_STATE);
+            pthread_mutex_lock(&v->group->lock);
+            pthread_cond_broadcast(&v->group->changed);
+            pthread_mutex_unlock(&v->group->lock);
+        } else if (bits & REQ_PARK) {
+            park(v);
+        } else if (bits & REQ_INIT) {
+            request_done(v, REQ_INIT);
+            init_cpu(v, false);
+        } else if (bits & REQ_SIPI) {
+            request_done(v, REQ_SIPI);
+            init_cpu(v, true);
+        } else if (bits & REQ_NMI) {
+            request_done(v, REQ_NMI);
+            v->group->ops->inject_nmi(v->accel);
+            v->wait = v->wait == MP_HALTED ? MP_RUNNABLE : v->wait;
+        } else {
+            request_done(v, REQ_IRQ); /* looked at by take_interrupt() */
+            break;
+        }
+    }
+    return true;
+}
+
+/* Gives the guest the interrupt that a controller of ours holds, or asks to be told when it can take one. */
+static void take_interrupt(struct vcpu *v)
+{
+    const struct accel_ops *ops = v->group->ops;
+    struct irq_fabric *irq = v->group->machine->irq;
+    bool own = v->group->machine->accel->own_lapic;
+
+    if (!own && v->id != 0)
+        return; /* the PIC is wired to CPU 0; everything else is the accelerator's */
+    if (irq_pending(irq, v->id)) {
+        if (v->wait == MP_HALTED)
+            v->wait = MP_RUNNABLE;
+        if (ops->can_inject(v->accel)) {
+            int vector = irq_acknowledge(irq, v->id);
+
+            if (vector >= 0)
+                ops->inject(v->accel, vector);
+        }
+    }
+    ops->request_window(v->accel, irq_pending(irq, v->id));
+    if (own)
+        ops->set_cr8(v->accel, irq_lapic_get_tpr(irq, v->id));
+}
+
+static void do_pio(struct vcpu *v, const struct vcpu_exit *e)
+{
+    struct bus *pio = v->group->machine->pio;
+    uint8_t *data = e->pio.data;
+
+    for (uint32_t i = 0; i < e->pio.count; i++, data += e->pio.size)
+        if (e->pio.write)
+            bus_write(pio, e->pio.port, data, e->pio.size);
+        else
+            bus_read(pio, e->pio.port, data, e->pio.size);
+}
+
+static void do_mmio(struct vcpu *v, const struct vcpu_exit *e)
+{
+    struct machine *m = v->group->machine;
+
+    if (m->accel->own_lapic && irq_lapic_mmio(m->irq, v->id, e->mmio.gpa, e->mmio.data, e->mmio.len, e->mmio.write))
+        return;
+    if (e->mmio.write)
+        bus_write(m->mmio, e->mmio.gpa, e->mmio.data, e->mmio.len);
+    else
+        bus_read(m->mmio, e->mmio.gpa, e->mmio.data, e->mmio.len);
+}
+
+static void do_msr(struct vcpu *v, struct vcpu_exit *e)
+{
+    struct machine *m = v->group->machine;
+    bool write = e->kind == EXIT_WRMSR, fault = false;
+
+    if (m->accel->own_lapic &&
+        (write ? irq_lapic_wrmsr(m->irq, v->id, e->msr.index, e->msr.value, &fault)
+               : irq_lapic_rdmsr(m->irq, v->id, e->msr.index, &e->msr.value, &fault))) {
+        e->msr.fault = fault;
+        return;
+    }
+    qz_debug("vCPU %u: %s of unknown MSR 0x%x", v->id, write ? "write" : "read", e->msr.index);
+    e->msr.fault = true;
+}
+
+/* False: this vCPU cannot go on and waits for the life cycle. */
+static bool handle_exit(struct vcpu *v, struct vcpu_exit *e)
+{
+    struct vcpu_group *g = v->group;
+
+    switch (e->kind) {
+    case EXIT_PIO:
+        do_pio(v, e);
+        return true;
+    case EXIT_MMIO:
+        do_mmio(v, e);
+        return true;
+    case EXIT_RDMSR:
+    case EXIT_WRMSR:
+        do_msr(v, e);
+        return true;
+    case EXIT_HALT:
+        if (g->machine->accel->own_lapic)
+            v->wait = MP_HALTED;
+        return true;
+    case EXIT_IOAPIC_EOI:
+        irq_eoi(g->machine->irq, e->eoi.vector);
+        return true;
+    case EXIT_KICKED:
+    case EXIT_IRQ_WINDOW:
+        return true;
+    case EXIT_SHUTDOWN:
+        g->events.triple_fault(g->events.context, v->id);
+        return false;
+    case EXIT_FAIL:
+        g->events.failed(g->events.context, v->id, e->fail.text);
+        return false;
+    }
+    return false;
+}
+
+static void run(struct vcpu *v)
+{
+    struct vcpu_group *g = v->group;
+    bool own = g->machine->accel->own_lapic;
+    struct vcpu_exit e;
+
+    for (;;) {
+        if (!serve_requests(v))
+            return;
+        take_interrupt(v);
+        if (v->wait != MP_RUNNABLE) {
+            sleep_for(v, ~0u);
+            continue;
+        }
+        int r = g->ops->run(v->accel, &e);
+
+        if (r < 0) {
+            e.kind = EXIT_FAIL;
+            snprintf(e.fail.text, sizeof(e.fail.text), "%s: running failed: %s", g->ops->name, strerror(-r));
+        }
+        v->exits[e.kind]++;
+        if (e.kind != EXIT_KICKED && !__atomic_load_n(&g->ran, __ATOMIC_RELAXED) &&
+            !__atomic_exchange_n(&g->ran, true, __ATOMIC_RELAXED))
+            g->events.first_exit(g->events.context);
+        if (own)
+            irq_lapic_set_tpr(g->machine->irq, v->id, g->ops->get_cr8(v->accel));
+        if (!handle_exit(v, &e))
+            sleep_for(v, REQ_STOP | REQ_PARK);
+    }
+}
+
+static void *vcpu_main(void *arg)
+{
+    struct vcpu *v = arg;
+    struct vcpu_group *g = v->group;
+    struct qz_error err = {0};
+    char name[16];
+    int r;
+
+    snprintf(name, sizeof(name), "vcpu%u", v->id);
+    pthread_setname_np(pthread_self(), name);
+    r = g->ops->vcpu_new(g->machine->accel, v->id, &v->accel, &err);
+    if (r == 0)
+        r = confine_thread(CONFINE_VCPU, g->confine, &err);
+    pthread_mutex_lock(&g->lock);
+    v->setup_result = r;
+    if (r < 0 && g->setup_error.code == 0)
+        g->setup_error = err;
+    g->started++;
+    pthread_cond_broadcast(&g->changed);
+    pthread_mutex_unlock(&g->lock);
+    if (r == 0)
+        run(v);
+    else
+        sleep_for(v, REQ_STOP);
+    return NULL;
+}
+
+int vcpu_group_new(struct vcpu_group **out, struct machine *m, const struct vcpu_events *events,
+                   enum confine_mode confine, struct qz_error *err)
+{
+    struct vcpu_group *g = calloc(1, sizeof(*g) + m->cpus * sizeof(struct vcpu));
+
+    if (!g)
+        return qz_fail(err, -ENOMEM, "vCPUs: no memory");
+    g->machine = m;
+    g->ops = m->accel->ops;
+    g->events = *events;
+    g->confine = confine;
+    pthread_mutex_init(&g->lock, NULL);
+    pthread_cond_init(&g->changed, NULL);
+    *out = g;
+    for (unsigned i = 0; i < m->cpus; i++) {
+        struct vcpu *v = &g->vcpu[i];
+        int e;
+
+        v->group = g;
+        v->id = i;
+        v->requests = REQ_PARK;
+        pthread_cond_init(&v->wake, NULL);
+        e = pthread_create(&v->thread, NULL, vcpu_main, v);
+        if (e)
+            return qz_fail(err, -e, "vCPU %u: cannot start a thread: %s", i, strerror(e));
+        g->created++;
+    }
+    pthread_mutex_lock(&g->lock);
+    while (g->started < g->created)
+        pthread_cond_wait(&g->changed, &g->lock);
+    pthread_mutex_unlock(&g->lock);
+    if (g->setup_error.code) {
+        *err = g->setup_error;
+        return err->code;
+    }
+    return 0;
+}
+
+void vcpu_group_free(struct vcpu_group *g)
+{
+    if (!g)
+        return;
+    for (unsigned i = 0; i < g->created; i++)
+        request(&g->vcpu[i], REQ_STOP);
+    for (unsigned i = 0; i < g->created; i++) {
+        pthread_join(g->vcpu[i].thread, NULL);
+        if (g->vcpu[i].accel)
+            g->ops->vcpu_free(g->vcpu[i].accel);
+        pthread_cond_destroy(&g->vcpu[i].wake);
+    }
+    pthread_mutex_destroy(&g->lock);
+    pthread_cond_destroy(&g->changed);
+    free(g);
+}
+
+int vcpu_group_reset(struct vcpu_group *g, const struct vcpu_state *bsp, struct qz_error *err)
+{
+    struct vcpu_state *s;
+
+    if (posix_memalign((void **)&s, 64, sizeof(*s)))
+        return qz_fail(err, -ENOMEM, "vCPUs: no memory");
+    for (unsigned i = 0; i < g->created; i++) {
+        struct vcpu *v = &g->vcpu[i];
+
+        if (i == 0)
+            *s = *bsp;
+        else
+            vcpu_state_reset(s, false, i);
+        v->state = s;
+        request_done(v, REQ_INIT | REQ_SIPI | REQ_NMI | REQ_IRQ);
+        request(v, REQ_STATE);
+        pthread_mutex_lock(&g->lock);
+        while (requests(v) & REQ_STATE)
+            pthread_cond_wait(&g->changed, &g->lock);
+        pthread_mutex_unlock(&g->lock);
+    }
+    free(s);
+    return 0;
+}
+
+void vcpu_group_park(struct vcpu_group *g)
+{
+    for (unsigned i = 0; i < g->created; i++)
+        request(&g->vcpu[i], REQ_PARK);
+    pthread_mutex_lock(&g->lock);
+    while (g->parked < g->created)
+        pthread_cond_wait(&g->changed, &g->lock);
+    pthread_mutex_unlock(&g->lock);
+}
+
+void vcpu_group_resume(struct vcpu_group *g)
+{
+    for (unsigned i = 0; i < g->created; i++) {
+        request_done(&g->vcpu[i], REQ_PARK);
+        request(&g->vcpu[i], 0);
+    }
+}
+
+static void ask(void *context, unsigned cpu, unsigned bits)
+{
+    struct vcpu_group *g = *(struct vcpu_group **)context;
+
+    if (g && cpu < g->created)
+        request(&g->vcpu[cpu], bits);
+}
+
+static void irq_wake(void *context, unsigned cpu)
+{
+    ask(context, cpu, REQ_IRQ);
+}
+static void irq_nmi(void *context, unsigned cpu)
+{
+    ask(context, cpu, REQ_NMI);
+}
+static void irq_init(void *context, unsigned cpu)
+{
+    ask(context, cpu, REQ_INIT);
+}
+static void irq_sipi(void *context, unsigned cpu, uint8_t vector)
+{
+    struct vcpu_group *g = *(struct vcpu_group **)context;
+
+    if (g && cpu < g->created)
+        g->vcpu[cpu].sipi_vector = vector;
+    ask(context, cpu, REQ_SIPI);
+}
+
+const struct irq_cpu_ops vcpu_irq_ops = {irq_wake, irq_nmi, irq_init, irq_sipi};
+
+void vcpu_group_exits(const struct vcpu_group *g, uint64_t exits[EXIT_KINDS])
+{
+    memset(exits, 0, EXIT_KINDS * sizeof(exits[0]));
+    for (unsigned i = 0; i < g->created; i++)
+        for (unsigned k = 0; k < EXIT_KINDS; k++)
+            exits[k] += __atomic_load_n(&g->vcpu[i].exits[k], __ATOMIC_RELAXED);
+}

@@ -1,0 +1,43 @@
+/*
+ * vcpu.h - one virtual CPU's thread: run, answer the exit, take interrupts, park when asked.
+ *
+ * All functions are for the life cycle (main thread) unless said otherwise.
+ */
+#ifndef VMM_VCPU_H
+#define VMM_VCPU_H
+
+#include "machine/machine.h"
+#include "vm/confine.h"
+
+enum { EXIT_KINDS = EXIT_FAIL + 1 };
+
+struct vcpu_group;
+
+/* What went wrong or was asked for on a vCPU thread; called there, must not block. */
+struct vcpu_events {
+    void (*triple_fault)(void *context, unsigned cpu);
+    void (*failed)(void *context, unsigned cpu, const char *text);
+    void (*first_exit)(void *context); /* once: the guest ran and came back */
+    void *context;
+};
+
+/* Threads are created parked, with their vCPUs made and their seccomp filters on. */
+int vcpu_group_new(struct vcpu_group **g, struct machine *m, const struct vcpu_events *events,
+                   enum confine_mode confine, struct qz_error *err);
+/* Ends the threads and frees the vCPUs. */
+void vcpu_group_free(struct vcpu_group *g);
+
+/* Puts every vCPU into its reset state, CPU 0 into *bsp. Parked vCPUs only. */
+int vcpu_group_reset(struct vcpu_group *g, const struct vcpu_state *bsp, struct qz_error *err);
+
+/* Returns once no vCPU executes guest code or holds a device lock. */
+void vcpu_group_park(struct vcpu_group *g);
+void vcpu_group_resume(struct vcpu_group *g);
+
+/* For irq_fabric_new(); context is the group pointer's address (it does not exist yet then). Any thread. */
+extern const struct irq_cpu_ops vcpu_irq_ops;
+
+/* Exits of all vCPUs by kind, for metrics. */
+void vcpu_group_exits(const struct vcpu_group *g, uint64_t exits[EXIT_KINDS]);
+
+#endif
