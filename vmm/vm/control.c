@@ -1,0 +1,291 @@
+/*
+ * control.c - the control socket (control.h).
+ *
+ * Theory of operation. A few clients at a time, each with a bounded line buffer and a bounded answer buffer: a line
+ * that is too long, or a client that does not read its answers, is cut off. All on the main loop.
+ */
+#include "vm/control.h"
+
+#include <fcntl.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+QZ_SYSCALLS(main, "accept4 recvfrom sendto getsockopt unlink");
+
+enum { CLIENTS_MAX = 8, LINE_MAX_BYTES = 4096 };
+
+struct client {
+    struct control *control;
+    struct qz_watch watch;
+    bool used;
+    char line[LINE_MAX_BYTES];
+    size_t line_len;
+    char *answer; /* not yet sent; NULL when nothing waits */
+    size_t answer_len, answer_sent;
+};
+
+struct control {
+    struct vm *vm;
+    struct qz_loop *loop;
+    struct qz_watch listener;
+    struct sockaddr_un address;
+    struct client client[CLIENTS_MAX];
+};
+
+static void client_close(struct client *c)
+{
+    qz_loop_remove(&c->watch);
+    close(c->watch.fd);
+    free(c->answer);
+    c->answer = NULL;
+    c->used = false;
+}
+
+/* ---- commands -------------------------------------------------------------------------------- */
+
+static int cmd_pause(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+{
+    return vm_pause(vm, err);
+}
+static int cmd_resume(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+{
+    return vm_resume(vm, err);
+}
+static int cmd_info(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+{
+    *data = vm_info(vm);
+    return 0;
+}
+static int cmd_metrics(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+{
+    *data = vm_metrics(vm);
+    return 0;
+}
+static int cmd_stop(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+{
+    vm_stop(vm);
+    return 0;
+}
+static int cmd_powerdown(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+{
+    return vm_powerdown(vm, err);
+}
+static int cmd_reset(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+{
+    return vm_reset(vm, err);
+}
+
+static int cmd_balloon(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+{
+    const json_t *target = json_object_get(request, "target");
+    uint64_t bytes;
+    int r = 0;
+
+    if (json_is_string(target))
+        r = qz_parse_size(json_string_value(target), &bytes, err);
+    else if (json_is_integer(target) && json_integer_value(target) >= 0)
+        bytes = json_integer_value(target);
+    else
+        r = qz_fail(err, -EINVAL, "balloon: \"target\" is missing: the memory to leave to the guest, such as \"256M\"");
+    return r < 0 ? r : vm_set_memory_target(vm, bytes, err);
+}
+
+static const struct {
+    const char *name;
+    int (*run)(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err);
+} commands[] = {
+    {"pause", cmd_pause},         {"resume", cmd_resume}, {"info", cmd_info},       {"stop", cmd_stop},
+    {"powerdown", cmd_powerdown}, {"reset", cmd_reset},   {"balloon", cmd_balloon}, {"metrics", cmd_metrics},
+};
+
+static json_t *execute(struct vm *vm, const char *line, size_t len)
+{
+    json_error_t where;
+    json_t *request = json_loadb(line, len, JSON_REJECT_DUPLICATES, &where), *data = NULL, *answer;
+    const char *name = json_string_value(json_object_get(request, "cmd"));
+    struct qz_error err = {0};
+    int r = -EINVAL;
+
+    if (!request)
+        qz_fail(&err, -EINVAL, "not JSON: %s (column %d)", where.text, where.column);
+    else if (!name)
+        qz_fail(&err, -EINVAL, "a request is an object with \"cmd\"");
+    else
+        qz_fail(&err, -EINVAL, "no command \"%.64s\" (pause, resume, info, stop, powerdown, reset, balloon, metrics)", name);
+    for (size_t i = 0; name && i < QZ_ARRAY_LEN(commands); i++)
+        if (!strcmp(name, commands[i].name))
+            r = commands[i].run(vm, request, &data, &err);
+    json_decref(request);
+    if (r < 0)
+        return json_pack("{s:b,s:s}", "ok", 0, "error", err.text);
+    answer = json_pack("{s:b}", "ok", 1);
+    if (data)
+        json_object_set_new(answer, "data", data);
+    return answer;
+}
+
+/* ---- connections ----------------------------------------------------------------------------- */
+
+static void client_ready(struct qz_watch *w, uint32_t events);
+
+/* False: the client is gone. */
+static bool send_answer(struct client *c)
+{
+    while (c->answer) {
+        ssize_t n = send(c->watch.fd, c->answer + c->answer_sent, c->answer_len - c->answer_sent,
+                         MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno == EAGAIN;
+        c->answer_sent += n;
+        if (c->answer_sent == c->answer_len) {
+            free(c->answer);
+            c->answer = NULL;
+        }
+    }
+    return true;
+}
+
+static void answer_line(struct client *c, size_t len)
+{
+    json_t *answer = execute(c->control->vm, c->line, len);
+
+    c->answer = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
+    json_decref(answer);
+    c->answer_len = c->answer ? strlen(c->answer) : 0;
+    c->answer_sent = 0;
+    if (c->answer)
+        c->answer[c->answer_len++] = '\n'; /* in the terminating zero's place: the length rules from here */
+}
+
+/* Serves whole lines in the buffer, one at a time: the next one only when its answer was taken. */
+static bool serve_lines(struct client *c)
+{
+    while (!c->answer) {
+        char *end = memchr(c->line, '\n', c->line_len);
+        size_t len = end ? (size_t)(end - c->line) : 0;
+
+        if (!end)
+            return c->line_len < LINE_MAX_BYTES;
+        if (len)
+            answer_line(c, len);
+        c->line_len -= len + 1;
+        memmove(c->line, end + 1, c->line_len);
+        if (!send_answer(c))
+            return false;
+    }
+    return true;
+}
+
+static void client_ready(struct qz_watch *w, uint32_t events)
+{
+    struct client *c = QZ_CONTAINER_OF(w, struct client, watch);
+
+    if (events & EPOLLOUT && !send_answer(c))
+        return client_close(c);
+    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !c->answer) {
+        ssize_t n = recv(w->fd, c->line + c->line_len, LINE_MAX_BYTES - c->line_len, MSG_DONTWAIT);
+
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+            return client_close(c);
+        if (n > 0)
+            c->line_len += n;
+    }
+    if (!serve_lines(c))
+        return client_close(c);
+    if (qz_loop_modify(w, c->answer ? EPOLLOUT : EPOLLIN) < 0)
+        client_close(c);
+}
+
+static bool peer_allowed(int fd)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == getuid() || peer.uid == 0);
+}
+
+static void on_connection(struct qz_watch *w, uint32_t events)
+{
+    struct control *control = QZ_CONTAINER_OF(w, struct control, listener);
+    QZ_AUTO_FD int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    if (fd < 0 || !peer_allowed(fd))
+        return;
+    for (unsigned i = 0; i < CLIENTS_MAX; i++) {
+        struct client *c = &control->client[i];
+
+        if (c->used)
+            continue;
+        memset(c, 0, sizeof(*c));
+        c->control = control;
+        if (qz_loop_add(control->loop, &c->watch, fd, EPOLLIN, client_ready) == 0) {
+            c->used = true;
+            (void)QZ_TAKE_FD(fd);
+        }
+        return;
+    }
+    qz_warn("control socket: more than %d clients; one was refused", CLIENTS_MAX);
+}
+
+/* A socket file that nobody listens on is a left-over of a killed machine; one that answers is in use. */
+static int remove_stale(const struct sockaddr_un *a, struct qz_error *err)
+{
+    QZ_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct stat st;
+
+    if (lstat(a->sun_path, &st) < 0)
+        return 0;
+    if (!S_ISSOCK(st.st_mode))
+        return qz_fail(err, -EEXIST, "control socket %s: there is something else of that name", a->sun_path);
+    if (fd >= 0 && connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0)
+        return qz_fail(err, -EADDRINUSE, "control socket %s: another machine listens there", a->sun_path);
+    unlink(a->sun_path);
+    return 0;
+}
+
+int control_new(struct control **out, struct qz_loop *loop, struct vm *vm, const char *path, struct qz_error *err)
+{
+    QZ_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    QZ_AUTO_FREE struct control *c = calloc(1, sizeof(*c));
+    mode_t mask;
+    int r;
+
+    if (!c || fd < 0)
+        return qz_fail(err, -ENOMEM, "control socket: no memory");
+    c->address.sun_family = AF_UNIX;
+    if (strlen(path) >= sizeof(c->address.sun_path))
+        return qz_fail(err, -ENAMETOOLONG, "control socket %s: a path of at most %zu characters is needed", path,
+                       sizeof(c->address.sun_path) - 1);
+    strcpy(c->address.sun_path, path);
+    r = remove_stale(&c->address, err);
+    if (r < 0)
+        return r;
+    mask = umask(0177);
+    r = bind(fd, (struct sockaddr *)&c->address, sizeof(c->address));
+    umask(mask);
+    if (r < 0 || listen(fd, CLIENTS_MAX) < 0 || qz_loop_add(loop, &c->listener, fd, EPOLLIN, on_connection) < 0)
+        return qz_fail(err, -errno, "control socket %s: %s", path, strerror(errno));
+    c->vm = vm;
+    c->loop = loop;
+    (void)QZ_TAKE_FD(fd);
+    *out = QZ_TAKE_PTR(c);
+    return 0;
+}
+
+void control_free(struct control *c)
+{
+    if (!c)
+        return;
+    for (unsigned i = 0; i < CLIENTS_MAX; i++)
+        if (c->client[i].used)
+            client_close(&c->client[i]);
+    qz_loop_remove(&c->listener);
+    close(c->listener.fd);
+    unlink(c->address.sun_path);
+    free(c);
+}
