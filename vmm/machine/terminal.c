@@ -13,7 +13,7 @@
 
 QZ_SYSCALLS(all, "read write writev epoll_ctl futex");
 
-enum { OUTPUT_RING = 64 << 10, INPUT_BUFFER = 4096 };
+enum { OUTPUT_RING = 64 << 10, INPUT_BUFFER = 4096, CTRL_A = 1 };
 
 struct terminal {
     struct qz_loop *loop;
@@ -26,6 +26,9 @@ struct terminal {
     uint8_t ring[OUTPUT_RING];
     size_t ring_head, ring_len;
     bool out_broken;
+    void (*quit)(void *context); /* set: Ctrl-A is an escape */
+    void *quit_context;
+    bool escaped;
     uint8_t input[INPUT_BUFFER]; /* loop thread only: read, not yet taken by the client */
     size_t input_at, input_len;
 };
@@ -160,6 +163,27 @@ static bool deliver(struct terminal *t)
     return true;
 }
 
+/* Takes the escape sequences out of what was read. */
+static void filter_escapes(struct terminal *t)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < t->input_len; i++) {
+        uint8_t c = t->input[i];
+
+        if (!t->escaped && c == CTRL_A) {
+            t->escaped = true;
+            continue;
+        }
+        if (t->escaped && (c == 'x' || c == 'X'))
+            t->quit(t->quit_context);
+        else
+            t->input[kept++] = c; /* also a second Ctrl-A, and any other key after the first */
+        t->escaped = false;
+    }
+    t->input_len = kept;
+}
+
 /* Reads once; false at end of input. */
 static bool read_input(struct terminal *t)
 {
@@ -171,6 +195,8 @@ static bool read_input(struct terminal *t)
         return false;
     t->input_at = 0;
     t->input_len = n;
+    if (t->quit)
+        filter_escapes(t);
     return true;
 }
 
@@ -201,7 +227,7 @@ static void pull_input(struct qz_work *w)
     }
     /* A regular file: read until the client is full or the file ends. */
     while (deliver(t)) {
-        if (!read_input(t) || t->input_len == t->input_at) {
+        if (!read_input(t)) {
             t->in_fd = -1;
             return;
         }
@@ -258,4 +284,10 @@ void terminal_focus(struct terminal_client *c)
 void terminal_pull(struct terminal_client *c)
 {
     qz_loop_post(c->terminal->loop, &c->terminal->pull, pull_input);
+}
+
+void terminal_set_escape(struct terminal *t, void (*quit)(void *context), void *context)
+{
+    t->quit = quit;
+    t->quit_context = context;
 }

@@ -31,4 +31,7 @@ void terminal_focus(struct terminal_client *c);                      /* input go
 size_t terminal_write(struct terminal_client *c, const void *data, size_t len); /* any thread */
 void terminal_pull(struct terminal_client *c); /* c has room for input again; any thread */
 
+/* From now on Ctrl-A x in the input calls quit (on the loop); Ctrl-A Ctrl-A sends one Ctrl-A. */
+void terminal_set_escape(struct terminal *t, void (*quit)(void *context), void *context);
+
 #endif

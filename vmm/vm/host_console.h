@@ -12,8 +12,9 @@
 struct host_console;
 struct virtio_device;
 
-/* where: "stdio", "none" or a file to write to. */
-int host_console_open(struct host_console **c, struct qz_loop *loop, const char *where, struct qz_error *err);
+/* where: "stdio", "none" or a file to write to. quit: what Ctrl-A x does, on the loop. */
+int host_console_open(struct host_console **c, struct qz_loop *loop, const char *where, void (*quit)(void *context),
+                      void *context, struct qz_error *err);
 void host_console_free(struct host_console *c);
 struct terminal *host_console_terminal(struct host_console *c); /* NULL for "none" */
 /* The window changed: tells the guest's virtio console. */

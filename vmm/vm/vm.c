@@ -260,6 +260,13 @@ static void on_timeout(struct qz_timer *t)
     end(vm, QZ_EXIT_TIMEOUT);
 }
 
+static void on_quit(void *context)
+{
+    struct vm *vm = context;
+
+    end(vm, QZ_EXIT_OK);
+}
+
 static void on_signal(struct qz_watch *w, uint32_t events)
 {
     struct vm *vm = QZ_CONTAINER_OF(w, struct vm, signals);
@@ -345,7 +352,7 @@ static int build_devices(struct vm *vm, struct qz_error *err)
     for (int i = 0; i < IO_LOOPS; i++)
         if ((r = qz_loop_new(&vm->io[i].loop, err)) < 0)
             return r;
-    if ((r = host_console_open(&vm->console, vm->machine.main_loop, vm->config.console, err)) < 0)
+    if ((r = host_console_open(&vm->console, vm->machine.main_loop, vm->config.console, on_quit, vm, err)) < 0)
         return r;
     host.terminal = host_console_terminal(vm->console);
     host.storage_loop = vm->io[IO_STORAGE].loop;
