@@ -1,0 +1,12 @@
+/* queztl-hv.h - the commands of queztl-hv, one file each. */
+#ifndef TOOLS_QUEZTL_HV_H
+#define TOOLS_QUEZTL_HV_H
+
+#include "vm/config.h"
+
+extern const struct qz_option hv_doctor_options[];
+
+int hv_run(int argc, char **argv);
+int hv_doctor(int argc, char **argv);
+
+#endif
