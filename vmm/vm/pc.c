@@ -178,8 +178,5 @@ void pc_reset(struct pc *pc)
 
 bool pc_idle(struct pc *pc)
 {
-    for (unsigned i = 0; i < pc->virtio_count; i++)
-        if (!virtio_pci_idle(pc->virtio[i].transport))
-            return false;
-    return true;
+    return !pci_bus_busy(pc->machine->pci);
 }

@@ -1,0 +1,41 @@
+# Queztl's front door: make run, make test, make bench, make install. The build itself is meson's.
+BUILD    ?= build
+ASAN     ?= build-asan
+PACKAGES := gcc meson ninja-build pkg-config libcmocka-dev libjansson-dev libseccomp-dev liburing-dev libslirp-dev \
+            zlib1g-dev liblzma-dev libzstd-dev liblz4-dev acpica-tools busybox-static cpio kmod iproute2 \
+            linux-image-amd64 linux-image-cloud-amd64 qemu-system-x86 ovmf qemu-utils \
+            debootstrap systemd-boot-efi mtools dosfstools e2fsprogs fdisk
+
+.PHONY: all run test unit fuzz testbed bench install clean format packages
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+
+# Installs what is missing, and says so; silent when everything is there.
+packages:
+	@missing=$$(for p in $(PACKAGES); do \
+	    dpkg-query -W -f '$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	    echo "Installing Debian packages:" $$missing; \
+	    sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	    $$sudo apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+$(BUILD)/build.ninja: | packages
+	@meson setup $(BUILD) --buildtype=release -Db_ndebug=false >/dev/null
+
+$(ASAN)/build.ninja: | packages
+	@meson setup $(ASAN) -Db_sanitize=address,undefined -Db_lundef=false --buildtype=debugoptimized >/dev/null
+
+run: packages all
+	@tests/run $(if $(filter 1,$(SHELL)),--shell,)
+
+install: all
+	@meson install -C $(BUILD)
+
+clean:
+	rm -rf $(BUILD) $(ASAN)
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
