@@ -1,6 +1,9 @@
 # Queztl's front door: make run, make test, make bench, make install. The build itself is meson's.
 BUILD    ?= build
 ASAN     ?= build-asan
+# `make run SHELL=1` asks for a shell in the guest; make's own variable of that name stays what it was.
+IN_GUEST_SHELL := $(filter 1,$(SHELL))
+override SHELL := /bin/sh
 PACKAGES := gcc meson ninja-build pkg-config libcmocka-dev libjansson-dev libseccomp-dev liburing-dev libslirp-dev \
             zlib1g-dev liblzma-dev libzstd-dev liblz4-dev acpica-tools busybox-static cpio kmod iproute2 \
             linux-image-amd64 linux-image-cloud-amd64 qemu-system-x86 ovmf qemu-utils \
@@ -29,7 +32,7 @@ $(ASAN)/build.ninja: | packages
 	@meson setup $(ASAN) -Db_sanitize=address,undefined -Db_lundef=false --buildtype=debugoptimized >/dev/null
 
 run: packages all
-	@tests/run $(if $(filter 1,$(SHELL)),--shell,)
+	@tests/run $(if $(IN_GUEST_SHELL),--shell,)
 
 install: all
 	@meson install -C $(BUILD)
