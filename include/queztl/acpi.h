@@ -86,11 +86,10 @@ void qz_acpi_put_text(struct qz_acpi_blob *b, const char *s, size_t n, char pad)
 /* ---- the table set --------------------------------------------------------------------------- */
 
 enum {
-    QZ_ACPI_TABLES_MAX = 64,     /* tables in one set, XSDT included */
-    QZ_ACPI_BYTES_MAX = 8 << 20, /* bytes in one set */
-    QZ_ACPI_RSDP_SIZE = 36,      /* §5.2.5.3, revision 2 */
-    QZ_ACPI_TABLES_ALIGN =
-        64, /* alignment of the table block in guest memory, because of the FACS */
+    QZ_ACPI_TABLES_MAX = 64,         /* tables in one set, XSDT included */
+    QZ_ACPI_BYTES_MAX = 8 << 20,     /* bytes in one set */
+    QZ_ACPI_RSDP_SIZE = 36,          /* §5.2.5.3, revision 2 */
+    QZ_ACPI_TABLES_ALIGN = 64,       /* of the table block in guest memory, for the FACS */
     QZ_ACPI_LOADER_ENTRY_SIZE = 128, /* one command of etc/table-loader */
 };
 
