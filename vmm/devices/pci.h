@@ -28,7 +28,7 @@ enum {
 #define PCI_LOW_WINDOW     0xc0000000ull
 #define PCI_LOW_WINDOW_END 0xe0000000ull
 #define PCI_IO_WINDOW      0xc000u
-#define PCI_ECAM_DEFAULT   0xe0000000ull
+#define PCI_ECAM_BASE      0xe0000000ull
 #define PCI_ECAM_SIZE      0x10000000ull
 
 struct pci_bus;
@@ -44,7 +44,7 @@ struct pci_device_ops {
     void (*bar_moved)(struct pci_device *d, unsigned bar, bool mapped, uint64_t base);
     /* Machine reset, vCPUs stopped, bus lock not held; the core has reset configuration space already. */
     void (*reset)(struct pci_device *d);
-    /* True while the device still works on what it began before the reset. Any lock but its own held. */
+    /* True while the device still works on what it began before a reset. Takes the device's lock itself. */
     bool (*busy)(struct pci_device *d);
 };
 
