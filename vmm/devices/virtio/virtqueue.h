@@ -50,10 +50,10 @@ struct virtqueue {
     uint16_t used_idx;       /* split: free-running; packed: ring position */
     bool used_wrap;
     uint16_t signalled_used; /* used_idx when the driver was last considered for an interrupt */
-    bool signalled_valid;
     bool notify_enabled;
     uint32_t in_flight;      /* popped and not pushed */
-    uint64_t *busy;          /* split: bitmap of heads in flight, so that no head is accepted twice */
+    uint32_t slots_in_flight; /* packed: ring slots of what is in flight, never more than size */
+    uint64_t *busy;          /* bitmap of heads (split) or buffer ids (packed) in flight: none is accepted twice */
     struct mem_span desc_span, driver_span, device_span; /* resolved by virtqueue_start */
 };
 

@@ -1,0 +1,749 @@
+/*
+ * virtio_pci.c - the modern virtio transport over PCI (VirtIO 1.3 §4.1).
+ *
+ * Theory of operation. One function with two BARs: BAR 1 holds the MSI-X table, BAR 4 (64-bit) the four regions
+ * that the vendor capabilities describe: common configuration, ISR, device configuration, notifications. The
+ * fifth capability (VIRTIO_PCI_CAP_PCI_CFG) is a window through which firmware may reach the same BARs with
+ * configuration accesses alone.
+ *
+ * Doorbells. Each queue has an eventfd that the device's loop watches. While the device is active and BAR 4 is
+ * mapped, the accelerator is asked to signal it by itself (doorbell_add); a write that still arrives on the
+ * bus (no such accelerator, another access size) signals it too. So a kick never waits for the device's lock.
+ *
+ * Status. Writing 0 begins a reset: the device stops being active, ops->reset lets what is in flight end, and until
+ * virtio_reset_done() status reads as before and nothing else can be written (§4.1.4.3.1: the driver waits for 0).
+ * Bits are only ever added; FEATURES_OK is refused when the driver wants what was not offered, DRIVER_OK
+ * without FEATURES_OK is ignored.
+ *
+ * Locks: the device's lock guards everything here but eventfds and BAR addresses. It is taken inside the PCI
+ * bus's lock (bar_moved, the configuration window) and never the other way round.
+ */
+#include "devices/virtio/virtio_pci.h"
+
+#include <linux/pci_regs.h>
+#include <linux/virtio_pci.h>
+#include <linux/virtio_ring.h>
+#include <sys/eventfd.h>
+
+#include "devices/pci.h"
+
+QZ_SYSCALLS(io, "read write");
+QZ_SYSCALLS(vcpu, "write");
+
+enum {
+    MSIX_BAR = 1,
+    REGION_BAR = 4,
+    REGION_BAR_SIZE = 0x4000,
+    COMMON = 0x0000,
+    ISR = 0x1000,
+    DEVICE = 0x2000,
+    NOTIFY = 0x3000,
+    REGION_SIZE = 0x1000,
+    NOTIFY_STRIDE = 4,
+
+    COMMON_SIZE = 60, /* up to and with queue_reset */
+    QUEUE_NOTIFY_DATA = 56,
+    QUEUE_RESET = 58,
+
+    ISR_QUEUE = 1,
+    ISR_CONFIG = 2,
+    WINDOW_DATA = 16, /* pci_cfg_data in struct virtio_pci_cfg_cap */
+    NO_VECTOR = VIRTIO_MSI_NO_VECTOR,
+    VIRTIO_PCI_VENDOR = 0x1af4,
+};
+
+struct vp_queue {
+    struct virtio_pci *vp;
+    unsigned index;
+    int fd; /* doorbell */
+    struct qz_watch watch;
+    bool resetting;    /* VIRTIO_F_RING_RESET in progress */
+    uint64_t doorbell; /* where the accelerator listens; 0: nowhere */
+};
+
+struct virtio_pci {
+    struct pci_device pci;
+    struct virtio_device *d;
+    uint64_t offered, driver_features;
+    uint32_t device_feature_select, driver_feature_select;
+    uint16_t queue_select, config_vector;
+    uint8_t generation, isr;
+    bool resetting;
+    uint64_t bar_base; /* of REGION_BAR; 0: not mapped */
+    unsigned window;   /* offset of the PCI_CFG capability */
+    struct vp_queue *q;
+};
+
+static struct virtio_pci *transport_of(struct virtio_device *d)
+{
+    return d->transport_data;
+}
+
+/* ---- doorbells ---------------------------------------------------------------------------------- */
+
+static void ring(struct vp_queue *q)
+{
+    uint64_t one = 1;
+
+    /* Fails only when the counter is full: then the loop has been told often enough. */
+    if (write(q->fd, &one, sizeof(one)) < 0)
+        return;
+}
+
+static void doorbell_ready(struct qz_watch *w, uint32_t events)
+{
+    struct vp_queue *q = QZ_CONTAINER_OF(w, struct vp_queue, watch);
+    struct virtio_device *d = q->vp->d;
+    uint64_t count;
+
+    if (read(q->fd, &count, sizeof(count)) < 0)
+        return;
+    QZ_LOCKED(&d->lock);
+    if (d->active && d->queue[q->index].enabled && !q->resetting)
+        d->ops->notify(d, q->index);
+}
+
+/* Lock held. Makes the accelerator's doorbells what they should be. */
+static void doorbells_update(struct virtio_pci *vp)
+{
+    struct accel_vm *accel = vp->d->machine->accel;
+
+    if (!accel || !accel->ops->doorbell_add || !accel->ops->doorbell_del)
+        return;
+    for (unsigned i = 0; i < vp->d->queue_count; i++) {
+        struct vp_queue *q = &vp->q[i];
+        uint64_t want = vp->d->active && vp->bar_base ? vp->bar_base + NOTIFY + i * NOTIFY_STRIDE : 0;
+
+        if (q->doorbell == want)
+            continue;
+        /* Drivers write the queue's number as 16 bits (§4.1.5.2). Refused: the bus path does it. */
+        if (q->doorbell)
+            accel->ops->doorbell_del(accel, q->doorbell, 2, q->fd);
+        q->doorbell = want && accel->ops->doorbell_add(accel, want, 2, q->fd) == 0 ? want : 0;
+    }
+}
+
+/* ---- interrupts --------------------------------------------------------------------------------- */
+
+static void interrupt(struct virtio_pci *vp, uint16_t vector, uint8_t isr)
+{
+    if (pci_msix_enabled(&vp->pci)) {
+        if (vector != NO_VECTOR)
+            pci_msix_notify(&vp->pci, vector);
+        return;
+    }
+    vp->isr |= isr;
+    pci_intx_set(&vp->pci, true);
+}
+
+static void on_queue_interrupt(struct virtio_device *d, uint16_t vector)
+{
+    interrupt(transport_of(d), vector, ISR_QUEUE);
+}
+
+static void config_interrupt(struct virtio_pci *vp)
+{
+    if (vp->d->status & VIRTIO_CONFIG_S_DRIVER_OK && !vp->resetting)
+        interrupt(vp, vp->config_vector, ISR_CONFIG);
+}
+
+static void on_config_changed(struct virtio_device *d)
+{
+    transport_of(d)->generation++;
+    config_interrupt(transport_of(d));
+}
+
+static void on_status_changed(struct virtio_device *d)
+{
+    config_interrupt(transport_of(d));
+}
+
+/* ---- reset -------------------------------------------------------------------------------------- */
+
+static void queue_defaults(struct virtio_device *d, unsigned i)
+{
+    struct virtqueue *vq = &d->queue[i];
+
+    virtqueue_stop(vq);
+    vq->device = d;
+    vq->memory = &d->machine->memory;
+    vq->index = (uint16_t)i;
+    vq->size = d->queue_size_max;
+    vq->enabled = false;
+    vq->desc = vq->driver = vq->device_area = gpa(0);
+    vq->msix_vector = NO_VECTOR;
+    transport_of(d)->q[i].resetting = false;
+}
+
+static void on_reset_done(struct virtio_device *d)
+{
+    struct virtio_pci *vp = transport_of(d);
+
+    if (!vp->resetting)
+        return;
+    for (unsigned i = 0; i < d->queue_count; i++)
+        queue_defaults(d, i);
+    vp->driver_features = d->negotiated = 0;
+    vp->device_feature_select = vp->driver_feature_select = 0;
+    vp->queue_select = 0;
+    vp->config_vector = NO_VECTOR;
+    vp->isr = 0;
+    pci_intx_set(&vp->pci, false);
+    d->status = 0;
+    vp->resetting = false;
+}
+
+static void on_queue_reset_done(struct virtio_device *d, unsigned i)
+{
+    if (i < d->queue_count && transport_of(d)->q[i].resetting && !transport_of(d)->resetting)
+        queue_defaults(d, i);
+}
+
+static void reset_begin(struct virtio_pci *vp)
+{
+    struct virtio_device *d = vp->d;
+
+    if (vp->resetting)
+        return;
+    vp->resetting = true;
+    d->active = false;
+    doorbells_update(vp);
+    if (d->ops->reset)
+        d->ops->reset(d);
+    else
+        on_reset_done(d);
+}
+
+static const struct virtio_transport_ops transport_ops = {
+    .queue_interrupt = on_queue_interrupt,
+    .config_changed = on_config_changed,
+    .status_changed = on_status_changed,
+    .reset_done = on_reset_done,
+    .queue_reset_done = on_queue_reset_done,
+};
+
+/* ---- status and queues -------------------------------------------------------------------------- */
+
+static bool start_queue(struct virtio_device *d, unsigned i)
+{
+    struct qz_error err;
+
+    if (virtqueue_start(&d->queue[i], d->negotiated, &err) == 0)
+        return true;
+    qz_guest_warn("%s: %s; the device waits for a reset", d->label ? d->label : d->ops->name, err.text);
+    virtio_fail(d);
+    return false;
+}
+
+static void driver_ok(struct virtio_pci *vp)
+{
+    struct virtio_device *d = vp->d;
+
+    for (unsigned i = 0; i < d->queue_count; i++)
+        if (d->queue[i].enabled && !start_queue(d, i))
+            return; /* not active: nothing will be served before a reset */
+    d->active = true;
+    if (d->ops->activate)
+        d->ops->activate(d);
+    doorbells_update(vp);
+    /* What the driver made available before now may have been kicked before now. */
+    for (unsigned i = 0; i < d->queue_count; i++)
+        if (d->queue[i].enabled)
+            ring(&vp->q[i]);
+}
+
+static void write_status(struct virtio_pci *vp, uint8_t value)
+{
+    struct virtio_device *d = vp->d;
+    uint8_t added = value & ~d->status;
+
+    if (!value) {
+        reset_begin(vp);
+        return;
+    }
+    d->status |= added & (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FAILED);
+    if (added & VIRTIO_CONFIG_S_FEATURES_OK) {
+        if (vp->driver_features & ~vp->offered || !(vp->driver_features & QZ_BIT(VIRTIO_F_VERSION_1)))
+            return; /* the driver reads back that it was refused (§3.1.1 step 6) */
+        d->negotiated = vp->driver_features;
+        d->status |= VIRTIO_CONFIG_S_FEATURES_OK;
+    }
+    if (added & VIRTIO_CONFIG_S_DRIVER_OK && d->status & VIRTIO_CONFIG_S_FEATURES_OK) {
+        d->status |= VIRTIO_CONFIG_S_DRIVER_OK;
+        driver_ok(vp);
+    }
+}
+
+/* The selected queue, or NULL. */
+static struct virtqueue *selected(struct virtio_pci *vp)
+{
+    return vp->queue_select < vp->d->queue_count ? &vp->d->queue[vp->queue_select] : NULL;
+}
+
+/* The selected queue if its registers may change: neither enabled nor, but for a queue that was reset, running. */
+static struct virtqueue *settable(struct virtio_pci *vp)
+{
+    struct virtqueue *vq = selected(vp);
+    struct virtio_device *d = vp->d;
+
+    if (!vq || vq->enabled || (d->status & VIRTIO_CONFIG_S_DRIVER_OK && !virtio_has(d, VIRTIO_F_RING_RESET)))
+        return NULL;
+    return vq;
+}
+
+static void enable_queue(struct virtio_pci *vp)
+{
+    struct virtio_device *d = vp->d;
+    struct virtqueue *vq = settable(vp);
+
+    if (!vq)
+        return;
+    vq->enabled = true;
+    if (!d->active || !start_queue(d, vq->index)) /* not active: started at DRIVER_OK */
+        return;
+    ring(&vp->q[vq->index]);
+}
+
+static void reset_queue(struct virtio_pci *vp)
+{
+    struct virtio_device *d = vp->d;
+    struct virtqueue *vq = selected(vp);
+
+    if (!vq || !virtio_has(d, VIRTIO_F_RING_RESET) || !d->active || !vq->enabled || vp->q[vq->index].resetting)
+        return;
+    vp->q[vq->index].resetting = true;
+    d->ops->queue_reset(d, vq->index);
+}
+
+/* ---- common configuration (§4.1.4.3) ------------------------------------------------------------- */
+
+static void common_image(struct virtio_pci *vp, uint8_t image[COMMON_SIZE + 8])
+{
+    struct virtio_device *d = vp->d;
+    const struct virtqueue *vq = selected(vp);
+
+    memset(image, 0, COMMON_SIZE + 8);
+    qz_store_le32(image + VIRTIO_PCI_COMMON_DFSELECT, vp->device_feature_select);
+    if (vp->device_feature_select < 2)
+        qz_store_le32(image + VIRTIO_PCI_COMMON_DF, (uint32_t)(vp->offered >> 32 * vp->device_feature_select));
+    qz_store_le32(image + VIRTIO_PCI_COMMON_GFSELECT, vp->driver_feature_select);
+    if (vp->driver_feature_select < 2)
+        qz_store_le32(image + VIRTIO_PCI_COMMON_GF, (uint32_t)(vp->driver_features >> 32 * vp->driver_feature_select));
+    qz_store_le16(image + VIRTIO_PCI_COMMON_MSIX, vp->config_vector);
+    qz_store_le16(image + VIRTIO_PCI_COMMON_NUMQ, (uint16_t)d->queue_count);
+    image[VIRTIO_PCI_COMMON_STATUS] = d->status;
+    image[VIRTIO_PCI_COMMON_CFGGENERATION] = vp->generation;
+    qz_store_le16(image + VIRTIO_PCI_COMMON_Q_SELECT, vp->queue_select);
+    if (!vq)
+        return; /* size 0: no such queue */
+    qz_store_le16(image + VIRTIO_PCI_COMMON_Q_SIZE, vq->size);
+    qz_store_le16(image + VIRTIO_PCI_COMMON_Q_MSIX, vq->msix_vector);
+    qz_store_le16(image + VIRTIO_PCI_COMMON_Q_ENABLE, vq->enabled);
+    qz_store_le16(image + VIRTIO_PCI_COMMON_Q_NOFF, vq->index);
+    qz_store_le64(image + VIRTIO_PCI_COMMON_Q_DESCLO, vq->desc.v);
+    qz_store_le64(image + VIRTIO_PCI_COMMON_Q_AVAILLO, vq->driver.v);
+    qz_store_le64(image + VIRTIO_PCI_COMMON_Q_USEDLO, vq->device_area.v);
+    qz_store_le16(image + QUEUE_RESET, vp->q[vq->index].resetting);
+}
+
+static uint64_t common_read(struct virtio_pci *vp, unsigned offset, unsigned size)
+{
+    uint8_t image[COMMON_SIZE + 8];
+    uint64_t value = 0;
+
+    if (offset >= COMMON_SIZE)
+        return 0;
+    common_image(vp, image);
+    memcpy(&value, image + offset, size);
+    return value;
+}
+
+static uint16_t checked_vector(const struct virtio_pci *vp, uint16_t vector)
+{
+    return vector < vp->pci.msix_vectors ? vector : NO_VECTOR;
+}
+
+static void set_half(gpa_t *a, bool high, uint32_t value)
+{
+    a->v = high ? (a->v & UINT32_MAX) | (uint64_t)value << 32 : (a->v & ~(uint64_t)UINT32_MAX) | value;
+}
+
+/* Queue addresses: 64 bits at once, or either half. */
+static void write_address(struct virtio_pci *vp, unsigned offset, unsigned size, uint64_t value)
+{
+    struct virtqueue *vq = settable(vp);
+    unsigned reg = offset & ~7u;
+    gpa_t *a;
+
+    if (!vq)
+        return;
+    a = reg == VIRTIO_PCI_COMMON_Q_DESCLO ? &vq->desc : reg == VIRTIO_PCI_COMMON_Q_AVAILLO ? &vq->driver : &vq->device_area;
+    if (size == 8 && offset == reg)
+        *a = gpa(value);
+    else if (size == 4 && !(offset & 3))
+        set_half(a, offset & 4, (uint32_t)value);
+}
+
+#define FIELD(offset, size) ((offset) << 4 | (size))
+
+/* A write changes a register only when it is exactly that register's; anything else is ignored. */
+static void common_write(struct virtio_pci *vp, unsigned offset, unsigned size, uint64_t value)
+{
+    struct virtio_device *d = vp->d;
+    struct virtqueue *vq;
+
+    if (vp->resetting)
+        return;
+    if (offset >= VIRTIO_PCI_COMMON_Q_DESCLO && offset < QUEUE_NOTIFY_DATA) {
+        write_address(vp, offset, size, value);
+        return;
+    }
+    switch (FIELD(offset, size)) {
+    case FIELD(VIRTIO_PCI_COMMON_DFSELECT, 4):
+        vp->device_feature_select = (uint32_t)value;
+        break;
+    case FIELD(VIRTIO_PCI_COMMON_GFSELECT, 4):
+        vp->driver_feature_select = (uint32_t)value;
+        break;
+    case FIELD(VIRTIO_PCI_COMMON_GF, 4):
+        if (d->status & VIRTIO_CONFIG_S_FEATURES_OK || vp->driver_feature_select > 1)
+            break;
+        vp->driver_features &= ~((uint64_t)UINT32_MAX << 32 * vp->driver_feature_select);
+        vp->driver_features |= (uint64_t)(uint32_t)value << 32 * vp->driver_feature_select;
+        break;
+    case FIELD(VIRTIO_PCI_COMMON_MSIX, 2):
+        vp->config_vector = checked_vector(vp, (uint16_t)value);
+        break;
+    case FIELD(VIRTIO_PCI_COMMON_STATUS, 1):
+        write_status(vp, (uint8_t)value);
+        break;
+    case FIELD(VIRTIO_PCI_COMMON_Q_SELECT, 2):
+        vp->queue_select = (uint16_t)value;
+        break;
+    case FIELD(VIRTIO_PCI_COMMON_Q_SIZE, 2):
+        vq = settable(vp);
+        if (vq && value && value <= d->queue_size_max)
+            vq->size = (uint16_t)value;
+        break;
+    case FIELD(VIRTIO_PCI_COMMON_Q_MSIX, 2): /* not frozen: it is read only when an interrupt is due */
+        vq = selected(vp);
+        if (vq)
+            vq->msix_vector = checked_vector(vp, (uint16_t)value);
+        break;
+    case FIELD(VIRTIO_PCI_COMMON_Q_ENABLE, 2):
+        if (value == 1)
+            enable_queue(vp);
+        break;
+    case FIELD(QUEUE_RESET, 2):
+        if (value == 1)
+            reset_queue(vp);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- BAR 4 --------------------------------------------------------------------------------------- */
+
+/* The part of [offset, offset + size) that the device has. */
+static unsigned config_part(const struct virtio_device *d, unsigned offset, unsigned size)
+{
+    return offset >= d->config_size ? 0 : QZ_MIN(size, d->config_size - offset);
+}
+
+static uint64_t region_read(void *opaque, uint64_t offset, unsigned size)
+{
+    struct virtio_pci *vp = opaque;
+    struct virtio_device *d = vp->d;
+    unsigned at = (unsigned)offset & (REGION_SIZE - 1), n;
+    uint64_t value = 0;
+
+    QZ_LOCKED(&d->lock);
+    switch (offset & ~(uint64_t)(REGION_SIZE - 1)) {
+    case COMMON:
+        return common_read(vp, at, size);
+    case ISR:
+        if (at)
+            return 0;
+        value = vp->isr; /* reading acknowledges (§4.1.4.5) */
+        vp->isr = 0;
+        pci_intx_set(&vp->pci, false);
+        return value;
+    case DEVICE:
+        n = config_part(d, at, size);
+        if (n && d->ops->config_read)
+            d->ops->config_read(d, at, &value, n);
+        return value;
+    default:
+        return 0;
+    }
+}
+
+static void region_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
+{
+    struct virtio_pci *vp = opaque;
+    struct virtio_device *d = vp->d;
+    unsigned at = (unsigned)offset & (REGION_SIZE - 1);
+
+    if (offset >= NOTIFY) { /* without the lock: a kick waits for nobody */
+        if (at % NOTIFY_STRIDE == 0 && at / NOTIFY_STRIDE < d->queue_count)
+            ring(&vp->q[at / NOTIFY_STRIDE]);
+        return;
+    }
+    QZ_LOCKED(&d->lock);
+    if (offset < ISR)
+        common_write(vp, at, size, value);
+    else if (offset >= DEVICE && size <= config_part(d, at, size) && d->ops->config_write && !vp->resetting)
+        d->ops->config_write(d, at, &value, size);
+}
+
+static const struct bus_ops region_ops = {.read = region_read, .write = region_write};
+
+/* ---- the function's own hooks ---------------------------------------------------------------------- */
+
+static void bar_moved(struct pci_device *pci, unsigned bar, bool mapped, uint64_t base)
+{
+    struct virtio_pci *vp = QZ_CONTAINER_OF(pci, struct virtio_pci, pci);
+
+    if (bar != REGION_BAR)
+        return;
+    QZ_LOCKED(&vp->d->lock);
+    vp->bar_base = mapped ? base : 0;
+    doorbells_update(vp);
+}
+
+/* The window (§4.1.4.9): cap.length bytes at cap.offset of cap.bar, through pci_cfg_data. */
+static void window_access(struct virtio_pci *vp, bool write)
+{
+    uint8_t *cap = vp->pci.config + vp->window;
+    uint32_t offset = qz_load_le32(cap + VIRTIO_PCI_CAP_OFFSET), length = qz_load_le32(cap + VIRTIO_PCI_CAP_LENGTH);
+    uint64_t value = qz_load_le32(cap + WINDOW_DATA);
+
+    if ((length != 1 && length != 2 && length != 4) || offset % length)
+        return;
+    if (write)
+        value &= UINT32_MAX >> (32 - 8 * length);
+    if (pci_bar_access(&vp->pci, cap[VIRTIO_PCI_CAP_BAR], offset, length, &value, write) && !write)
+        qz_store_le32(cap + WINDOW_DATA, (uint32_t)value);
+}
+
+static bool in_window(const struct virtio_pci *vp, unsigned offset, unsigned len)
+{
+    unsigned first = vp->window + WINDOW_DATA;
+
+    /* len: one access; a reset passes the whole space and means no access. */
+    return len <= 4 && offset < first + 4 && first < offset + len;
+}
+
+static void config_reading(struct pci_device *pci, unsigned offset, unsigned len)
+{
+    struct virtio_pci *vp = QZ_CONTAINER_OF(pci, struct virtio_pci, pci);
+
+    if (in_window(vp, offset, len))
+        window_access(vp, false);
+}
+
+static void config_written(struct pci_device *pci, unsigned offset, unsigned len)
+{
+    struct virtio_pci *vp = QZ_CONTAINER_OF(pci, struct virtio_pci, pci);
+
+    if (in_window(vp, offset, len))
+        window_access(vp, true);
+}
+
+static void machine_reset(struct pci_device *pci)
+{
+    struct virtio_pci *vp = QZ_CONTAINER_OF(pci, struct virtio_pci, pci);
+
+    QZ_LOCKED(&vp->d->lock);
+    reset_begin(vp);
+}
+
+static bool busy(struct pci_device *pci)
+{
+    struct virtio_pci *vp = QZ_CONTAINER_OF(pci, struct virtio_pci, pci);
+
+    QZ_LOCKED(&vp->d->lock);
+    return vp->resetting;
+}
+
+static const struct pci_device_ops pci_ops = {
+    .config_reading = config_reading,
+    .config_written = config_written,
+    .bar_moved = bar_moved,
+    .reset = machine_reset,
+    .busy = busy,
+};
+
+/* ---- construction -------------------------------------------------------------------------------- */
+
+static uint32_t class_of(uint16_t id)
+{
+    switch (id) {
+    case VIRTIO_ID_NET:
+        return 0x020000; /* Ethernet */
+    case VIRTIO_ID_BLOCK:
+        return 0x010000; /* mass storage */
+    case VIRTIO_ID_CONSOLE:
+        return 0x078000; /* communication, other */
+    case VIRTIO_ID_VSOCK:
+        return 0x028000; /* network, other */
+    default:
+        return 0x00ff00; /* nothing that has a class */
+    }
+}
+
+static int add_region_capability(struct pci_device *pci, uint8_t type, uint32_t offset, uint32_t length)
+{
+    /* struct virtio_pci_cap without its first two bytes; notify has a multiplier after it. */
+    uint8_t body[sizeof(struct virtio_pci_notify_cap) - 2] = {0};
+    unsigned len = type == VIRTIO_PCI_CAP_NOTIFY_CFG ? sizeof(struct virtio_pci_notify_cap) : sizeof(struct virtio_pci_cap);
+
+    body[VIRTIO_PCI_CAP_LEN - 2] = (uint8_t)len;
+    body[VIRTIO_PCI_CAP_CFG_TYPE - 2] = type;
+    body[VIRTIO_PCI_CAP_BAR - 2] = REGION_BAR;
+    qz_store_le32(body + VIRTIO_PCI_CAP_OFFSET - 2, offset);
+    qz_store_le32(body + VIRTIO_PCI_CAP_LENGTH - 2, length);
+    if (type == VIRTIO_PCI_CAP_NOTIFY_CFG)
+        qz_store_le32(body + VIRTIO_PCI_NOTIFY_CAP_MULT - 2, NOTIFY_STRIDE);
+    return pci_capability_add(pci, PCI_CAP_ID_VNDR, body, NULL, len);
+}
+
+static int add_window_capability(struct pci_device *pci)
+{
+    uint8_t body[sizeof(struct virtio_pci_cfg_cap) - 2] = {0}, mask[sizeof(body)] = {0};
+
+    body[VIRTIO_PCI_CAP_LEN - 2] = sizeof(struct virtio_pci_cfg_cap);
+    body[VIRTIO_PCI_CAP_CFG_TYPE - 2] = VIRTIO_PCI_CAP_PCI_CFG;
+    mask[VIRTIO_PCI_CAP_BAR - 2] = 0xff;
+    memset(mask + VIRTIO_PCI_CAP_OFFSET - 2, 0xff, 12); /* offset, length, data */
+    return pci_capability_add(pci, PCI_CAP_ID_VNDR, body, mask, sizeof(struct virtio_pci_cfg_cap));
+}
+
+static int build_function(struct virtio_pci *vp)
+{
+    struct virtio_device *d = vp->d;
+    struct bus_region region = {.ops = &region_ops, .device = vp, .name = d->ops->name};
+    struct pci_identity id = {
+        .vendor = VIRTIO_PCI_VENDOR,
+        .device = (uint16_t)(0x1040 + d->ops->device_id),
+        .subsystem_vendor = VIRTIO_PCI_VENDOR,
+        .subsystem = (uint16_t)(0x40 + d->ops->device_id),
+        .class_code = class_of(d->ops->device_id),
+        .revision = 1,
+        .pin = 1,
+    };
+    int r;
+
+    pci_device_init(&vp->pci, &pci_ops, d->ops->name, &id);
+    r = pci_msix_init(&vp->pci, MSIX_BAR, QZ_MAX(d->queue_count + 1, 2u));
+    if (r == 0)
+        r = pci_bar_init(&vp->pci, REGION_BAR, PCI_BAR_MEM64_PREFETCH, REGION_BAR_SIZE, &region);
+    if (r == 0)
+        r = add_region_capability(&vp->pci, VIRTIO_PCI_CAP_COMMON_CFG, COMMON, REGION_SIZE);
+    if (r >= 0)
+        r = add_region_capability(&vp->pci, VIRTIO_PCI_CAP_ISR_CFG, ISR, REGION_SIZE);
+    if (r >= 0)
+        r = add_region_capability(&vp->pci, VIRTIO_PCI_CAP_DEVICE_CFG, DEVICE, REGION_SIZE);
+    if (r >= 0)
+        r = add_region_capability(&vp->pci, VIRTIO_PCI_CAP_NOTIFY_CFG, NOTIFY, REGION_SIZE);
+    if (r >= 0)
+        r = add_window_capability(&vp->pci);
+    if (r >= 0)
+        vp->window = (unsigned)r;
+    return r < 0 ? r : 0;
+}
+
+/* Undoes everything but the device. */
+static void destroy(struct virtio_pci *vp)
+{
+    struct virtio_device *d = vp->d;
+
+    pci_remove(&vp->pci); /* doorbells go with the BAR */
+    for (unsigned i = 0; vp->q && i < d->queue_count; i++) {
+        qz_loop_remove(&vp->q[i].watch);
+        if (vp->q[i].fd >= 0)
+            close(vp->q[i].fd);
+        virtqueue_stop(&d->queue[i]);
+    }
+    pthread_mutex_destroy(&d->lock);
+    free(d->queue);
+    d->queue = NULL;
+    d->transport = NULL;
+    d->transport_data = NULL;
+    free(vp->q);
+    free(vp);
+}
+
+static int open_doorbells(struct virtio_pci *vp, struct qz_error *err)
+{
+    for (unsigned i = 0; i < vp->d->queue_count; i++)
+        vp->q[i] = (struct vp_queue){.vp = vp, .index = i, .fd = -1};
+    for (unsigned i = 0; i < vp->d->queue_count; i++) {
+        struct vp_queue *q = &vp->q[i];
+        int r;
+
+        queue_defaults(vp->d, i);
+        q->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        r = q->fd < 0 ? -errno : qz_loop_add(vp->d->loop, &q->watch, q->fd, EPOLLIN, doorbell_ready);
+        if (r < 0)
+            return qz_fail(err, r, "%s: doorbell of queue %u: %s", vp->d->ops->name, i, strerror(-r));
+    }
+    return 0;
+}
+
+int virtio_pci_new(struct virtio_pci **out, struct virtio_device *d, struct qz_error *err)
+{
+    struct virtio_pci *vp;
+    int r;
+
+    if (!d->queue_count || d->queue_count > VIRTIO_QUEUES_MAX || !d->queue_size_max ||
+        d->queue_size_max > VIRTQUEUE_SIZE_MAX || d->queue_size_max & (d->queue_size_max - 1) ||
+        d->config_size > REGION_SIZE)
+        return qz_fail(err, -EINVAL, "%s: %u queues of %u, %u bytes of configuration", d->ops->name,
+                       d->queue_count, d->queue_size_max, d->config_size);
+    vp = calloc(1, sizeof(*vp));
+    if (!vp)
+        return qz_fail(err, -ENOMEM, "%s: no memory", d->ops->name);
+    vp->d = d;
+    pthread_mutex_init(&d->lock, NULL);
+    d->transport = &transport_ops;
+    d->transport_data = vp;
+    d->status = 0;
+    d->negotiated = 0;
+    d->active = false;
+    vp->config_vector = NO_VECTOR;
+    vp->offered = (d->offered & ~(QZ_BIT(VIRTIO_F_IN_ORDER) | QZ_BIT(VIRTIO_F_ACCESS_PLATFORM))) |
+                  QZ_BIT(VIRTIO_F_VERSION_1) | QZ_BIT(VIRTIO_RING_F_INDIRECT_DESC) | QZ_BIT(VIRTIO_RING_F_EVENT_IDX) |
+                  (d->no_packed ? 0 : QZ_BIT(VIRTIO_F_RING_PACKED)) |
+                  (d->ops->queue_reset ? QZ_BIT(VIRTIO_F_RING_RESET) : 0);
+    r = build_function(vp);
+    d->queue = calloc(d->queue_count, sizeof(*d->queue));
+    vp->q = calloc(d->queue_count, sizeof(*vp->q));
+    if (r < 0 || !d->queue || !vp->q) {
+        free(vp->q); /* no doorbell was opened: destroy() shall not look for them */
+        vp->q = NULL;
+        destroy(vp);
+        return qz_fail(err, r < 0 ? r : -ENOMEM, "%s: PCI function: %s", d->ops->name, strerror(r < 0 ? -r : ENOMEM));
+    }
+    r = open_doorbells(vp, err);
+    if (r == 0)
+        r = pci_add(d->machine->pci, &vp->pci, -1, err);
+    if (r < 0) {
+        destroy(vp);
+        return r;
+    }
+    *out = vp;
+    return 0;
+}
+
+void virtio_pci_free(struct virtio_pci *vp)
+{
+    struct virtio_device *d;
+
+    if (!vp)
+        return;
+    d = vp->d;
+    destroy(vp);
+    d->ops->free(d);
+}
