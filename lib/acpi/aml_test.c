@@ -190,7 +190,7 @@ static void methods_and_conditions(void **state)
     qz_aml_store(&f->a, qz_ax_add(qz_ax_arg(0), qz_ax_int(1)), qz_ax_local(0));
     qz_aml_end(&f->a); /* the whole chain */
     qz_aml_end(&f->a);
-    assert_aml(f, 0x14, 30, 'M', '_', '_', '_', 0x0a, 0xa0, 7, 0x92, 0x94, 0x68, 0x63, 0xa4, 0x01,
+    assert_aml(f, 0x14, 29, 'M', '_', '_', '_', 0x0a, 0xa0, 7, 0x92, 0x94, 0x68, 0x63, 0xa4, 0x01,
                0xa1, 14, 0xa0, 4, 0x69, 0xa4, 0x00, 0xa1, 7, 0x70, 0x72, 0x68, 0x01, 0x00, 0x60);
 }
 
@@ -249,13 +249,13 @@ static void resource_templates(void **state)
     qz_aml_interrupt(&f->a, 16, QZ_AML_LEVEL | QZ_AML_ACTIVE_LOW | QZ_AML_SHARED);
     qz_aml_word_bus(&f->a, 0, 255);
     qz_aml_end(&f->a);
-    assert_aml(f, 0x08, '_', 'C', 'R', 'S', 0x11, 0x41, 0x04, 0x0a, 0x3d, /* 61 bytes in a buffer */
-               0x47, 1, 0xf8, 3, 0xf8, 3, 1, 8,                           /* IO */
-               0x22, 0x10, 0,                                             /* IRQNoFlags */
-               0x23, 0, 1, 0x19,                                          /* IRQ */
-               0x86, 9, 0, 1, 0, 0, 0xd0, 0xfe, 0, 4, 0, 0,               /* Memory32Fixed */
-               0x89, 6, 0, 0x0d, 1, 16, 0, 0, 0,                          /* Interrupt */
-               0x88, 13, 0, 2, 0x0c, 0, 0, 0, 0, 0, 0xff, 0, 0, 0, 0, 1,  /* WordBusNumber */
+    assert_aml(f, 0x08, '_', 'C', 'R', 'S', 0x11, 0x39, 0x0a, 0x36,      /* 54 bytes in a buffer */
+               0x47, 1, 0xf8, 3, 0xf8, 3, 1, 8,                          /* IO */
+               0x22, 0x10, 0,                                            /* IRQNoFlags */
+               0x23, 0, 1, 0x19,                                         /* IRQ */
+               0x86, 9, 0, 1, 0, 0, 0xd0, 0xfe, 0, 4, 0, 0,              /* Memory32Fixed */
+               0x89, 6, 0, 0x0d, 1, 16, 0, 0, 0,                         /* Interrupt */
+               0x88, 13, 0, 2, 0x0c, 0, 0, 0, 0, 0, 0xff, 0, 0, 0, 0, 1, /* WordBusNumber */
                0x79, 0);
 }
 
@@ -287,7 +287,7 @@ static void prt_and_sleep_states(void **state)
     qz_aml_end(&f->a);
     assert_aml(f, 0x08, '_', 'S', '5', '_', 0x12, 8, 4, 0x0a, 7, 0x0a, 7, 0, 0, /* */
                0x08, '_', 'P', 'R', 'T', 0x12, 0x1d, 2,                         /* */
-               0x12, 11, 4, 0x0c, 0xff, 0xff, 1, 0, 0x0a, 2, 0, 0x0a, 18,       /* */
+               0x12, 12, 4, 0x0c, 0xff, 0xff, 1, 0, 0x0a, 2, 0, 0x0a, 18,       /* */
                0x12, 13, 4, 0x0c, 0xff, 0xff, 2, 0, 0, 'L', 'N', 'K', 'A', 0);
 }
 

@@ -15,13 +15,13 @@
 
 enum { HEADER = 36, OUTPUT_MAX = 1 << 20 };
 
-static char dir[64];
+static char dir[256];
 static char output[OUTPUT_MAX];
 
 /* Runs a command in `dir`, its output in `output`; the exit status. */
 static int run(const char *fmt, ...)
 {
-    char command[1024], line[900];
+    char command[1400], line[900];
     size_t n;
     va_list ap;
     FILE *p;
@@ -29,7 +29,7 @@ static int run(const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(line, sizeof(line), fmt, ap);
     va_end(ap);
-    snprintf(command, sizeof(command), "cd %s && timeout 60 %s 2>&1 </dev/null", dir, line);
+    snprintf(command, sizeof(command), "cd '%s' && timeout 60 %s 2>&1 </dev/null", dir, line);
     p = popen(command, "r");
     assert_non_null(p);
     n = fread(output, 1, sizeof(output) - 1, p);
@@ -39,7 +39,7 @@ static int run(const char *fmt, ...)
 
 static void write_table(const char *name, const uint8_t *p, size_t n)
 {
-    char path[128];
+    char path[300];
     FILE *f;
 
     snprintf(path, sizeof(path), "%s/%s.aml", dir, name);
@@ -51,7 +51,7 @@ static void write_table(const char *name, const uint8_t *p, size_t n)
 
 static void read_back(const char *file, void **data, size_t *len)
 {
-    char path[128];
+    char path[300];
     struct qz_error err;
 
     snprintf(path, sizeof(path), "%s/%s", dir, file);
@@ -69,7 +69,7 @@ static const struct {
     {"DSDT", "Scope (\\_SB)"},
     {"DSDT", "ToUUID (\"33db4d5b-1ff7-401c-9657-7441c03dd766\")"},
     {"DSDT", "DWordMemory (ResourceProducer"},
-    {"DSDT", "0x00000038FFFFFFFF"},
+    {"DSDT", "0x000038FFFFFFFFFF"},
     {"DSDT", "Interrupt (ResourceConsumer, Level, ActiveLow, Shared"},
     {"DSDT", "Name (_S5"},
     {"SSDT", "\"ACPI0007\""},
@@ -83,7 +83,7 @@ static const struct {
     {"SRAT", "[Generic Initiator Affinity]"},
     {"SLIT", "Localities : 0000000000000003"},
     {"HMAT", "[System Locality Latency and Bandwidth Information]"},
-    {"HMAT", "[Memory Side Cache Information Structure]"},
+    {"HMAT", "[Memory Side Cache Information]"},
 };
 
 static void check_disassembly(const char *name, const char *text)
@@ -212,13 +212,15 @@ int main(void)
         cmocka_unit_test(few_processors),
         cmocka_unit_test(methods_compute),
     };
+    const char *tmp;
     int rc;
 
     if (system("command -v iasl >/dev/null 2>&1") != 0) {
         printf("skipped: iasl (Debian's acpica-tools) is not there\n");
         return 77;
     }
-    snprintf(dir, sizeof(dir), "/tmp/qz-iasl-XXXXXX");
+    tmp = getenv("TMPDIR");
+    snprintf(dir, sizeof(dir), "%s/qz-iasl-XXXXXX", tmp && strlen(tmp) < 200 ? tmp : "/tmp");
     if (!mkdtemp(dir)) {
         perror(dir);
         return 1;
