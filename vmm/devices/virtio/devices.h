@@ -21,6 +21,11 @@ struct virtio_blk_config {
 int virtio_blk_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
                    const struct virtio_blk_config *config, struct qz_error *err);
 
+struct virtio_blk_stats {
+    uint64_t reads, writes, flushes, discards, errors, read_bytes, written_bytes;
+};
+void virtio_blk_get_stats(struct virtio_device *d, struct virtio_blk_stats *stats); /* any thread */
+
 struct net_backend; /* net_backend.h: TAP or libslirp under virtio-net */
 
 struct virtio_net_config {
