@@ -431,7 +431,7 @@ static int make_slots(struct blk *b, unsigned queues, unsigned size)
 }
 
 int virtio_blk_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop,
-                   const struct virtio_blk_config *config, struct qz_error *err)
+                   const struct virtio_blk_options *config, struct qz_error *err)
 {
     struct blk *b = calloc(1, sizeof(*b));
     unsigned queues = QZ_MIN(QZ_MAX(config->queues, 1u), (unsigned)QUEUES_MAX);
