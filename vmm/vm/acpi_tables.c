@@ -9,10 +9,9 @@
 #include "devices/acpi_pm.h"
 #include "devices/isa_ports.h"
 #include "devices/pci.h"
+#include "machine/hpet.h"
 
 enum { COM1_PORT = 0x3f8, COM1_IRQ = 4, RTC_PORT = 0x70, RTC_IRQ = 8, RESET_PORT = 0xcf9, RESET_VALUE = 0x0f };
-enum { HPET_PERIOD_ID = 0x8086a201 }; /* revision 1, three comparators, 64 bit, legacy routing, Intel */
-#define HPET_ADDRESS 0xfed00000ull
 
 static void add_fixed(struct qz_acpi_tables *t, const struct machine *m)
 {
@@ -58,7 +57,7 @@ static void add_fixed(struct qz_acpi_tables *t, const struct machine *m)
                             .n_nmis = 1,
                         });
     qz_acpi_add_mcfg(t, &ecam, 1);
-    qz_acpi_add_hpet(t, &(struct qz_acpi_hpet){.address = HPET_ADDRESS, .block_id = HPET_PERIOD_ID});
+    qz_acpi_add_hpet(t, &(struct qz_acpi_hpet){.address = HPET_BASE, .block_id = HPET_BLOCK_ID});
     qz_acpi_add_waet(t, QZ_ACPI_WAET_RTC_GOOD | QZ_ACPI_WAET_PM_TIMER_GOOD);
     free(cpus);
 }
@@ -125,7 +124,7 @@ static void add_isa_devices(struct qz_aml *a)
     qz_aml_device(a, "HPET");
     qz_aml_name(a, "_HID", qz_ax_eisaid("PNP0103"));
     qz_aml_name_resources(a, "_CRS");
-    qz_aml_memory32_fixed(a, HPET_ADDRESS, 0x400, QZ_AML_MEM_RO);
+    qz_aml_memory32_fixed(a, HPET_BASE, 0x400, QZ_AML_MEM_RO);
     qz_aml_end(a);
     qz_aml_end(a);
 

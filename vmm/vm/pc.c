@@ -38,7 +38,7 @@ static int build_platform(struct pc *pc, const struct vm_config *config, const s
     }
     if ((r = pci_bus_new(&m->pci, m, err)) < 0 || (r = acpi_pm_new(&pc->pm, m, err)) < 0 ||
         (r = pci_q35_new(&pc->q35, m, on_pmbase, pc->pm, err)) < 0 || (r = pit_new(&pc->pit, m, err)) < 0 ||
-        (r = hpet_new(&pc->hpet, m, err)) < 0 || (r = rtc_new(&pc->rtc, m, err)) < 0 ||
+        (r = hpet_new(&pc->hpet, m, pc->pit, err)) < 0 || (r = rtc_new(&pc->rtc, m, err)) < 0 ||
         (r = serial_new(&pc->serial, m, COM1_PORT, COM1_IRQ, host->terminal, err)) < 0 ||
         (r = isa_ports_new(&pc->ports, m, pc->debug_fd, err)) < 0 || (r = fw_cfg_new(&pc->fw_cfg, m, err)) < 0)
         return r;

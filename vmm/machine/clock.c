@@ -1,0 +1,200 @@
+/*
+ * clock.c - the machine's time and its timers (clock.h).
+ *
+ * Theory of operation. Machine time is CLOCK_MONOTONIC minus an offset that grows by the length of every pause. Armed
+ * timers are a binary heap; the firing thread sleeps on a condition until the first deadline. A timer is
+ * taken off the heap before its callback runs without the lock, so a callback may arm anything, itself included.
+ */
+#include "machine/clock.h"
+
+#include <time.h>
+
+QZ_SYSCALLS(clock, "futex clock_gettime");
+
+enum { TIMERS_MAX = 1024 };
+
+struct vm_clock {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool stopped, running;
+    int64_t offset;    /* machine time = host monotonic - offset, while running */
+    int64_t stood_at;  /* machine time while paused */
+    struct vm_timer *heap[TIMERS_MAX];
+    unsigned count;
+};
+
+int vm_clock_new(struct vm_clock **out, struct qz_error *err)
+{
+    struct vm_clock *c = calloc(1, sizeof(*c));
+    pthread_condattr_t attr;
+
+    if (!c)
+        return qz_fail(err, -ENOMEM, "clock: no memory");
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    *out = c;
+    return 0;
+}
+
+void vm_clock_free(struct vm_clock *c)
+{
+    if (!c)
+        return;
+    pthread_mutex_destroy(&c->lock);
+    pthread_cond_destroy(&c->changed);
+    free(c);
+}
+
+static int64_t now_locked(const struct vm_clock *c)
+{
+    return c->running ? qz_now_ns() - c->offset : c->stood_at;
+}
+
+int64_t vm_clock_now(struct vm_clock *c)
+{
+    QZ_LOCKED(&c->lock);
+
+    return now_locked(c);
+}
+
+void vm_clock_wall(struct vm_clock *c, int64_t *sec, int32_t *nsec)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    *sec = ts.tv_sec;
+    *nsec = (int32_t)ts.tv_nsec;
+}
+
+/* ---- heap; lock held ------------------------------------------------------------------------------ */
+
+static void place(struct vm_clock *c, unsigned i, struct vm_timer *t)
+{
+    c->heap[i] = t;
+    t->heap_index = i;
+}
+
+static void sift(struct vm_clock *c, unsigned i)
+{
+    struct vm_timer *t = c->heap[i];
+
+    while (i > 0 && c->heap[(i - 1) / 2]->deadline > t->deadline) {
+        place(c, i, c->heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    for (;;) {
+        unsigned child = 2 * i + 1;
+
+        if (child + 1 < c->count && c->heap[child + 1]->deadline < c->heap[child]->deadline)
+            child++;
+        if (child >= c->count || c->heap[child]->deadline >= t->deadline)
+            break;
+        place(c, i, c->heap[child]);
+        i = child;
+    }
+    place(c, i, t);
+}
+
+static void take_off(struct vm_clock *c, struct vm_timer *t)
+{
+    unsigned i = t->heap_index;
+
+    t->armed = false;
+    if (i == --c->count)
+        return;
+    place(c, i, c->heap[c->count]);
+    sift(c, i);
+}
+
+/* ---- timers ----------------------------------------------------------------------------------------- */
+
+void vm_timer_init(struct vm_timer *t, struct vm_clock *clock, void (*fire)(struct vm_timer *t))
+{
+    *t = (struct vm_timer){.clock = clock, .fire = fire};
+}
+
+void vm_timer_arm(struct vm_timer *t, int64_t deadline)
+{
+    struct vm_clock *c = t->clock;
+    QZ_LOCKED(&c->lock);
+
+    t->deadline = deadline;
+    if (!t->armed) {
+        if (c->count == TIMERS_MAX) { /* devices are counted when the machine is built: this cannot be reached */
+            qz_log(QZ_LOG_ERROR, "clock: more than %d timers", TIMERS_MAX);
+            return;
+        }
+        t->armed = true;
+        place(c, c->count++, t);
+    }
+    sift(c, t->heap_index);
+    if (c->heap[0] == t)
+        pthread_cond_signal(&c->changed);
+}
+
+void vm_timer_cancel(struct vm_timer *t)
+{
+    if (!t->clock)
+        return;
+    QZ_LOCKED(&t->clock->lock);
+
+    if (t->armed)
+        take_off(t->clock, t);
+}
+
+/* ---- the firing thread --------------------------------------------------------------------------------- */
+
+void vm_clock_thread(struct vm_clock *c)
+{
+    pthread_mutex_lock(&c->lock);
+    while (!c->stopped) {
+        if (!c->running || c->count == 0) {
+            pthread_cond_wait(&c->changed, &c->lock);
+        } else if (c->heap[0]->deadline > now_locked(c)) {
+            int64_t when = c->heap[0]->deadline + c->offset;
+            struct timespec ts = {when / 1000000000, when % 1000000000};
+
+            if (when < c->heap[0]->deadline) /* a deadline beyond all time */
+                ts = (struct timespec){INT32_MAX, 0};
+            pthread_cond_timedwait(&c->changed, &c->lock, &ts);
+        } else {
+            struct vm_timer *t = c->heap[0];
+
+            take_off(c, t);
+            pthread_mutex_unlock(&c->lock);
+            t->fire(t);
+            pthread_mutex_lock(&c->lock);
+        }
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+void vm_clock_stop(struct vm_clock *c)
+{
+    QZ_LOCKED(&c->lock);
+
+    c->stopped = true;
+    pthread_cond_signal(&c->changed);
+}
+
+void vm_clock_pause(struct vm_clock *c)
+{
+    QZ_LOCKED(&c->lock);
+
+    if (c->running)
+        c->stood_at = now_locked(c);
+    c->running = false;
+}
+
+void vm_clock_resume(struct vm_clock *c)
+{
+    QZ_LOCKED(&c->lock);
+
+    if (!c->running)
+        c->offset = qz_now_ns() - c->stood_at;
+    c->running = true;
+    pthread_cond_signal(&c->changed);
+}

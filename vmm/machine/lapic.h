@@ -1,0 +1,43 @@
+/*
+ * lapic.h - our own local APICs, xAPIC and x2APIC (SDM vol 3 ch. 11), for irqchip=user.
+ */
+#ifndef VMM_LAPIC_H
+#define VMM_LAPIC_H
+
+#include "machine/irq.h"
+
+enum { LAPIC_TIMER_HZ = 1000000000 }; /* bus clock: 1 tick is 1 ns before division; announced by CPUID */
+
+struct lapic_set;
+
+/* What the set needs of its surroundings. No lock of the set is held but the sending APIC's may be. */
+struct lapic_ops {
+    void (*wake)(void *context, unsigned cpu);
+    void (*nmi)(void *context, unsigned cpu);
+    void (*init)(void *context, unsigned cpu);
+    void (*sipi)(void *context, unsigned cpu, uint8_t vector);
+    void (*eoi)(void *context, uint8_t vector); /* a level-triggered vector was acknowledged */
+};
+
+int lapic_set_new(struct lapic_set **s, unsigned cpus, struct vm_clock *clock, const struct lapic_ops *ops, void *context);
+void lapic_set_free(struct lapic_set *s);
+void lapic_set_reset(struct lapic_set *s);
+/* Guest TSC = host TSC * 1 + offset, at khz. For the TSC-deadline timer. */
+void lapic_set_tsc(struct lapic_set *s, uint32_t khz, uint64_t offset);
+
+void lapic_message(struct lapic_set *s, uint64_t address, uint32_t data); /* any thread */
+void lapic_extint(struct lapic_set *s, bool level);                       /* the PIC's output; any thread */
+
+bool lapic_pending(struct lapic_set *s, unsigned cpu);
+int lapic_acknowledge(struct lapic_set *s, unsigned cpu, bool *extint); /* vector; -1 none; *extint: ask the PIC */
+
+bool lapic_rdmsr(struct lapic_set *s, unsigned cpu, uint32_t index, uint64_t *value, bool *fault);
+bool lapic_wrmsr(struct lapic_set *s, unsigned cpu, uint32_t index, uint64_t value, bool *fault);
+bool lapic_mmio(struct lapic_set *s, unsigned cpu, uint64_t gpa, void *data, unsigned len, bool write);
+uint64_t lapic_get_tpr(struct lapic_set *s, unsigned cpu);
+void lapic_set_tpr(struct lapic_set *s, unsigned cpu, uint64_t cr8);
+
+void lapic_get(struct lapic_set *s, unsigned cpu, struct lapic_registers *r, uint64_t *base);
+void lapic_put(struct lapic_set *s, unsigned cpu, const struct lapic_registers *r, uint64_t base);
+
+#endif
