@@ -202,7 +202,8 @@ static int get_extended(struct kvm_vcpu *v, struct vcpu_state *s)
 static int set_extended(struct kvm_vcpu *v, const struct vcpu_state *s)
 {
     const size_t size = v->vm->xsave_size;
-    QZ_AUTO_FREE uint8_t *area = NULL;
+    /* On the stack: a confined vCPU thread should need no memory from the system. */
+    uint8_t area[VCPU_XSAVE_MAX] __attribute__((aligned(64)));
 
     if (s->xsave_size > size || s->xsave_size < 576)
         return -EINVAL;
@@ -217,9 +218,7 @@ static int set_extended(struct kvm_vcpu *v, const struct vcpu_state *s)
     }
     /* KVM reads its full size; what the state does not hold is in its initial configuration, all
      * zero. */
-    area = calloc(1, size);
-    if (!area)
-        return -ENOMEM;
+    memset(area, 0, size);
     memcpy(area, s->xsave, s->xsave_size);
     return control(v, KVM_SET_XSAVE, area);
 }

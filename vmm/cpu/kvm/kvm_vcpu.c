@@ -26,8 +26,9 @@
 #include "cpu/kvm/kvm_internal.h"
 #include "cpu/vcpu_msrs.h"
 
-QZ_SYSCALLS(all, "tgkill ioctl");
-QZ_SYSCALLS(vcpu, "ioctl gettid getpid rt_sigprocmask rt_sigreturn mmap munmap close");
+QZ_SYSCALLS(all, "tgkill"); /* anybody may kick */
+QZ_SYSCALLS(vcpu, "gettid getpid rt_sigprocmask rt_sigreturn");
+QZ_SYSCALLS(main, "munmap close");
 
 /* ---- creation -------------------------------------------------------------------------------- */
 
