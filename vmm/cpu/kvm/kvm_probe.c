@@ -12,8 +12,8 @@
  *           jnz loop
  *           jmp next
  *
- * A timer bounds the whole: KVM_RUN returns on its signal even when KVM is interpreting. Probing comes before
- * confinement, so its system calls are not declared.
+ * A timer bounds the whole: KVM_RUN returns on its signal even when KVM is interpreting. Probing
+ * comes before confinement, so its system calls are not declared.
  */
 #include <signal.h>
 #include <sys/syscall.h>

@@ -1,14 +1,15 @@
 /*
  * kvm_test.c - the KVM back end against this host's /dev/kvm, with small payloads in 64-bit ring 0.
  *
- * Speed does not matter here, so a KVM that interprets ring 0 serves as well. Without /dev/kvm the program
- * says so and ends with 77, which the test runner counts as skipped; a single test that this KVM cannot
- * do prints "skipped" and the reason.
+ * Speed does not matter here, so a KVM that interprets ring 0 serves as well. Without /dev/kvm the
+ * program says so and ends with 77, which the test runner counts as skipped; a single test that
+ * this KVM cannot do prints "skipped" and the reason.
  */
 #include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <sys/eventfd.h>
 
 #include <cmocka.h>
@@ -173,8 +174,8 @@ static void fill_memory(uint8_t *memory)
     qz_store_le64(memory + GDT + 0x10, 0x00af9b000000ffffull);
     qz_store_le64(memory + GDT + 0x18, 0x00cf93000000ffffull);
     /* Vector VECTOR: interrupt gate to CODE + HANDLER */
-    qz_store_le64(memory + IDT + VECTOR * 16, (uint64_t)(CODE + HANDLER) | 0x10ull << 16 |
-                                                  0x8e00ull << 32);
+    qz_store_le64(memory + IDT + VECTOR * 16,
+                  (uint64_t)(CODE + HANDLER) | 0x10ull << 16 | 0x8e00ull << 32);
 }
 
 static void enter_64bit(struct vcpu_state *s)
@@ -194,10 +195,8 @@ static void enter_64bit(struct vcpu_state *s)
 
 static struct machine *machine_new(bool own_lapic, unsigned cpus)
 {
-    const struct accel_config config = {.vcpus = cpus,
-                                        .own_lapic = own_lapic,
-                                        .model = CPU_MODEL_HOST,
-                                        .topology = {1, cpus, 1}};
+    const struct accel_config config = {
+        .vcpus = cpus, .own_lapic = own_lapic, .model = CPU_MODEL_HOST, .topology = {1, cpus, 1}};
     struct machine *m = aligned_alloc(64, QZ_ALIGN_UP(sizeof(*m), (size_t)64));
     struct qz_error err = {0};
 
@@ -209,9 +208,9 @@ static struct machine *machine_new(bool own_lapic, unsigned cpus)
     if (accel_kvm.vm_new(&config, &m->vm, &err) < 0)
         fail_msg("%s", err.text);
     assert_int_equal(accel_kvm.memory_map(m->vm, 0, READONLY, m->memory, false), 0);
-    assert_int_equal(accel_kvm.memory_map(m->vm, READONLY, MEMORY_SIZE - READONLY,
-                                          m->memory + READONLY, true),
-                     0);
+    assert_int_equal(
+        accel_kvm.memory_map(m->vm, READONLY, MEMORY_SIZE - READONLY, m->memory + READONLY, true),
+        0);
     for (unsigned i = 0; i < cpus; i++)
         if (accel_kvm.vcpu_new(m->vm, i, &m->cpu[i], &err) < 0)
             fail_msg("%s", err.text);
@@ -483,7 +482,8 @@ static void test_bad_msr_value_is_a_fault(void **unused)
 {
     struct machine *m = machine_new(true, 1);
 
-    /* KVM knows EFER and refuses its reserved bits: the guest's fault, and not the machine's to answer. */
+    /* KVM knows EFER and refuses its reserved bits: the guest's fault, and not the machine's to
+     * answer. */
     m->state.gpr[RCX] = 0xc0000080;
     m->state.gpr[RAX] = 0x502;
     m->state.idt.limit = 0;
@@ -581,7 +581,8 @@ static void test_second_cpu(void **unused)
     assert_non_null(ap);
     vcpu_state_reset(ap, false, 1);
     assert_int_equal(accel_kvm.set_state(m->cpu[1], ap), 0);
-    memcpy(m->memory + AP_CODE, payload_ap_entry, (size_t)(payload_ap_entry_end - payload_ap_entry));
+    memcpy(m->memory + AP_CODE, payload_ap_entry,
+           (size_t)(payload_ap_entry_end - payload_ap_entry));
     START(m, start_ap);
     run_to_done(m);
     e = run_cpu(m, 1, EXIT_PIO);
@@ -801,7 +802,8 @@ static void test_bad_configurations(void **unused)
 
     assert_int_equal(accel_kvm.vm_new(&config, &vm, &err), -EINVAL);
     assert_non_null(strstr(err.text, "are not 4 vCPUs"));
-    config = (struct accel_config){.vcpus = 100000, .model = CPU_MODEL_HOST, .topology = {1, 100000, 1}};
+    config =
+        (struct accel_config){.vcpus = 100000, .model = CPU_MODEL_HOST, .topology = {1, 100000, 1}};
     assert_int_equal(accel_kvm.vm_new(&config, &vm, &err), -EINVAL);
     assert_non_null(strstr(err.text, "at most"));
     assert_null(vm);
