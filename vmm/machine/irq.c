@@ -80,6 +80,11 @@ static void lapic_eoi(void *context, uint8_t vector)
 
 static const struct lapic_ops lapic_ops = {lapic_wake, lapic_nmi, lapic_init, lapic_sipi, lapic_eoi};
 
+struct lapic_set *irq_fabric_lapics(struct irq_fabric *f)
+{
+    return f->lapics;
+}
+
 static const struct bus_ops no_access = {NULL, NULL};
 static const struct bus_region lapic_page = {LAPIC_BASE, 4096, &no_access, NULL, NULL, "lapic"};
 
@@ -109,6 +114,8 @@ int irq_fabric_new(struct irq_fabric **out, struct accel_vm *accel, unsigned cpu
         irq_fabric_free(f);
         return qz_fail(err, r, "interrupts: the local APICs' address is taken");
     }
+    if (f->lapics && accel->ops->tsc_khz)
+        lapic_set_tsc(f->lapics, accel->ops->tsc_khz(accel), 0);
     *out = f;
     return 0;
 }
