@@ -28,7 +28,7 @@ enum {
 #define PCI_LOW_WINDOW     0xc0000000ull
 #define PCI_LOW_WINDOW_END 0xe0000000ull
 #define PCI_IO_WINDOW      0xc000u
-#define PCI_ECAM_BASE      0xe0000000ull
+#define PCI_ECAM_DEFAULT   0xe0000000ull
 #define PCI_ECAM_SIZE      0x10000000ull
 
 struct pci_bus;

@@ -41,7 +41,8 @@ enum {
 
 struct pci_q35 {
     struct pci_device mch, lpc;
-    struct pci_q35_config config;
+    void (*pmbase_changed)(void *context, uint16_t base, bool enabled);
+    void *context;
     bool pm_known, pm_enabled;
     uint16_t pm_base;
 };
@@ -87,8 +88,8 @@ static void lpc_written(struct pci_device *d, unsigned offset, unsigned len)
         q->pm_known = true;
         q->pm_base = base;
         q->pm_enabled = enabled;
-        if (q->config.pmbase_changed)
-            q->config.pmbase_changed(q->config.context, base, enabled);
+        if (q->pmbase_changed)
+            q->pmbase_changed(q->context, base, enabled);
     }
 }
 
@@ -104,7 +105,7 @@ static void mch_init(struct pci_device *d, const struct guest_memory *memory)
     qz_store_le16(d->config + PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
     qz_store_le16(d->writable + PCI_COMMAND, PCI_COMMAND_SERR);
     storage(d, 0x40, 0x60); /* EPBAR, MCHBAR, DEVEN, extended TSEG */
-    qz_store_le64(d->config + MCH_PCIEXBAR, PCI_ECAM_BASE | PCIEXBAR_ENABLE);
+    qz_store_le64(d->config + MCH_PCIEXBAR, PCI_ECAM_DEFAULT | PCIEXBAR_ENABLE);
     qz_store_le64(d->writable + MCH_PCIEXBAR, 0xffc000007ull); /* bits 35:26, length, enable */
     storage(d, 0x68, 0x70);                                    /* DMIBAR */
     storage(d, MCH_PAM0, MCH_PAM0 + 7);
@@ -143,14 +144,16 @@ static void lpc_init(struct pci_device *d)
     qz_store_le32(d->writable + LPC_RCBA, 0xffffc001);
 }
 
-int pci_q35_new(struct pci_q35 **out, struct machine *m, const struct pci_q35_config *config, struct qz_error *err)
+int pci_q35_new(struct pci_q35 **out, struct machine *m,
+                void (*pmbase_changed)(void *context, uint16_t base, bool enabled), void *context, struct qz_error *err)
 {
     struct pci_q35 *q = calloc(1, sizeof(*q));
     int r;
 
     if (!q)
         return qz_fail(err, -ENOMEM, "q35 bridges: no memory");
-    q->config = *config;
+    q->pmbase_changed = pmbase_changed;
+    q->context = context;
     mch_init(&q->mch, &m->memory);
     lpc_init(&q->lpc);
     r = pci_add(m->pci, &q->mch, PCI_DEVFN(0, 0), err);

@@ -208,7 +208,7 @@ void vtest_config_write(struct vtest_machine *tm, unsigned devfn, unsigned reg, 
 
 uint64_t vtest_ecam(const struct vtest_machine *tm, unsigned devfn, unsigned reg)
 {
-    return PCI_ECAM_BASE + (devfn << 12) + reg;
+    return PCI_ECAM_DEFAULT + (devfn << 12) + reg;
 }
 
 uint64_t vtest_mmio_read(struct vtest_machine *tm, uint64_t address, unsigned size)

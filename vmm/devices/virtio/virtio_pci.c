@@ -692,19 +692,41 @@ static int open_doorbells(struct virtio_pci *vp, struct qz_error *err)
     return 0;
 }
 
+static int build(struct virtio_pci *vp, struct qz_error *err)
+{
+    struct virtio_device *d = vp->d;
+    int r = build_function(vp);
+
+    d->queue = calloc(d->queue_count, sizeof(*d->queue));
+    vp->q = d->queue ? calloc(d->queue_count, sizeof(*vp->q)) : NULL;
+    if (r == 0 && !vp->q)
+        r = -ENOMEM;
+    if (r < 0) {
+        free(vp->q); /* no doorbell is open: destroy() shall not look for them */
+        vp->q = NULL;
+        return qz_fail(err, r, "%s: PCI function: %s", d->ops->name, strerror(-r));
+    }
+    r = open_doorbells(vp, err);
+    return r < 0 ? r : pci_add(d->machine->pci, &vp->pci, -1, err);
+}
+
 int virtio_pci_new(struct virtio_pci **out, struct virtio_device *d, struct qz_error *err)
 {
-    struct virtio_pci *vp;
-    int r;
+    struct virtio_pci *vp = calloc(1, sizeof(*vp));
+    int r = 0;
 
-    if (!d->queue_count || d->queue_count > VIRTIO_QUEUES_MAX || !d->queue_size_max ||
-        d->queue_size_max > VIRTQUEUE_SIZE_MAX || d->queue_size_max & (d->queue_size_max - 1) ||
-        d->config_size > REGION_SIZE)
-        return qz_fail(err, -EINVAL, "%s: %u queues of %u, %u bytes of configuration", d->ops->name,
-                       d->queue_count, d->queue_size_max, d->config_size);
-    vp = calloc(1, sizeof(*vp));
     if (!vp)
-        return qz_fail(err, -ENOMEM, "%s: no memory", d->ops->name);
+        r = qz_fail(err, -ENOMEM, "%s: no memory", d->ops->name);
+    else if (!d->queue_count || d->queue_count > VIRTIO_QUEUES_MAX || !d->queue_size_max ||
+             d->queue_size_max > VIRTQUEUE_SIZE_MAX || d->queue_size_max & (d->queue_size_max - 1) ||
+             d->config_size > REGION_SIZE)
+        r = qz_fail(err, -EINVAL, "%s: %u queues of %u, %u bytes of configuration", d->ops->name, d->queue_count,
+                    d->queue_size_max, d->config_size);
+    if (r < 0) {
+        free(vp);
+        d->ops->free(d);
+        return r;
+    }
     vp->d = d;
     pthread_mutex_init(&d->lock, NULL);
     d->transport = &transport_ops;
@@ -717,20 +739,9 @@ int virtio_pci_new(struct virtio_pci **out, struct virtio_device *d, struct qz_e
                   QZ_BIT(VIRTIO_F_VERSION_1) | QZ_BIT(VIRTIO_RING_F_INDIRECT_DESC) | QZ_BIT(VIRTIO_RING_F_EVENT_IDX) |
                   (d->no_packed ? 0 : QZ_BIT(VIRTIO_F_RING_PACKED)) |
                   (d->ops->queue_reset ? QZ_BIT(VIRTIO_F_RING_RESET) : 0);
-    r = build_function(vp);
-    d->queue = calloc(d->queue_count, sizeof(*d->queue));
-    vp->q = calloc(d->queue_count, sizeof(*vp->q));
-    if (r < 0 || !d->queue || !vp->q) {
-        free(vp->q); /* no doorbell was opened: destroy() shall not look for them */
-        vp->q = NULL;
-        destroy(vp);
-        return qz_fail(err, r < 0 ? r : -ENOMEM, "%s: PCI function: %s", d->ops->name, strerror(r < 0 ? -r : ENOMEM));
-    }
-    r = open_doorbells(vp, err);
-    if (r == 0)
-        r = pci_add(d->machine->pci, &vp->pci, -1, err);
+    r = build(vp, err);
     if (r < 0) {
-        destroy(vp);
+        virtio_pci_free(vp);
         return r;
     }
     *out = vp;
