@@ -1,9 +1,11 @@
 /*
- * pci_fuzz.c - a guest that writes anything to the PCI bus of a q35 machine with a virtio device on it.
+ * pci_fuzz.c - a guest that writes anything to the PCI bus of a q35 machine with a virtio device on
+ * it.
  *
- * The input is a list of 12-byte operations: configuration accesses by both mechanisms, BAR accesses wherever the BAR is,
- * plain port and memory accesses at any address, ring contents, turns of the loop, and resets. Buses, interrupt controllers
- * and memory are the real ones. Ends with a check that the device still works after a reset.
+ * The input is a list of 12-byte operations: configuration accesses by both mechanisms, BAR
+ * accesses wherever the BAR is, plain port and memory accesses at any address, ring contents, turns
+ * of the loop, and resets. Buses, interrupt controllers and memory are the real ones. Ends with a
+ * check that the device still works after a reset.
  */
 #include <linux/pci_regs.h>
 #include <linux/virtio_pci.h>
@@ -41,7 +43,29 @@ static uint64_t bar(unsigned i)
 {
     uint64_t a = vtest_config_read(tm, FIRST_DEVICE, PCI_BASE_ADDRESS_0 + i * 4, 4) & ~15u;
 
-    return i == 4 ? a | (uint64_t)vtest_config_read(tm, FIRST_DEVICE, PCI_BASE_ADDRESS_5, 4) << 32 : a;
+    return i == 4 ? a | (uint64_t)vtest_config_read(tm, FIRST_DEVICE, PCI_BASE_ADDRESS_5, 4) << 32
+                  : a;
+}
+
+/* Sets up and uses VIRTIO_PCI_CAP_PCI_CFG, wherever it is. */
+static void window(bool write, unsigned how, uint32_t offset, uint32_t value)
+{
+    static const uint8_t length[] = {1, 2, 4, 4, 2, 1, 0, 3};
+    unsigned at = vtest_config_read(tm, FIRST_DEVICE, PCI_CAPABILITY_LIST, 1);
+
+    while (at && (vtest_config_read(tm, FIRST_DEVICE, at, 1) != PCI_CAP_ID_VNDR ||
+                  vtest_config_read(tm, FIRST_DEVICE, at + VIRTIO_PCI_CAP_CFG_TYPE, 1) !=
+                      VIRTIO_PCI_CAP_PCI_CFG))
+        at = vtest_config_read(tm, FIRST_DEVICE, at + PCI_CAP_LIST_NEXT, 1);
+    must(at);
+    vtest_config_write(tm, FIRST_DEVICE, at + VIRTIO_PCI_CAP_BAR, 1, how & 1 ? 4 : value & 7);
+    vtest_config_write(tm, FIRST_DEVICE, at + VIRTIO_PCI_CAP_OFFSET, 4,
+                       offset & (how & 2 ? ~3u : ~0u));
+    vtest_config_write(tm, FIRST_DEVICE, at + VIRTIO_PCI_CAP_LENGTH, 4, length[how]);
+    if (write)
+        vtest_config_write(tm, FIRST_DEVICE, at + 16, 4, value);
+    else
+        vtest_config_read(tm, FIRST_DEVICE, at + 16, 4);
 }
 
 /* The bus as at power-on, then the machine must work. */
@@ -60,7 +84,8 @@ static void restart(void)
     echo.hold = echo.suppress = false;
     t = vtest_open(tm, ECHO_ID);
     must(t && vtest_negotiate(t, 0, echo.notified & 1) == 0);
-    must(vtest_request(t, 0, &(struct iovec){out, sizeof(out)}, 1, &(struct iovec){in, sizeof(in)}, 1, &written) == 0);
+    must(vtest_request(t, 0, &(struct iovec){out, sizeof(out)}, 1, &(struct iovec){in, sizeof(in)},
+                       1, &written) == 0);
     must(written == sizeof(in) && !memcmp(in, out, sizeof(in)) && vtest_msi_count(tm, 1) == 1);
     vtest_close(t);
 }
@@ -76,13 +101,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     pci_assign_resources(tm->m.pci);
     for (unsigned n = 0; size >= OPERATION && n < 512; data += OPERATION, size -= OPERATION, n++) {
         uint8_t kind = data[0];
-        unsigned width = 1u << (data[1] & 3), narrow = QZ_MIN(width, 4u), reg = qz_load_le16(data + 2);
+        unsigned width = 1u << (data[1] & 3), narrow = QZ_MIN(width, 4u),
+                 reg = qz_load_le16(data + 2);
         uint64_t value = qz_load_le64(data + 4);
         unsigned devfn = data[1] & 0x80 ? 0 : data[1] & 0x40 ? PCI_DEVFN(31, 0) : FIRST_DEVICE;
         bool write = data[1] & 4;
         uint64_t at;
 
-        switch (kind % 12) {
+        switch (kind % 14) {
         case 0:
         case 1:
             reg &= 0xff;
@@ -117,7 +143,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             at = bar(4);
             if (data[1] & 8) {
                 vtest_mmio_write(tm, at + VIRTIO_PCI_COMMON_Q_SELECT, 2, data[1] >> 4 & 1);
-                vtest_mmio_write(tm, at + VIRTIO_PCI_COMMON_Q_DESCLO + reg % 3 * 8, 8, value & 0x3ffff0);
+                vtest_mmio_write(tm, at + VIRTIO_PCI_COMMON_Q_DESCLO + reg % 3 * 8, 8,
+                                 value & 0x3ffff0);
                 vtest_mmio_write(tm, at + VIRTIO_PCI_COMMON_Q_ENABLE, 2, data[1] >> 5 & 1);
             } else {
                 static const uint8_t status[] = {0, 1, 3, 11, 15, 15, 15, 0x8f};
@@ -127,7 +154,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 vtest_mmio_write(tm, at + VIRTIO_PCI_COMMON_STATUS, 1, status[reg % 8]);
             }
             break;
-        case 7: /* any port, but for those that would only fill a counter */
+        case 7: /* any port, half of the time the bus's own */
+            if (data[1] & 8)
+                reg = 0xcf8 + reg % 8;
             if (write)
                 bus_write(tm->m.pio, reg, &value, narrow);
             else
@@ -154,6 +183,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             echo.suppress = data[1] & 16;
             vtest_mmio_write(tm, bar(4) + 0x3000 + (reg & 7), 2, value);
             vtest_run(tm, 0);
+            break;
+        case 11: /* the window, mostly set up as it should be */
+            window(write, data[1] >> 3 & 7, data[1] & 0x40 ? (uint32_t)value : reg & 0x3fff,
+                   (uint32_t)(value >> 32));
+            break;
+        case 12:
+            if (write) {
+                vtest_mmio_write(tm, bar(4) + VIRTIO_PCI_COMMON_Q_SELECT, 2, reg & 1);
+                vtest_mmio_write(tm, bar(4) + 58, 2, 1); /* queue_reset */
+                break;
+            }
+            pthread_mutex_lock(&echo.d.lock);
+            virtio_config_changed(&echo.d);
+            pthread_mutex_unlock(&echo.d.lock);
             break;
         default:
             if (data[1] & 8)

@@ -1,5 +1,6 @@
 /*
- * pci_test.c - configuration space, BARs, bridges and interrupts of the PCI bus, by the accesses a guest makes.
+ * pci_test.c - configuration space, BARs, bridges and interrupts of the PCI bus, by the accesses a
+ * guest makes.
  */
 #include "devices/pci.h"
 
@@ -16,7 +17,8 @@
 
 enum { SLOT = PCI_DEVFN(3, 0), MCH = 0, LPC = PCI_DEVFN(31, 0), VECTORS = 5 };
 
-struct card { /* BAR 0: 4 KiB of 32-bit memory, BAR 1: MSI-X, BAR 2/3: 64 KiB of 64-bit memory, BAR 5: I/O */
+struct card { /* BAR 0: 4 KiB of 32-bit memory, BAR 1: MSI-X, BAR 2/3: 64 KiB of 64-bit memory, BAR
+                 5: I/O */
     struct pci_device d;
     uint64_t last_offset, last_value;
     unsigned reads, writes, moves;
@@ -59,14 +61,16 @@ static const struct pci_device_ops card_ops = {.bar_moved = card_moved};
 
 static void card_init(struct card *c, const char *name)
 {
-    const struct pci_identity id = {.vendor = 0x1234, .device = 0x5678, .class_code = 0x088000, .pin = 1};
+    const struct pci_identity id = {
+        .vendor = 0x1234, .device = 0x5678, .class_code = 0x088000, .pin = 1};
     const struct bus_region region = {.ops = &card_bus_ops, .device = c, .name = name};
 
     pci_device_init(&c->d, &card_ops, name, &id);
     assert_int_equal(pci_bar_init(&c->d, 0, PCI_BAR_MEM32, 4096, &region), 0);
     assert_int_equal(pci_msix_init(&c->d, 1, VECTORS), 0);
     assert_int_equal(pci_bar_init(&c->d, 2, PCI_BAR_MEM64_PREFETCH, 65536, &region), 0);
-    assert_int_equal(pci_bar_init(&c->d, 3, PCI_BAR_MEM32, 4096, &region), -EINVAL); /* upper half of BAR 2 */
+    assert_int_equal(pci_bar_init(&c->d, 3, PCI_BAR_MEM32, 4096, &region),
+                     -EINVAL); /* upper half of BAR 2 */
     assert_int_equal(pci_bar_init(&c->d, 5, PCI_BAR_MEM64, 4096, &region), -EINVAL); /* no BAR 6 */
     assert_int_equal(pci_bar_init(&c->d, 4, PCI_BAR_MEM32, 5000, &region), -EINVAL);
     assert_int_equal(pci_bar_init(&c->d, 5, PCI_BAR_IO, 32, &region), 0);
@@ -144,7 +148,8 @@ static void test_config_space(void **state)
     bus_write(f->tm->m.pio, 0xcf8, &v, 4);
     bus_read(f->tm->m.pio, 0xcfc, &v, 4);
     assert_int_equal(v, UINT32_MAX);
-    assert_int_equal(vtest_mmio_read(f->tm, PCI_ECAM_DEFAULT + (1 << 20) + (SLOT << 12), 4), UINT32_MAX);
+    assert_int_equal(vtest_mmio_read(f->tm, PCI_ECAM_DEFAULT + (1 << 20) + (SLOT << 12), 4),
+                     UINT32_MAX);
     /* Without the enable bit nothing answers. */
     v = SLOT << 8;
     bus_write(f->tm->m.pio, 0xcf8, &v, 4);
@@ -158,7 +163,8 @@ static void test_config_space(void **state)
     bus_read(f->tm->m.pio, 0xcf8, &v, 4);
     assert_int_equal(v, 0x80000000u | SLOT << 8);
     /* ECAM: 8 bytes at once, and an access over the end of a function. */
-    assert_true(vtest_mmio_read(f->tm, vtest_ecam(f->tm, SLOT, 0), 8) >> 32 == vtest_config_read(f->tm, SLOT, 4, 4));
+    assert_true(vtest_mmio_read(f->tm, vtest_ecam(f->tm, SLOT, 0), 8) >> 32 ==
+                vtest_config_read(f->tm, SLOT, 4, 4));
     assert_int_equal(vtest_mmio_read(f->tm, vtest_ecam(f->tm, SLOT, 4094), 4), 0xffff0000);
     vtest_mmio_write(f->tm, PCI_ECAM_DEFAULT + PCI_ECAM_SIZE - 2, 8, 0);
 }
@@ -299,11 +305,13 @@ static void test_assign(void **state)
 
             for (unsigned b = 0; b < PCI_BARS; b++)
                 assert_int_equal(c->d.bar[b].mapped, c->d.bar[b].size != 0);
-            assert_true(c->d.bar[0].region.base >= PCI_LOW_WINDOW && c->d.bar[0].region.base < PCI_LOW_WINDOW_END);
+            assert_true(c->d.bar[0].region.base >= PCI_LOW_WINDOW &&
+                        c->d.bar[0].region.base < PCI_LOW_WINDOW_END);
             wide = c->d.bar[2].region.base;
             assert_true(wide >= pci_high_window(&f->tm->m) && wide % 65536 == 0);
             assert_int_equal(rd(f, c->d.devfn, PCI_INTERRUPT_LINE, 1), pci_intx_gsi(c->d.devfn, 0));
-            assert_int_equal(rd(f, c->d.devfn, PCI_COMMAND, 2), PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+            assert_int_equal(rd(f, c->d.devfn, PCI_COMMAND, 2),
+                             PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
         }
         pci_bus_reset(f->tm->m.pci);
         assert_false(f->card.d.bar[0].mapped);
@@ -321,8 +329,10 @@ static void test_ecam_moves(void **state)
     static const struct {
         uint32_t low, high;
         uint64_t base, size;
-    } at[] = {{0xb0000001, 0, 0xb0000000, 256 << 20}, {0xc8000003, 0, 0xc8000000, 128 << 20},
-              {0xcc000005, 0, 0xcc000000, 64 << 20},  {0x80000001, 2, 0x280000000, 256 << 20},
+    } at[] = {{0xb0000001, 0, 0xb0000000, 256 << 20},
+              {0xc8000003, 0, 0xc8000000, 128 << 20},
+              {0xcc000005, 0, 0xcc000000, 64 << 20},
+              {0x80000001, 2, 0x280000000, 256 << 20},
               {0xc8000001, 0, 0xc0000000, 256 << 20}}; /* not aligned: rounded down */
 
     for (unsigned i = 0; i < QZ_ARRAY_LEN(at); i++) {
@@ -457,7 +467,8 @@ static void test_intx(void **state)
     assert_int_not_equal(rd(f, SLOT, PCI_STATUS, 2) & PCI_STATUS_INTERRUPT, 0);
     wr(f, SLOT, PCI_COMMAND, 2, PCI_COMMAND_INTX_DISABLE);
     assert_false(intx_wire(f));
-    assert_int_not_equal(rd(f, SLOT, PCI_STATUS, 2) & PCI_STATUS_INTERRUPT, 0); /* shown all the same */
+    assert_int_not_equal(rd(f, SLOT, PCI_STATUS, 2) & PCI_STATUS_INTERRUPT,
+                         0); /* shown all the same */
     wr(f, SLOT, PCI_COMMAND, 2, 0);
     assert_true(intx_wire(f));
     wr(f, SLOT, cap + 2, 2, PCI_MSIX_FLAGS_ENABLE);
@@ -527,8 +538,9 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_config_space), T(test_reset_port), T(test_bar_sizing), T(test_bar_mapping), T(test_bar_overlap),
-        T(test_slots), T(test_assign), T(test_ecam_moves), T(test_bridges), T(test_msix), T(test_intx), T(test_pirq),
+        T(test_config_space), T(test_reset_port), T(test_bar_sizing), T(test_bar_mapping),
+        T(test_bar_overlap),  T(test_slots),      T(test_assign),     T(test_ecam_moves),
+        T(test_bridges),      T(test_msix),       T(test_intx),       T(test_pirq),
         T(test_bar_access),
     };
 

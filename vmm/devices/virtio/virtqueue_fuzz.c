@@ -1,10 +1,10 @@
 /*
  * virtqueue_fuzz.c - a driver that writes anything into its rings, at any time.
  *
- * The input is 16 bytes of parameters, then guest memory (64 KiB, exactly allocated, so that the sanitizer sees a
- * step outside), then what is done: pops, pushes in any order, unpops, interrupts, and more bytes written
- * into the rings meanwhile. Aborts when a chain points outside memory, when books do not balance, or when more
- * is in flight than the ring has.
+ * The input is 16 bytes of parameters, then guest memory (64 KiB, exactly allocated, so that the
+ * sanitizer sees a step outside), then what is done: pops, pushes in any order, unpops, interrupts,
+ * and more bytes written into the rings meanwhile. Aborts when a chain points outside memory, when
+ * books do not balance, or when more is in flight than the ring has.
  */
 #include <linux/virtio_ring.h>
 
@@ -16,24 +16,24 @@ enum { RAM = 65536, SEGMENTS = 32, HELD = 64 };
 
 static unsigned fails;
 
-static void on_interrupt(struct virtio_device *d, uint16_t vector)
-{
-}
+static void on_interrupt(struct virtio_device *d, uint16_t vector) {}
 
 static void on_status(struct virtio_device *d)
 {
     fails++;
 }
 
-static const struct virtio_transport_ops transport = {.queue_interrupt = on_interrupt, .status_changed = on_status};
+static const struct virtio_transport_ops transport = {.queue_interrupt = on_interrupt,
+                                                      .status_changed = on_status};
 static const struct virtio_device_ops ops = {.name = "fuzz"};
 
-static void check(const struct guest_memory *m, const struct virtqueue *vq, const struct virtqueue_chain *c)
+static void check(const struct guest_memory *m, const struct virtqueue *vq,
+                  const struct virtqueue_chain *c)
 {
     uint64_t out = 0, in = 0;
 
-    if (c->out_count + c->in_count > SEGMENTS || c->out_count + c->in_count == 0 || !vq->in_flight ||
-        vq->in_flight > vq->size || vq->slots_in_flight > vq->size)
+    if (c->out_count + c->in_count > SEGMENTS || c->out_count + c->in_count == 0 ||
+        !vq->in_flight || vq->in_flight > vq->size || vq->slots_in_flight > vq->size)
         abort();
     for (unsigned i = 0; i < c->out_count + c->in_count; i++) {
         const uint8_t *p = c->iov[i].iov_base;
@@ -47,8 +47,8 @@ static void check(const struct guest_memory *m, const struct virtqueue *vq, cons
 }
 
 /*
- * Writes one descriptor, mostly plausible, and perhaps makes it available. b: 8 bytes: operation, how, index, flags, address
- * (16 bits, in units of 4), length, next or id.
+ * Writes one descriptor, mostly plausible, and perhaps makes it available. b: 8 bytes: operation,
+ * how, index, flags, address (16 bits, in units of 4), length, next or id.
  */
 static void offer(const struct guest_memory *m, const struct virtqueue *vq, const uint8_t *b)
 {
@@ -61,7 +61,8 @@ static void offer(const struct guest_memory *m, const struct virtqueue *vq, cons
     if (!table && vq->packed)
         i = vq->last_avail;
     d = m->low + ring + i * 16;
-    qz_store_le64(d, flags & VRING_DESC_F_INDIRECT ? 0x4000 : qz_load_le16(b + 4) * (b[1] & 2 ? 4u : 1u));
+    qz_store_le64(d, flags & VRING_DESC_F_INDIRECT ? 0x4000
+                                                   : qz_load_le16(b + 4) * (b[1] & 2 ? 4u : 1u));
     qz_store_le32(d + 8, flags & VRING_DESC_F_INDIRECT ? (b[6] % 10) * 16 : b[6]);
     if (vq->packed) {
         qz_store_le16(d + 12, b[7]);
@@ -82,7 +83,8 @@ static void offer(const struct guest_memory *m, const struct virtqueue *vq, cons
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uint8_t parameters[16] = {0};
-    struct guest_memory m = {.fd = -1, .size = RAM, .low_size = RAM, .low = aligned_alloc(4096, RAM)};
+    struct guest_memory m = {
+        .fd = -1, .size = RAM, .low_size = RAM, .low = aligned_alloc(4096, RAM)};
     struct virtio_device d = {.ops = &ops, .transport = &transport};
     struct virtqueue vq = {.device = &d, .memory = &m};
     static struct iovec iov[HELD][SEGMENTS];
@@ -98,7 +100,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     features = (parameters[0] & 1 ? QZ_BIT(VIRTIO_F_RING_PACKED) : 0) |
                (parameters[0] & 2 ? QZ_BIT(VIRTIO_RING_F_EVENT_IDX) : 0) |
                (parameters[0] & 4 ? 0 : QZ_BIT(VIRTIO_RING_F_INDIRECT_DESC));
-    vq.size = parameters[0] & 8 ? (uint16_t)(qz_load_le16(parameters + 2) & 1023) : (uint16_t)(1u << (parameters[2] & 7));
+    vq.size = parameters[0] & 8 ? (uint16_t)(qz_load_le16(parameters + 2) & 1023)
+                                : (uint16_t)(1u << (parameters[2] & 7));
     /* Often a layout that starts, with everything near the front where the input's bytes are. */
     vq.desc = gpa(parameters[0] & 16 ? qz_load_le32(parameters + 4) & 0x1fff0 : 0x40);
     vq.driver = gpa(parameters[0] & 32 ? qz_load_le32(parameters + 8) & 0x1fffc : 0);
@@ -123,7 +126,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         case 1:
             if (n_held == HELD)
                 break;
-            held[n_held] = (struct virtqueue_chain){.iov = iov[n_held], .capacity = 1u + data[at + 1] % SEGMENTS};
+            held[n_held] = (struct virtqueue_chain){.iov = iov[n_held],
+                                                    .capacity = 1u + data[at + 1] % SEGMENTS};
             if (!virtqueue_pop(&vq, &held[n_held]))
                 break;
             check(&m, &vq, &held[n_held]);
