@@ -250,12 +250,8 @@ static void test_features_refused(void **state)
     assert_true(virtio_has(&f->echo.d, ECHO_FEATURE));
 }
 
-static void test_registers_frozen(void **state)
+static void assert_frozen(struct vtest *t)
 {
-    struct fixture *f = *state;
-    struct vtest *t = f->t;
-
-    assert_int_equal(vtest_negotiate(t, 0, false), 0);
     for (unsigned q = 0; q < ECHO_QUEUES; q++) {
         vtest_common_write(t, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
         for (unsigned reg = VIRTIO_PCI_COMMON_Q_DESCLO; reg < 56; reg += 4) {
@@ -270,7 +266,37 @@ static void test_registers_frozen(void **state)
         vtest_common_write(t, VIRTIO_PCI_COMMON_Q_ENABLE, 2, 0);
         assert_int_equal(vtest_common_read(t, VIRTIO_PCI_COMMON_Q_ENABLE, 2), 1);
     }
-    echo_once(t, 1, 1000, 2, 2);
+}
+
+static void test_registers_frozen(void **state)
+{
+    struct fixture *f = *state;
+    struct vtest *t = f->t;
+
+    for (unsigned reset = 0; reset < 2; reset++) {
+        assert_int_equal(vtest_reset(t), 0);
+        assert_int_equal(
+            vtest_set_features(t, VERSION_1 | (reset ? QZ_BIT(VIRTIO_F_RING_RESET) : 0)), 0);
+        vtest_setup_msix(t);
+        for (unsigned q = 0; q < ECHO_QUEUES; q++)
+            vtest_setup_queue(t, q);
+        assert_frozen(t); /* enabled */
+        vtest_driver_ok(t);
+        assert_frozen(t); /* running */
+        echo_once(t, 1, 1000, 2, 2);
+    }
+    /* A queue that was left out stays out. */
+    assert_int_equal(vtest_reset(t), 0);
+    assert_int_equal(vtest_set_features(t, VERSION_1), 0);
+    vtest_setup_msix(t);
+    vtest_setup_queue(t, 0);
+    vtest_driver_ok(t);
+    vtest_setup_queue(t, 1);
+    vtest_common_write(t, VIRTIO_PCI_COMMON_Q_SELECT, 2, 1);
+    assert_int_equal(vtest_common_read(t, VIRTIO_PCI_COMMON_Q_ENABLE, 2), 0);
+    vtest_mmio_write(f->tm, t->q[1].notify, 2, 1);
+    vtest_run(f->tm, 0);
+    echo_once(t, 0, 1000, 2, 2);
 }
 
 /* Registers take exactly their own size. */
