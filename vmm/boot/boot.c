@@ -1,17 +1,18 @@
 /*
  * boot.c - loads a kernel and its initrd and prepares CPU 0 (boot.h).
  *
- * Theory of operation. The kernel file is mapped. Of a bzImage the payload is unpacked by decompress.c, and the pieces that come out go
- * straight to where the ELF program headers want them: plan_head() reads those from the first bytes, place_piece()
- * copies what lies in a segment, several pieces at a time. The initrd is read beside it by a
- * thread of its own. What was written is memory that no CPU has run yet, so everything may be checked after
- * it was copied, except that each copy stays within RAM.
+ * Theory of operation. The kernel file is mapped. Of a bzImage the payload is unpacked by
+ * decompress.c, and the pieces that come out go straight to where the ELF program headers want
+ * them: plan_head() reads those from the first bytes, place_piece() copies what lies in a segment,
+ * several pieces at a time. The initrd is read beside it by a thread of its own. What was written
+ * is memory that no CPU has run yet, so everything may be checked after it was copied, except that
+ * each copy stays within RAM.
  *
- * A payload in a format that is not unpacked here leaves it to the kernel's own decompressor, entered at
- * its 64-bit entry; the report says so.
+ * A payload in a format that is not unpacked here leaves it to the kernel's own decompressor,
+ * entered at its 64-bit entry; the report says so.
  *
- * A kernel file cut short by someone while it is mapped kills the monitor (SIGBUS); it is the file of the one
- * who starts the machine.
+ * A kernel file cut short by someone while it is mapped kills the monitor (SIGBUS); it is the file
+ * of the one who starts the machine.
  */
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -21,14 +22,10 @@
 
 QZ_SYSCALLS(main, "openat newfstatat fstat mmap munmap madvise close");
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
-
 enum { VMLINUX_CMDLINE_MAX = 2047, ENTRY_64 = 0x200, INITRD_THREAD_MIN = 256 << 10 };
-#define UNPACKED_MAX     (1ull << 30)
-#define KERNEL_FILE_MAX  (4ull << 30)
-#define IDENTITY_MAX     (4ull << 30)
+#define UNPACKED_MAX    (1ull << 30)
+#define KERNEL_FILE_MAX (4ull << 30)
+#define IDENTITY_MAX    (4ull << 30)
 
 struct load {
     struct guest_memory *memory;
@@ -41,7 +38,8 @@ struct load {
     uint64_t kernel_end; /* first address after the kernel */
 };
 
-/* ---- ELF segments ------------------------------------------------------------------------------------ */
+/* ---- ELF segments
+ * ------------------------------------------------------------------------------------ */
 
 static int check_segments(struct load *l, struct qz_error *err)
 {
@@ -50,16 +48,21 @@ static int check_segments(struct load *l, struct qz_error *err)
     char need[16], have[16];
 
     if (k->low < BOOT_KERNEL_MIN)
-        return qz_fail(err, -ENOEXEC, "%s: wants to be loaded at 0x%llx (p_paddr); below 1 MiB lie boot data and BIOS area",
-                       l->name, (unsigned long long)k->low);
+        return qz_fail(
+            err, -ENOEXEC,
+            "%s: wants to be loaded at 0x%llx (p_paddr); below 1 MiB lie boot data and BIOS area",
+            l->name, (unsigned long long)k->low);
     if (k->high <= end)
         return 0;
     if (k->high > LOW_RAM_MAX - BOOT_ACPI_SIZE)
-        return qz_fail(err, -E2BIG, "%s: its segments end at 0x%llx (p_paddr + p_memsz), behind the RAM below 2 GiB", l->name,
-                       (unsigned long long)k->high);
-    return qz_fail(err, -E2BIG, "%s does not fit in %s of memory: give the machine at least %s", l->name,
-                   qz_format_size(l->memory->size, have, sizeof(have)),
-                   qz_format_size(QZ_ALIGN_UP(k->high + BOOT_ACPI_SIZE, 2ull << 20), need, sizeof(need)));
+        return qz_fail(
+            err, -E2BIG,
+            "%s: its segments end at 0x%llx (p_paddr + p_memsz), behind the RAM below 2 GiB",
+            l->name, (unsigned long long)k->high);
+    return qz_fail(
+        err, -E2BIG, "%s does not fit in %s of memory: give the machine at least %s", l->name,
+        qz_format_size(l->memory->size, have, sizeof(have)),
+        qz_format_size(QZ_ALIGN_UP(k->high + BOOT_ACPI_SIZE, 2ull << 20), need, sizeof(need)));
 }
 
 /* unpack_sink.head */
@@ -78,10 +81,13 @@ static int plan_head(void *context, const uint8_t *data, size_t len, struct qz_e
     return l->notes ? 0 : qz_fail(err, -ENOMEM, "no memory");
 }
 
-/* The part of a file range that lies in [offset, offset+len): where it begins in the piece and in the range. */
-static uint64_t common(const struct elf_range *range, uint64_t offset, uint64_t len, uint64_t *in_piece, uint64_t *in_range)
+/* The part of a file range that lies in [offset, offset+len): where it begins in the piece and in
+ * the range. */
+static uint64_t common(const struct elf_range *range, uint64_t offset, uint64_t len,
+                       uint64_t *in_piece, uint64_t *in_range)
 {
-    uint64_t begin = QZ_MAX(range->offset, offset), end = QZ_MIN(range->offset + range->size, offset + len);
+    uint64_t begin = QZ_MAX(range->offset, offset),
+             end = QZ_MIN(range->offset + range->size, offset + len);
 
     if (begin >= end)
         return 0;
@@ -90,8 +96,10 @@ static uint64_t common(const struct elf_range *range, uint64_t offset, uint64_t 
     return end - begin;
 }
 
-/* unpack_sink.piece: any thread. Segments do not overlap, so no two threads write to the same bytes. */
-static int place_piece(void *context, uint64_t offset, const uint8_t *data, size_t len, struct qz_error *err)
+/* unpack_sink.piece: any thread. Segments do not overlap, so no two threads write to the same
+ * bytes. */
+static int place_piece(void *context, uint64_t offset, const uint8_t *data, size_t len,
+                       struct qz_error *err)
 {
     struct load *l = context;
     uint64_t from, to, n;
@@ -109,19 +117,47 @@ static int place_piece(void *context, uint64_t offset, const uint8_t *data, size
     return 0;
 }
 
-static int load_elf(struct load *l, enum compression c, const uint8_t *data, size_t len, uint64_t *total,
-                    struct qz_error *err)
+/* unpack_sink.direct: any thread. */
+static uint8_t *direct_place(void *context, uint64_t offset, size_t len)
 {
-    const struct unpack_sink sink = {plan_head, place_piece, l};
+    struct load *l = context;
+    struct mem_span span;
+    uint64_t from = 0, to = 0;
+
+    for (unsigned i = 0; i < l->elf.segments; i++) {
+        const struct elf_segment *s = &l->elf.segment[i];
+
+        if (common(&s->file, offset, len, &from, &to) != len)
+            continue;
+        for (unsigned k = 0; k < l->elf.segments;
+             k++) /* the same bytes may be wanted elsewhere too */
+            if (k != i && common(&l->elf.segment[k].file, offset, len, &from, &(uint64_t){0}))
+                return NULL;
+        if (mem_span(l->memory, gpa(s->paddr + to), len, &span) < 0)
+            return NULL;
+        ram_writer_prepare(&l->writer, s->paddr + to, len);
+        return span.data;
+    }
+    return NULL;
+}
+
+static int load_elf(struct load *l, enum compression c, const uint8_t *data, size_t len,
+                    uint64_t *total, struct qz_error *err)
+{
+    const struct unpack_sink sink = {plan_head, place_piece, direct_place, l};
     /* What lies outside segments (symbols, relocations) may come on top of what fits in RAM. */
-    uint64_t limit = c == COMPRESSION_NONE ? KERNEL_FILE_MAX : QZ_MIN(UNPACKED_MAX, l->memory->low_size + (64ull << 20));
+    uint64_t limit = c == COMPRESSION_NONE
+                         ? KERNEL_FILE_MAX
+                         : QZ_MIN(UNPACKED_MAX, l->memory->low_size + (64ull << 20));
     int r = unpack(l->name, c, data, len, limit, &sink, total, err);
 
     if (r < 0)
         return r;
     if (l->elf.file_end > *total)
-        return qz_fail(err, -ENOEXEC, "%s: cut off: its segments end at 0x%llx in the file, which has 0x%llx bytes", l->name,
-                       (unsigned long long)l->elf.file_end, (unsigned long long)*total);
+        return qz_fail(
+            err, -ENOEXEC,
+            "%s: cut off: its segments end at 0x%llx in the file, which has 0x%llx bytes", l->name,
+            (unsigned long long)l->elf.file_end, (unsigned long long)*total);
     l->kernel_end = l->elf.high;
     return 0;
 }
@@ -142,7 +178,8 @@ static bool in_segment(const struct elf_kernel *k, uint64_t a)
     return false;
 }
 
-static int choose_protocol(const struct load *l, int wanted, bool bzimage, struct boot_report *report, struct qz_error *err)
+static int choose_protocol(const struct load *l, int wanted, bool bzimage,
+                           struct boot_report *report, struct qz_error *err)
 {
     uint64_t pvh = 0;
     bool has_pvh = find_pvh_entry(l, &pvh);
@@ -152,7 +189,8 @@ static int choose_protocol(const struct load *l, int wanted, bool bzimage, struc
     if (wanted == BOOT_LINUX64 || (wanted < 0 && (bzimage || !has_pvh)))
         return 0;
     if (!has_pvh)
-        return qz_fail(err, -ENOEXEC, "%s: no PVH entry: the kernel was built without CONFIG_PVH", l->name);
+        return qz_fail(err, -ENOEXEC, "%s: no PVH entry: the kernel was built without CONFIG_PVH",
+                       l->name);
     if (pvh > UINT32_MAX || !in_segment(&l->elf, pvh))
         return qz_fail(err, -ENOEXEC, "%s: the PVH entry 0x%llx lies in no loaded segment", l->name,
                        (unsigned long long)pvh);
@@ -161,24 +199,33 @@ static int choose_protocol(const struct load *l, int wanted, bool bzimage, struc
     return 0;
 }
 
-/* ---- a kernel that unpacks itself -------------------------------------------------------------------- */
+/* ---- a kernel that unpacks itself
+ * -------------------------------------------------------------------- */
 
-static int load_own_decompressor(struct load *l, const struct bzimage *bz, int protocol, struct boot_report *report,
-                                 struct qz_error *err)
+static int load_own_decompressor(struct load *l, const struct bzimage *bz, int protocol,
+                                 struct boot_report *report, struct qz_error *err)
 {
-    uint64_t at = bz->pref_address, size = QZ_MAX((uint64_t)bz->init_size, bz->code_len), end = l->memory->low_size - BOOT_ACPI_SIZE;
+    uint64_t at = bz->pref_address, size = QZ_MAX((uint64_t)bz->init_size, bz->code_len),
+             end = l->memory->low_size - BOOT_ACPI_SIZE;
     char need[16], have[16];
 
     if (protocol == BOOT_PVH)
-        return qz_fail(err, -ENOEXEC, "%s: PVH needs the kernel unpacked, and %s is not unpacked here (gzip, xz, zstd, lz4 are)",
+        return qz_fail(err, -ENOEXEC,
+                       "%s: PVH needs the kernel unpacked, and %s is not unpacked here (gzip, xz, "
+                       "zstd, lz4 are)",
                        l->name, report->compression);
     if (at < BOOT_KERNEL_MIN || at > IDENTITY_MAX || (bz->alignment && at % bz->alignment))
-        return qz_fail(err, -ENOEXEC, "%s: pref_address 0x%llx is below 1 MiB, above 4 GiB or not aligned to kernel_alignment 0x%x",
+        return qz_fail(err, -ENOEXEC,
+                       "%s: pref_address 0x%llx is below 1 MiB, above 4 GiB or not aligned to "
+                       "kernel_alignment 0x%x",
                        l->name, (unsigned long long)at, bz->alignment);
     if (at + size > end)
-        return qz_fail(err, -E2BIG, "%s does not fit in %s of memory: give the machine at least %s (pref_address + init_size)",
+        return qz_fail(err, -E2BIG,
+                       "%s does not fit in %s of memory: give the machine at least %s "
+                       "(pref_address + init_size)",
                        l->name, qz_format_size(l->memory->size, have, sizeof(have)),
-                       qz_format_size(QZ_ALIGN_UP(at + size + BOOT_ACPI_SIZE, 2ull << 20), need, sizeof(need)));
+                       qz_format_size(QZ_ALIGN_UP(at + size + BOOT_ACPI_SIZE, 2ull << 20), need,
+                                      sizeof(need)));
     if (ram_writer_copy(&l->writer, at, bz->code, bz->code_len) < 0)
         return qz_fail(err, -E2BIG, "%s: reaches past the end of RAM", l->name);
     l->kernel_end = at + size;
@@ -188,7 +235,8 @@ static int load_own_decompressor(struct load *l, const struct bzimage *bz, int p
     return 0;
 }
 
-/* ---- all of it ---------------------------------------------------------------------------------------- */
+/* ---- all of it
+ * ---------------------------------------------------------------------------------------- */
 
 struct initrd_job {
     struct initrd rd;
@@ -211,8 +259,8 @@ static void *read_initrd(void *context)
 static void start_initrd(struct initrd_job *job, struct ram_writer *writer)
 {
     job->writer = writer;
-    job->running =
-        job->rd.size >= INITRD_THREAD_MIN && pthread_create(&job->thread, NULL, read_initrd, job) == 0;
+    job->running = job->rd.size >= INITRD_THREAD_MIN &&
+                   pthread_create(&job->thread, NULL, read_initrd, job) == 0;
     if (!job->running)
         read_initrd(job);
 }
@@ -233,14 +281,15 @@ static int write_cmdline(struct load *l, const char *cmdline, uint32_t max, stru
 
     max = QZ_MIN(max, BOOT_CMDLINE_MAX - 1);
     if (len > max)
-        return qz_fail(err, -E2BIG, "the command line has %zu characters, %s takes %u", len, l->name, max);
+        return qz_fail(err, -E2BIG, "the command line has %zu characters, %s takes %u", len,
+                       l->name, max);
     return mem_write(l->memory, gpa(BOOT_CMDLINE), cmdline, len + 1) < 0
                ? qz_fail(err, -E2BIG, "no room for the command line")
                : 0;
 }
 
-static int load_kernel(struct load *l, const struct bzimage *bz, const uint8_t *image, size_t len, int protocol,
-                       struct boot_report *report, struct qz_error *err)
+static int load_kernel(struct load *l, const struct bzimage *bz, const uint8_t *image, size_t len,
+                       int protocol, struct boot_report *report, struct qz_error *err)
 {
     const uint8_t *data = bz ? bz->payload : image;
     enum compression c = bz ? compression_detect(bz->payload, bz->payload_len) : COMPRESSION_NONE;
@@ -253,10 +302,13 @@ static int load_kernel(struct load *l, const struct bzimage *bz, const uint8_t *
     return r < 0 ? r : choose_protocol(l, protocol, bz != NULL, report, err);
 }
 
-static int load_all(struct load *l, const struct boot_kernel *kernel, const struct bzimage *bz, const uint8_t *image,
-                    size_t len, struct initrd_job *job, struct boot_report *report, struct qz_error *err)
+static int load_all(struct load *l, const struct boot_kernel *kernel, const struct bzimage *bz,
+                    const uint8_t *image, size_t len, struct initrd_job *job,
+                    struct boot_report *report, struct qz_error *err)
 {
-    int r = write_cmdline(l, kernel->cmdline ? kernel->cmdline : "", bz ? bz->cmdline_size : VMLINUX_CMDLINE_MAX, err), r2;
+    int r = write_cmdline(l, kernel->cmdline ? kernel->cmdline : "",
+                          bz ? bz->cmdline_size : VMLINUX_CMDLINE_MAX, err),
+        r2;
 
     if (r == 0)
         r = initrd_open(&job->rd, l->memory, kernel, err);
@@ -272,8 +324,9 @@ static int load_all(struct load *l, const struct boot_kernel *kernel, const stru
     return initrd_check(&job->rd, l->memory, l->kernel_end, err);
 }
 
-int boot_load_image(struct guest_memory *m, const struct boot_kernel *kernel, const uint8_t *image, size_t len,
-                    struct vcpu_state *bsp, struct boot_report *report, struct qz_error *err)
+int boot_load_image(struct guest_memory *m, const struct boot_kernel *kernel, const uint8_t *image,
+                    size_t len, struct vcpu_state *bsp, struct boot_report *report,
+                    struct qz_error *err)
 {
     char name[256];
     struct load l = {.memory = m, .name = name};
@@ -285,8 +338,10 @@ int boot_load_image(struct guest_memory *m, const struct boot_kernel *kernel, co
     snprintf(name, sizeof(name), "kernel %s", kernel->kernel_path);
     *report = (struct boot_report){.protocol = "", .compression = "none"};
     ram_writer_init(&l.writer, m);
-    if (!elf_is(image, len))
-        r = bzimage_parse(name, image, len, h.bzimage = &bz, err);
+    if (!elf_is(image, len)) {
+        r = bzimage_parse(name, image, len, &bz, err);
+        h.bzimage = &bz;
+    }
     if (r == 0)
         r = load_all(&l, kernel, h.bzimage, image, len, &job, report, err);
     initrd_close(&job.rd);
@@ -297,12 +352,13 @@ int boot_load_image(struct guest_memory *m, const struct boot_kernel *kernel, co
     h.cmdline_len = strlen(kernel->cmdline ? kernel->cmdline : "");
     h.initrd = report->initrd = job.rd.gpa;
     h.initrd_size = report->initrd_bytes = job.rd.size;
-    r = strcmp(report->protocol, "pvh") ? boot_enter_linux64(m, &h, bsp) : boot_enter_pvh(m, &h, bsp);
+    r = strcmp(report->protocol, "pvh") ? boot_enter_linux64(m, &h, bsp)
+                                        : boot_enter_pvh(m, &h, bsp);
     return r < 0 ? qz_fail(err, r, "%s: no room for the boot data below 1 MiB", name) : 0;
 }
 
-int boot_kernel_load(struct guest_memory *m, const struct boot_kernel *kernel, struct vcpu_state *bsp,
-                     struct boot_report *report, struct qz_error *err)
+int boot_kernel_load(struct guest_memory *m, const struct boot_kernel *kernel,
+                     struct vcpu_state *bsp, struct boot_report *report, struct qz_error *err)
 {
     const char *path = kernel->kernel_path;
     QZ_AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -314,7 +370,9 @@ int boot_kernel_load(struct guest_memory *m, const struct boot_kernel *kernel, s
         return qz_fail(err, -errno, "kernel %s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode) || st.st_size == 0 || (uint64_t)st.st_size > KERNEL_FILE_MAX)
         return qz_fail(err, -ENOEXEC, "kernel %s: %s", path,
-                       !S_ISREG(st.st_mode) ? "not a regular file" : st.st_size ? "larger than 4 GiB" : "empty");
+                       !S_ISREG(st.st_mode) ? "not a regular file"
+                       : st.st_size         ? "larger than 4 GiB"
+                                            : "empty");
     image = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (image == MAP_FAILED)
         return qz_fail(err, -errno, "kernel %s: cannot map: %s", path, strerror(errno));

@@ -1,13 +1,15 @@
 /*
  * decompress.c - unpacking a kernel's payload (decompress.h).
  *
- * Theory of operation. LZ4 is the format of kernels that should start fast: its legacy frame consists of independent
- * blocks of 8 MiB, so several threads unpack them, each into a scratch area that stays in the CPU's
- * caches, and the sink copies from there. The other formats are streams: they are unpacked into one
- * anonymous mapping, of which only what is used becomes memory, and handed on from there.
+ * Theory of operation. LZ4 is the format of kernels that should start fast: its legacy frame
+ * consists of independent blocks of 8 MiB, so several threads unpack them: a block that belongs to
+ * one place goes right there, others into a scratch area that stays in the CPU's caches and from
+ * which the sink copies. The other formats are streams: they are unpacked into one anonymous
+ * mapping, of which only what is used becomes memory, and handed on from there.
  *
- * Formats: RFC 1952 (gzip), the .xz file format 1.1.0, RFC 8878 (zstd), LZ4 Frame Format "Legacy frame". What the kernel's
- * build adds: scripts/Makefile.lib (a 32-bit size behind all but gzip, whose own trailer ends in it).
+ * Formats: RFC 1952 (gzip), the .xz file format 1.1.0, RFC 8878 (zstd), LZ4 Frame Format "Legacy
+ * frame". What the kernel's build adds: scripts/Makefile.lib (a 32-bit size behind all but gzip,
+ * whose own trailer ends in it).
  */
 #include "boot/decompress.h"
 
@@ -15,12 +17,15 @@
 #include <lzma.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "boot/boot_internal.h"
 
 QZ_SYSCALLS(main, "mmap munmap madvise");
 
-enum { XZ_MEMORY_MAX = 256 << 20 }; /* for the decoder; the kernel's build uses a 32 MiB dictionary at most */
+enum {
+    XZ_MEMORY_MAX = 256 << 20
+}; /* for the decoder; the kernel's build uses a 32 MiB dictionary at most */
 #define PIECE_SIZE ((size_t)8 << 20)
 
 static const struct {
@@ -59,7 +64,8 @@ bool compression_supported(enum compression c)
     return c <= COMPRESSION_LZ4;
 }
 
-/* ---- anonymous memory --------------------------------------------------------------------------------- */
+/* ---- anonymous memory
+ * --------------------------------------------------------------------------------- */
 
 struct area {
     uint8_t *data;
@@ -74,7 +80,8 @@ static void area_unmap(struct area *a)
 
 static int area_map(struct area *a, uint64_t len, struct qz_error *err)
 {
-    void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p =
+        mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (p == MAP_FAILED)
         return qz_fail(err, -ENOMEM, "no memory to unpack the kernel");
@@ -83,7 +90,8 @@ static int area_map(struct area *a, uint64_t len, struct qz_error *err)
     return 0;
 }
 
-/* ---- from a whole image to the sink ----------------------------------------------------------------- */
+/* ---- from a whole image to the sink
+ * ----------------------------------------------------------------- */
 
 struct whole {
     const struct unpack_sink *sink;
@@ -99,7 +107,8 @@ static int whole_piece(void *context, unsigned worker, unsigned i, struct qz_err
     return w->sink->piece(w->sink->context, at, w->data + at, QZ_MIN(w->len - at, PIECE_SIZE), err);
 }
 
-static int hand_on(const struct unpack_sink *sink, const uint8_t *data, size_t len, struct qz_error *err)
+static int hand_on(const struct unpack_sink *sink, const uint8_t *data, size_t len,
+                   struct qz_error *err)
 {
     struct whole w = {sink, data, len};
     int r = sink->head(sink->context, data, len, err);
@@ -107,18 +116,20 @@ static int hand_on(const struct unpack_sink *sink, const uint8_t *data, size_t l
     return r < 0 ? r : boot_parallel((len + PIECE_SIZE - 1) / PIECE_SIZE, whole_piece, &w, err);
 }
 
-/* ---- streams ----------------------------------------------------------------------------------------- */
+/* ---- streams
+ * ----------------------------------------------------------------------------------------- */
 
 static int too_large(const char *name, uint64_t limit, struct qz_error *err)
 {
     char size[16];
 
-    return qz_fail(err, -E2BIG, "%s: unpacks to more than %s, which does not fit in this machine's memory", name,
+    return qz_fail(err, -E2BIG,
+                   "%s: unpacks to more than %s, which does not fit in this machine's memory", name,
                    qz_format_size(limit, size, sizeof(size)));
 }
 
-static int unpack_gzip(const char *name, const uint8_t *in, size_t len, struct area *out, size_t *total,
-                       struct qz_error *err)
+static int unpack_gzip(const char *name, const uint8_t *in, size_t len, struct area *out,
+                       size_t *total, struct qz_error *err)
 {
     enum { STEP = 1 << 30 }; /* zlib counts in 32 bits */
     z_stream z = {0};
@@ -145,11 +156,13 @@ static int unpack_gzip(const char *name, const uint8_t *in, size_t len, struct a
     if (r == Z_BUF_ERROR && out_left == 0)
         return too_large(name, out->len, err);
     return qz_fail(err, -ENOEXEC, "%s: the gzip data is %s", name,
-                   r == Z_BUF_ERROR ? "cut off" : z.msg ? z.msg : "corrupt");
+                   r == Z_BUF_ERROR ? "cut off"
+                   : z.msg          ? z.msg
+                                    : "corrupt");
 }
 
-static int unpack_xz(const char *name, const uint8_t *in, size_t len, struct area *out, size_t *total,
-                     struct qz_error *err)
+static int unpack_xz(const char *name, const uint8_t *in, size_t len, struct area *out,
+                     size_t *total, struct qz_error *err)
 {
     uint64_t memory = XZ_MEMORY_MAX;
     size_t in_at = 0;
@@ -161,34 +174,41 @@ static int unpack_xz(const char *name, const uint8_t *in, size_t len, struct are
     case LZMA_OK:
         return 0;
     case LZMA_BUF_ERROR: /* leaves *total as it was, when out of room and when out of input */
-        return qz_fail(err, -ENOEXEC, "%s: the xz data is cut off, or unpacks to more than this machine's memory", name);
+        return qz_fail(err, -ENOEXEC,
+                       "%s: the xz data is cut off, or unpacks to more than this machine's memory",
+                       name);
     case LZMA_MEM_ERROR:
     case LZMA_MEMLIMIT_ERROR:
-        return qz_fail(err, -ENOEXEC, "%s: the xz data needs more than %d MiB to unpack", name, XZ_MEMORY_MAX >> 20);
+        return qz_fail(err, -ENOEXEC, "%s: the xz data needs more than %d MiB to unpack", name,
+                       XZ_MEMORY_MAX >> 20);
     default:
         return qz_fail(err, -ENOEXEC, "%s: the xz data is corrupt (liblzma: %d)", name, r);
     }
 }
 
-static int unpack_zstd(const char *name, const uint8_t *in, size_t len, struct area *out, size_t *total,
-                       struct qz_error *err)
+static int unpack_zstd(const char *name, const uint8_t *in, size_t len, struct area *out,
+                       size_t *total, struct qz_error *err)
 {
     /* The length of the frame is in it; what follows is the recorded size. */
     size_t frame = ZSTD_findFrameCompressedSize(in, len), n;
 
     if (ZSTD_isError(frame))
-        return qz_fail(err, -ENOEXEC, "%s: the zstd data is corrupt: %s", name, ZSTD_getErrorName(frame));
+        return qz_fail(err, -ENOEXEC, "%s: the zstd data is corrupt: %s", name,
+                       ZSTD_getErrorName(frame));
     n = ZSTD_decompress(out->data, out->len, in, frame);
     if (ZSTD_isError(n)) {
         if (ZSTD_getErrorCode(n) == ZSTD_error_dstSize_tooSmall)
             return too_large(name, out->len, err);
-        return qz_fail(err, -ENOEXEC, "%s: the zstd data is corrupt: %s", name, ZSTD_getErrorName(n));
+        return qz_fail(err, -ENOEXEC, "%s: the zstd data is corrupt: %s", name,
+                       ZSTD_getErrorName(n));
     }
     *total = n;
     return 0;
 }
 
-/* ---- LZ4 ------------------------------------------------------------------------------------------------ */
+/* ---- LZ4
+ * ------------------------------------------------------------------------------------------------
+ */
 
 enum { LZ4_BLOCKS_MAX = 128 };
 
@@ -214,8 +234,8 @@ static int lz4_blocks(struct lz4 *z, const uint8_t *in, size_t len, struct qz_er
 
         at += 4;
         if (n == 0 || n > (uint32_t)LZ4_COMPRESSBOUND(PIECE_SIZE) || n > len - at)
-            return qz_fail(err, -ENOEXEC, "%s: LZ4 block %u has %u bytes, %zu are left in the file", z->name, z->blocks, n,
-                           len - at);
+            return qz_fail(err, -ENOEXEC, "%s: LZ4 block %u has %u bytes, %zu are left in the file",
+                           z->name, z->blocks, n, len - at);
         if (z->blocks == LZ4_BLOCKS_MAX || z->blocks * PIECE_SIZE >= z->limit)
             return too_large(z->name, z->limit, err);
         z->block[z->blocks].data = in + at;
@@ -225,29 +245,41 @@ static int lz4_blocks(struct lz4 *z, const uint8_t *in, size_t len, struct qz_er
     return z->blocks ? 0 : qz_fail(err, -ENOEXEC, "%s: the LZ4 data is cut off", z->name);
 }
 
+/* Where block i is unpacked to: its final place or this worker's scratch area. */
+static uint8_t *lz4_target(struct lz4 *z, struct area *scratch, unsigned i, struct qz_error *err)
+{
+    uint8_t *place = NULL;
+
+    /* The last block's length is not known, and what shrank this much is zeros that the sink leaves
+     * out. */
+    if (z->sink->direct && i < z->blocks - 1 && z->block[i].len > PIECE_SIZE / 16)
+        place = z->sink->direct(z->sink->context, i * PIECE_SIZE, PIECE_SIZE);
+    if (!place && !scratch->data && area_map(scratch, PIECE_SIZE, err) < 0)
+        return NULL;
+    return place ? place : scratch->data;
+}
+
 static int lz4_job(void *context, unsigned worker, unsigned i, struct qz_error *err)
 {
     struct lz4 *z = context;
-    struct area *scratch = &z->scratch[worker];
     bool last = i == z->blocks - 1;
+    uint8_t *out = lz4_target(z, &z->scratch[worker], i, err);
     int n;
 
-    if (!scratch->data) {
-        int r = area_map(scratch, PIECE_SIZE, err);
-
-        if (r < 0)
-            return r;
-    }
-    n = LZ4_decompress_safe((const char *)z->block[i].data, (char *)scratch->data, (int)z->block[i].len, PIECE_SIZE);
+    if (!out)
+        return -ENOMEM;
+    n = LZ4_decompress_safe((const char *)z->block[i].data, (char *)out, (int)z->block[i].len,
+                            PIECE_SIZE);
     if (n < 0)
         return qz_fail(err, -ENOEXEC, "%s: LZ4 block %u is corrupt", z->name, i);
     if (!last && (size_t)n != PIECE_SIZE)
-        return qz_fail(err, -ENOEXEC, "%s: LZ4 block %u unpacks to %d bytes instead of 8 MiB", z->name, i, n);
+        return qz_fail(err, -ENOEXEC, "%s: LZ4 block %u unpacks to %d bytes instead of 8 MiB",
+                       z->name, i, n);
     if (last)
         z->last_len = n;
     if (i * PIECE_SIZE + n > z->limit)
         return too_large(z->name, z->limit, err);
-    return z->sink->piece(z->sink->context, i * PIECE_SIZE, scratch->data, n, err);
+    return z->sink->piece(z->sink->context, i * PIECE_SIZE, out, n, err);
 }
 
 static int lz4_head(struct lz4 *z, struct qz_error *err)
@@ -257,15 +289,15 @@ static int lz4_head(struct lz4 *z, struct qz_error *err)
 
     if (!head)
         return qz_fail(err, -ENOMEM, "no memory");
-    n = LZ4_decompress_safe_partial((const char *)z->block[0].data, (char *)head, (int)z->block[0].len, UNPACK_HEAD,
-                                    UNPACK_HEAD);
+    n = LZ4_decompress_safe_partial((const char *)z->block[0].data, (char *)head,
+                                    (int)z->block[0].len, UNPACK_HEAD, UNPACK_HEAD);
     if (n < 0)
         return qz_fail(err, -ENOEXEC, "%s: LZ4 block 0 is corrupt", z->name);
     return z->sink->head(z->sink->context, head, n, err);
 }
 
-static int unpack_lz4(const char *name, const uint8_t *in, size_t len, uint64_t limit, const struct unpack_sink *sink,
-                      uint64_t *total, struct qz_error *err)
+static int unpack_lz4(const char *name, const uint8_t *in, size_t len, uint64_t limit,
+                      const struct unpack_sink *sink, uint64_t *total, struct qz_error *err)
 {
     struct lz4 z = {.name = name, .sink = sink, .limit = limit};
     int r = lz4_blocks(&z, in, len, err);
@@ -280,7 +312,9 @@ static int unpack_lz4(const char *name, const uint8_t *in, size_t len, uint64_t 
     return r;
 }
 
-/* ---- all ----------------------------------------------------------------------------------------------- */
+/* ---- all
+ * -----------------------------------------------------------------------------------------------
+ */
 
 int unpack(const char *name, enum compression c, const uint8_t *in, size_t len, uint64_t limit,
            const struct unpack_sink *sink, uint64_t *total, struct qz_error *err)

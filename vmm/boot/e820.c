@@ -1,5 +1,6 @@
 /*
- * e820.c - the memory map that kernels and firmware are told (boot.h). ACPI 6.5 §15 "System Address Map Interfaces".
+ * e820.c - the memory map that kernels and firmware are told (boot.h). ACPI 6.5 §15 "System Address
+ * Map Interfaces".
  */
 #include "boot/boot.h"
 
@@ -7,11 +8,13 @@
 
 enum { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3 };
 
-#define EBDA_START 0x9fc00ull /* the top KiB of conventional memory, where a BIOS keeps its data */
+#define EBDA_START 0x9fc00ull /* the top KiB of conventional memory, where a BIOS keeps its data   \
+                               */
 #define BIOS_START 0xe0000ull
 #define ONE_MIB    0x100000ull
 
-unsigned boot_e820(const struct guest_memory *m, bool acpi_reserved, struct e820_entry map[E820_MAX])
+unsigned boot_e820(const struct guest_memory *m, bool acpi_reserved,
+                   struct e820_entry map[E820_MAX])
 {
     unsigned n = 0;
 

@@ -1,8 +1,10 @@
 /*
- * initrd.c - the initial RAM disk: file and second archive, read straight into guest RAM (boot_internal.h).
+ * initrd.c - the initial RAM disk: file and second archive, read straight into guest RAM
+ * (boot_internal.h).
  *
- * The kernel takes any number of cpio archives one after the other, each beginning at a multiple of 4 bytes from the start of
- * the whole (Documentation/driver-api/early-userspace/buffer-format.rst), zeros between them.
+ * The kernel takes any number of cpio archives one after the other, each beginning at a multiple of
+ * 4 bytes from the start of the whole (Documentation/driver-api/early-userspace/buffer-format.rst),
+ * zeros between them.
  */
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -14,7 +16,8 @@ QZ_SYSCALLS(main, "openat newfstatat fstat pread64 close");
 enum { PAGE = 4096 };
 #define MIB (1ull << 20)
 
-int initrd_open(struct initrd *rd, const struct guest_memory *m, const struct boot_kernel *kernel, struct qz_error *err)
+int initrd_open(struct initrd *rd, const struct guest_memory *m, const struct boot_kernel *kernel,
+                struct qz_error *err)
 {
     struct stat st;
 
@@ -37,22 +40,30 @@ int initrd_open(struct initrd *rd, const struct guest_memory *m, const struct bo
     return 0;
 }
 
-static int does_not_fit(const struct initrd *rd, const struct guest_memory *m, uint64_t kernel_end, struct qz_error *err)
+static int does_not_fit(const struct initrd *rd, const struct guest_memory *m, uint64_t kernel_end,
+                        struct qz_error *err)
 {
-    /* The largest RAM below 4 GiB is what limits an initrd in the end, whatever the machine's size. */
-    uint64_t room = LOW_RAM_MAX - BOOT_ACPI_SIZE - QZ_MIN(kernel_end, LOW_RAM_MAX - BOOT_ACPI_SIZE), needed;
+    /* The largest RAM below 4 GiB is what limits an initrd in the end, whatever the machine's size.
+     */
+    uint64_t room = LOW_RAM_MAX - BOOT_ACPI_SIZE - QZ_MIN(kernel_end, LOW_RAM_MAX - BOOT_ACPI_SIZE),
+             needed;
     char size[16], have[16], cure[16];
 
     qz_format_size(rd->size, size, sizeof(size));
     if (rd->size > room)
-        return qz_fail(err, -E2BIG, "initrd %s (%s) is too large: at most %s fit below 2 GiB beside this kernel", rd->path,
-                       size, qz_format_size(QZ_ALIGN_DOWN(room, PAGE), cure, sizeof(cure)));
+        return qz_fail(err, -E2BIG,
+                       "initrd %s (%s) is too large: at most %s fit below 2 GiB beside this kernel",
+                       rd->path, size,
+                       qz_format_size(QZ_ALIGN_DOWN(room, PAGE), cure, sizeof(cure)));
     needed = QZ_ALIGN_UP(kernel_end + rd->size + PAGE + BOOT_ACPI_SIZE, 2 * MIB);
-    return qz_fail(err, -E2BIG, "initrd %s (%s) does not fit in %s of memory: give the machine at least %s", rd->path, size,
-                   qz_format_size(m->size, have, sizeof(have)), qz_format_size(needed, cure, sizeof(cure)));
+    return qz_fail(err, -E2BIG,
+                   "initrd %s (%s) does not fit in %s of memory: give the machine at least %s",
+                   rd->path, size, qz_format_size(m->size, have, sizeof(have)),
+                   qz_format_size(needed, cure, sizeof(cure)));
 }
 
-int initrd_place(struct initrd *rd, const struct guest_memory *m, uint64_t address_max, struct qz_error *err)
+int initrd_place(struct initrd *rd, const struct guest_memory *m, uint64_t address_max,
+                 struct qz_error *err)
 {
     uint64_t end = m->low_size - BOOT_ACPI_SIZE;
 
@@ -66,7 +77,8 @@ int initrd_place(struct initrd *rd, const struct guest_memory *m, uint64_t addre
     return 0;
 }
 
-int initrd_check(const struct initrd *rd, const struct guest_memory *m, uint64_t kernel_end, struct qz_error *err)
+int initrd_check(const struct initrd *rd, const struct guest_memory *m, uint64_t kernel_end,
+                 struct qz_error *err)
 {
     return rd->size && rd->gpa < kernel_end ? does_not_fit(rd, m, kernel_end, err) : 0;
 }

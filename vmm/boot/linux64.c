@@ -1,8 +1,9 @@
 /*
- * linux64.c - entering a kernel by the 64-bit boot protocol (Documentation/arch/x86/boot.rst "64-bit Boot Protocol").
+ * linux64.c - entering a kernel by the 64-bit boot protocol (Documentation/arch/x86/boot.rst
+ * "64-bit Boot Protocol").
  *
- * The CPU is in long mode with the first 4 GiB mapped to themselves by 2 MiB pages (1 GiB pages are a CPU
- * feature that a model may lack), interrupts off, RSI at the zero page.
+ * The CPU is in long mode with the first 4 GiB mapped to themselves by 2 MiB pages (1 GiB pages are
+ * a CPU feature that a model may lack), interrupts off, RSI at the zero page.
  */
 #include <asm/bootparam.h>
 
@@ -29,14 +30,20 @@ enum { EFER_LME = 1 << 8, EFER_LMA = 1 << 10 };
 
 int boot_write_gdt(struct guest_memory *m, unsigned bits, struct vcpu_state *bsp)
 {
-    /* Null, unused, code at 0x10, data at 0x18, TSS at 0x20 (two entries in long mode), as vcpu_state_flat() loads. */
-    const uint64_t gdt[] = {0, 0, bits == 64 ? 0x00af9b000000ffffull : 0x00cf9b000000ffffull, 0x00cf93000000ffffull,
-                            0x00008b0000000067ull, 0};
+    /* Null, unused, code at 0x10, data at 0x18, TSS at 0x20 (two entries in long mode), as
+     * vcpu_state_flat() loads. */
+    const uint64_t gdt[] = {0,
+                            0,
+                            bits == 64 ? 0x00af9b000000ffffull : 0x00cf9b000000ffffull,
+                            0x00cf93000000ffffull,
+                            0x00008b0000000067ull,
+                            0};
 
     vcpu_state_flat(bsp, bits);
     bsp->gdt.base = BOOT_GDT;
     bsp->gdt.limit = sizeof(gdt) - 1;
-    bsp->idt = (struct descriptor_table){0, 0}; /* no interrupt is taken before the kernel loads its own */
+    bsp->idt =
+        (struct descriptor_table){0, 0}; /* no interrupt is taken before the kernel loads its own */
     bsp->rflags = 2;
     memset(bsp->gpr, 0, sizeof(bsp->gpr));
     return mem_write(m, gpa(BOOT_GDT), gdt, sizeof(gdt));
@@ -95,7 +102,8 @@ static int write_zero_page(struct guest_memory *m, const struct boot_handover *h
     return mem_write(m, gpa(BOOT_ZERO_PAGE), &zero_page, sizeof(zero_page));
 }
 
-int boot_enter_linux64(struct guest_memory *m, const struct boot_handover *h, struct vcpu_state *bsp)
+int boot_enter_linux64(struct guest_memory *m, const struct boot_handover *h,
+                       struct vcpu_state *bsp)
 {
     int r = write_zero_page(m, h);
 

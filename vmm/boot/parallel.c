@@ -1,15 +1,17 @@
 /*
- * parallel.c - a handful of jobs on a handful of threads, for the milliseconds before the guest starts (boot_internal.h).
+ * parallel.c - a handful of jobs on a handful of threads, for the milliseconds before the guest
+ * starts (boot_internal.h).
  *
- * Threads take the next job from one counter. They are made for this call and joined before it returns, so nothing of
- * them is left when the guest runs.
+ * Threads take the next job from one counter. They are made for this call and joined before it
+ * returns, so nothing of them is left when the guest runs.
  */
 #include <sched.h>
 
 #include "boot/boot_internal.h"
 
 /* What making and ending a thread takes, for a reset after confinement. */
-QZ_SYSCALLS(main, "clone set_robust_list rseq rt_sigprocmask mmap mprotect munmap madvise futex exit sched_getaffinity");
+QZ_SYSCALLS(main, "clone set_robust_list rseq rt_sigprocmask mmap mprotect munmap madvise futex "
+                  "exit sched_getaffinity");
 
 struct parallel {
     unsigned jobs, next, failed; /* next and failed: atomic */
@@ -62,7 +64,8 @@ static unsigned usable_cpus(void)
     return QZ_MAX(CPU_COUNT(&set), 1);
 }
 
-int boot_parallel(unsigned jobs, int (*job)(void *context, unsigned worker, unsigned i, struct qz_error *err),
+int boot_parallel(unsigned jobs,
+                  int (*job)(void *context, unsigned worker, unsigned i, struct qz_error *err),
                   void *context, struct qz_error *err)
 {
     struct parallel p = {.jobs = jobs, .job = job, .context = context, .err = err};

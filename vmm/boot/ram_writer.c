@@ -1,14 +1,16 @@
 /*
  * ram_writer.c - writing a kernel and an initrd into fresh guest RAM (boot_internal.h).
  *
- * Theory of operation. What costs time here is not copying but the first touch of each page: guest RAM is a memfd,
- * and a fault on a 4 KiB page of it takes longer than writing it. So each 2 MiB chunk that will be written
- * is first asked for as one huge page (MADV_COLLAPSE, Linux 6.1; it works where transparent huge pages are not
- * switched on for shared memory, and wants one page of the chunk present). The guest gains from it too: its
- * kernel then lies in huge pages. Where the host cannot or must search long for free huge pages, the
- * pages come by faults one at a time, and all is the same but slower.
+ * Theory of operation. What costs time here is not copying but the first touch of each page: guest
+ * RAM is a memfd, and a fault on a 4 KiB page of it takes longer than writing it. So each 2 MiB
+ * chunk that will be written is first asked for as one huge page (MADV_COLLAPSE, Linux 6.1; it
+ * works where transparent huge pages are not switched on for shared memory, and wants one page of
+ * the chunk present). The guest gains from it too: its kernel then lies in huge pages. Where the
+ * host cannot or must search long for free huge pages, the pages come by faults one at a time, and
+ * all is the same but slower.
  *
- * Pages of zeros (the .bss that a vmlinux carries in its file) are left untouched: they cost nothing.
+ * Pages of zeros (the .bss that a vmlinux carries in its file) are left untouched: they cost
+ * nothing.
  */
 #include "boot/boot_internal.h"
 
@@ -20,8 +22,9 @@ QZ_SYSCALLS(main, "madvise");
 
 enum {
     PAGE = 4096,
-    WORTH_IT = RAM_CHUNK_SIZE / 4,   /* bytes written in a chunk below which single faults are cheaper */
-    SLOW_CHUNK_NS = 1500000,         /* longer than faulting in the chunk by single pages takes */
+    WORTH_IT =
+        RAM_CHUNK_SIZE / 4,  /* bytes written in a chunk below which single faults are cheaper */
+    SLOW_CHUNK_NS = 1500000, /* longer than faulting in the chunk by single pages takes */
     CHUNKS_BEFORE_STOP = 4,
 };
 
@@ -38,7 +41,8 @@ static void make_huge(struct ram_writer *w, uint64_t first, uint64_t end)
     int64_t start = qz_now_ns(), spent;
     unsigned chunks;
 
-    /* Reading a hole of a memfd puts a page there; a write could race with another thread's copy. */
+    /* Reading a hole of a memfd puts a page there; a write could race with another thread's copy.
+     */
     for (uint64_t i = 0; i < end - first; i++)
         (void)*(volatile uint8_t *)(at + i * RAM_CHUNK_SIZE);
     if (madvise(at, (end - first) * RAM_CHUNK_SIZE, MADV_COLLAPSE) < 0)
@@ -61,14 +65,15 @@ static uint64_t page_rest(uint64_t a, uint64_t len)
 }
 
 /*
- * Whether chunk i is worth a huge page when [a, a+len) is written from data (NULL: not known yet, take it as
- * not zero), and nobody asked for one before.
+ * Whether chunk i is worth a huge page when [a, a+len) is written from data (NULL: not known yet,
+ * take it as not zero), and nobody asked for one before.
  */
 static bool claim(struct ram_writer *w, uint64_t i, uint64_t a, uint64_t len, const uint8_t *data)
 {
     uint64_t begin = QZ_MAX(a, i * RAM_CHUNK_SIZE), end = QZ_MIN(a + len, (i + 1) * RAM_CHUNK_SIZE);
 
-    if (end - begin < WORTH_IT || (i + 1) * RAM_CHUNK_SIZE > w->memory->low_size || i >= QZ_ARRAY_LEN(w->ready))
+    if (end - begin < WORTH_IT || (i + 1) * RAM_CHUNK_SIZE > w->memory->low_size ||
+        i >= QZ_ARRAY_LEN(w->ready))
         return false;
     while (data && begin < end && is_zero(data + (begin - a), page_rest(begin, end - begin)))
         begin += page_rest(begin, end - begin);
@@ -104,8 +109,9 @@ int ram_writer_copy(struct ram_writer *w, uint64_t a, const uint8_t *data, uint6
 {
     if (a > w->memory->low_size || len > w->memory->low_size - a)
         return -EFAULT;
-    if (len)
-        prepare(w, a, len, data);
+    if (!len || data == w->memory->low + a)
+        return 0;
+    prepare(w, a, len, data);
     for (uint64_t done = 0, n; done < len; done += n) {
         n = page_rest(a + done, len - done);
         if (!is_zero(data + done, n))
