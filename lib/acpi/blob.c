@@ -39,7 +39,7 @@ uint8_t *qz_acpi_blob_grow(struct qz_acpi_blob *b, size_t n)
         qz_acpi_blob_fail(b, -E2BIG, "more than %zu bytes", b->max);
         return NULL;
     }
-    if (b->len + n > b->cap) {
+    if (b->len + n > b->cap || !b->data) {
         size_t cap = QZ_MAX(b->cap * 2, (size_t)4096);
         uint8_t *data;
 

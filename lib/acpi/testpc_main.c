@@ -1,5 +1,5 @@
 /*
- * testpc_main.c - writes the test PC's tables to files: `testpc image FILE` one block for
+ * testpc_main.c - writes the test PC's tables to files: `acpi_testpc_dump image FILE` one block for
  * guest-physical 0xe0000 (RSDP, then the tables at 0xe0040), the seed of verify_fuzz; `testpc
  * tables DIR` one file for each table, for a look by hand.
  */

@@ -30,6 +30,12 @@ struct cpu_topology {
     unsigned sockets, cores, threads; /* sockets * cores * threads = number of vCPUs; all at least 1 */
 };
 
+/*
+ * The APIC id of the vCPU with this index: thread, core and socket number in bit fields of their own, as
+ * leaf 0xB describes them. Equal to the index unless a lower level's count is no power of two.
+ */
+uint32_t cpu_topology_apic_id(const struct cpu_topology *t, unsigned index);
+
 int cpu_model_parse(const char *name, enum cpu_model *model, struct qz_error *err);
 const char *cpu_model_name(enum cpu_model model);
 

@@ -92,5 +92,7 @@ void vcpu_state_reset(struct vcpu_state *s, bool bsp, uint32_t apic_id);
 void vcpu_state_sipi(struct vcpu_state *s, uint8_t vector);
 /* Flat segments for a kernel entry: a code segment of the given width (32 or 64) and data segments. */
 void vcpu_state_flat(struct vcpu_state *s, unsigned bits);
+/* Sets the MSR in the state's list, adding it when it is not there yet; -ENOSPC when the list is full. */
+int vcpu_state_set_msr(struct vcpu_state *s, uint32_t index, uint64_t value);
 
 #endif

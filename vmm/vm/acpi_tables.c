@@ -83,7 +83,7 @@ static void add_pci_root(struct qz_aml *a, const struct machine *m)
     qz_aml_dword_memory(a, LOW_RAM_MAX, PCI_ECAM_DEFAULT - 1, QZ_AML_MEM_RW);
     qz_aml_dword_memory(a, PCI_ECAM_DEFAULT + PCI_ECAM_SIZE, IOAPIC_BASE - 1, QZ_AML_MEM_RW);
     if (high_start < high_end)
-        qz_aml_qword_memory(a, high_start, high_end, QZ_AML_MEM_RW | QZ_AML_MEM_CACHEABLE);
+        qz_aml_qword_memory(a, high_start, high_end, QZ_AML_MEM_RW | QZ_AML_MEM_PREFETCHABLE);
     qz_aml_end(a);
     qz_aml_name_package(a, "_PRT");
     for (unsigned slot = 0; slot < 32; slot++)

@@ -68,7 +68,7 @@ static int plug(struct pc *pc, const char *kind, struct virtio_device *d, struct
 
 static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const struct pc_host *host, struct qz_error *err)
 {
-    struct virtio_blk_config config = {
+    struct virtio_blk_options config = {
         .queues = disk->queues ? disk->queues : QZ_MIN(pc->machine->cpus, (unsigned)DISK_QUEUES_DEFAULT_MAX),
         .no_packed = disk->no_packed,
         .label = disk->path,
@@ -85,7 +85,7 @@ static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const stru
 static int add_net(struct pc *pc, const struct vm_net_config *net, unsigned index, const struct pc_host *host,
                    struct qz_error *err)
 {
-    struct virtio_net_config config = {0};
+    struct virtio_net_options config = {0};
     struct virtio_device *d;
     int r;
 

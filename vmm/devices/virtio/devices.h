@@ -10,7 +10,7 @@
 
 struct block_backend; /* block_backend.h: the seam under virtio-blk */
 
-struct virtio_blk_config {
+struct virtio_blk_options {
     struct block_backend *backend; /* owned by the device afterwards */
     unsigned queues;               /* 1 to 16 */
     uint16_t queue_size;           /* 0: default 256 */
@@ -19,17 +19,22 @@ struct virtio_blk_config {
     const char *label;
 };
 int virtio_blk_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
-                   const struct virtio_blk_config *config, struct qz_error *err);
+                   const struct virtio_blk_options *config, struct qz_error *err);
+
+struct virtio_blk_stats {
+    uint64_t reads, writes, flushes, discards, errors, read_bytes, written_bytes;
+};
+void virtio_blk_get_stats(struct virtio_device *d, struct virtio_blk_stats *stats); /* any thread */
 
 struct net_backend; /* net_backend.h: TAP or libslirp under virtio-net */
 
-struct virtio_net_config {
+struct virtio_net_options {
     struct net_backend *backend; /* owned by the device afterwards */
     uint8_t mac[6];
     uint16_t mtu;                /* 0: not announced */
 };
 int virtio_net_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
-                   const struct virtio_net_config *config, struct qz_error *err);
+                   const struct virtio_net_options *config, struct qz_error *err);
 
 int virtio_rng_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop, struct qz_error *err);
 
