@@ -9,10 +9,10 @@ PACKAGES := gcc meson ninja-build pkg-config libcmocka-dev libjansson-dev libsec
             linux-image-amd64 linux-image-cloud-amd64 qemu-system-x86 ovmf qemu-utils \
             debootstrap systemd-boot-efi mtools dosfstools e2fsprogs fdisk
 
-.PHONY: all run test unit fuzz testbed bench install clean format packages
+.PHONY: all run test testbed bench install clean format packages
 
 all: $(BUILD)/build.ninja
-	@ninja -C $(BUILD)
+	@ninja -C $(BUILD) | tail -1
 
 # Installs what is missing, and says so; silent when everything is there.
 packages:
@@ -32,7 +32,18 @@ $(ASAN)/build.ninja: | packages
 	@meson setup $(ASAN) -Db_sanitize=address,undefined -Db_lundef=false --buildtype=debugoptimized >/dev/null
 
 run: packages all
-	@tests/run $(if $(IN_GUEST_SHELL),--shell,)
+	@BUILD=$(abspath $(BUILD)) RUN_SHELL=$(IN_GUEST_SHELL) tests/run
+
+test: packages all $(ASAN)/build.ninja
+	@ninja -C $(ASAN) | tail -1
+	@BUILD=$(abspath $(BUILD)) ASAN=$(abspath $(ASAN)) CI=$(CI) tests/run-tests
+
+# Whole machines only: all cases, or `make testbed CASES="disk net"`.
+testbed: packages all
+	@BUILD=$(abspath $(BUILD)) tests/testbed/run-all $(CASES)
+
+bench: packages all
+	@BUILD=$(abspath $(BUILD)) tests/bench/bench
 
 install: all
 	@meson install -C $(BUILD)
