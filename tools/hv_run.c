@@ -128,10 +128,6 @@ int hv_run(int argc, char **argv)
         args[n++] = (char *)"--firmware-vars";
         args[n++] = (char *)c.firmware_vars;
     }
-    if (!c.net_given) {
-        args[n++] = (char *)"--net";
-        args[n++] = (char *)"user";
-    }
     if (c.command) {
         args[n++] = (char *)"--";
         for (char **arg = c.command; *arg; arg++)

@@ -112,6 +112,8 @@ int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config, con
     int r;
 
     pc->machine = m;
+    if (config->nets || config->vsock_path)
+        return qz_fail(err, -ENOTSUP, "network and vsock devices are not built in yet: leave --net and --vsock out");
     r = build_platform(pc, config, host, err);
     return r < 0 ? r : build_virtio(pc, config, host, err);
 }
