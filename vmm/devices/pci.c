@@ -1,21 +1,23 @@
 /*
  * pci.c - the PCI root bus: configuration space, BARs, INTx and MSI-X of every function (pci.h).
  *
- * Theory of operation. A function's configuration space is plain storage with a mask of writable bits. That
- * alone gives BAR sizing (address bits below the size are not writable) and read-only headers. After a write,
- * what depends on the bytes touched is brought up to date: BAR mappings, INTx, MSI-X, then the device's own
- * hook. Configuration mechanism #1 and ECAM are two doors to the same two functions.
+ * Theory of operation. A function's configuration space is plain storage with a mask of writable
+ * bits. That alone gives BAR sizing (address bits below the size are not writable) and read-only
+ * headers. After a write, what depends on the bytes touched is brought up to date: BAR mappings,
+ * INTx, MSI-X, then the device's own hook. Configuration mechanism #1 and ECAM are two doors to the
+ * same two functions.
  *
- * Mapping BARs. A change anywhere makes update_mappings() look at every BAR of the bus in two passes: first take
- * off what should no longer be where it is, then put on whatever should be somewhere and is not. A BAR that
- * would overlap something is refused by the bus (bus_add), stays unmapped, and gets its chance again at the
- * next change. There are at most a few dozen BARs, and guests move them a few times in their life.
+ * Mapping BARs. A change anywhere makes update_mappings() look at every BAR of the bus in two
+ * passes: first take off what should no longer be where it is, then put on whatever should be
+ * somewhere and is not. A BAR that would overlap something is refused by the bus (bus_add), stays
+ * unmapped, and gets its chance again at the next change. There are at most a few dozen BARs, and
+ * guests move them a few times in their life.
  *
- * Bus mastering (COMMAND bit 2) is stored but stops neither DMA nor messages: the drivers that forget to set it
- * are many, and a device that a guest wants quiet is one that it resets.
+ * Bus mastering (COMMAND bit 2) is stored but stops neither DMA nor messages: the drivers that
+ * forget to set it are many, and a device that a guest wants quiet is one that it resets.
  *
- * Specifications: PCI Local Bus 3.0 §3.2.2.3.2 (mechanism #1), §6.1 to §6.2.5 (header, BARs), §6.8.2 (MSI-X);
- * PCI Express 5.0 §7.2.2 (ECAM); Intel ICH9 §13.7.5 (reset control register 0xcf9).
+ * Specifications: PCI Local Bus 3.0 §3.2.2.3.2 (mechanism #1), §6.1 to §6.2.5 (header, BARs),
+ * §6.8.2 (MSI-X); PCI Express 5.0 §7.2.2 (ECAM); Intel ICH9 §13.7.5 (reset control register 0xcf9).
  */
 #include "devices/pci.h"
 
@@ -25,7 +27,8 @@ enum {
     CONFIG_ADDRESS_PORT = 0xcf8,
     RESET_OFFSET = 1, /* 0xcf9 */
     CONFIG_DATA_OFFSET = 4,
-    RESET_CPU = 1 << 2, /* a rise of this bit resets; SYS_RST and FULL_RST say how hard, and are all the same here */
+    RESET_CPU = 1 << 2, /* a rise of this bit resets; SYS_RST and FULL_RST say how hard, and are all
+                           the same here */
     RESET_WRITABLE = 0x0e,
     PIRQS = 8,
     PIRQ_DISABLED = 0x80,
@@ -48,7 +51,8 @@ struct pci_bus {
     struct irq_line pirq_line[PIRQS];
 };
 
-/* ---- interrupts -------------------------------------------------------------------------------- */
+/* ---- interrupts --------------------------------------------------------------------------------
+ */
 
 unsigned pci_intx_gsi(unsigned devfn, unsigned pin)
 {
@@ -171,7 +175,8 @@ static unsigned msix_pba_bytes(unsigned vectors)
 static uint64_t msix_bar_read(void *device, uint64_t offset, unsigned size)
 {
     struct pci_device *d = device;
-    uint64_t pba = msix_pba_offset(d->msix_vectors), table = d->msix_vectors * PCI_MSIX_ENTRY_SIZE, value = 0;
+    uint64_t pba = msix_pba_offset(d->msix_vectors), table = d->msix_vectors * PCI_MSIX_ENTRY_SIZE,
+             value = 0;
 
     QZ_LOCKED(&d->irq_lock);
     if (offset + size <= table)
@@ -193,7 +198,7 @@ static void msix_bar_write(void *device, uint64_t offset, unsigned size, uint64_
     first = (unsigned)offset / PCI_MSIX_ENTRY_SIZE;
     last = (unsigned)(offset + size - 1) / PCI_MSIX_ENTRY_SIZE;
     for (unsigned v = first; v <= last; v++) {
-        d->msix_table[v * 4] &= ~3u;                               /* §6.8.2.6: address bits 1:0 are zero */
+        d->msix_table[v * 4] &= ~3u; /* §6.8.2.6: address bits 1:0 are zero */
         d->msix_table[v * 4 + 3] &= PCI_MSIX_ENTRY_CTRL_MASKBIT; /* the rest is reserved */
     }
     msix_flush(d);
@@ -224,7 +229,8 @@ static void interrupts_written(struct pci_device *d)
         msix_flush(d);
 }
 
-/* ---- BARs --------------------------------------------------------------------------------------- */
+/* ---- BARs ---------------------------------------------------------------------------------------
+ */
 
 static bool bar_is_wide(const struct pci_bar *b)
 {
@@ -242,7 +248,8 @@ static uint64_t bar_address(const struct pci_device *d, unsigned i)
     return a & ~(b->size - 1);
 }
 
-/* Whether decode is on and the BAR holds an address that can be one; sizing leaves all ones, reset zero. */
+/* Whether decode is on and the BAR holds an address that can be one; sizing leaves all ones, reset
+ * zero. */
 static bool bar_wanted(const struct pci_device *d, unsigned i, uint64_t *base)
 {
     const struct pci_bar *b = &d->bar[i];
@@ -301,7 +308,8 @@ static void update_mappings(struct pci_bus *bus)
 {
     uint64_t base;
 
-    if (bus->ecam_mapped && (bus->ecam_mapped_base != bus->ecam_base || bus->ecam_mapped_size != bus->ecam_size)) {
+    if (bus->ecam_mapped &&
+        (bus->ecam_mapped_base != bus->ecam_base || bus->ecam_mapped_size != bus->ecam_size)) {
         bus_remove(bus->machine->mmio, bus->ecam_mapped_base, bus->ecam_mapped_size);
         bus->ecam_mapped = false;
     }
@@ -313,13 +321,18 @@ static void update_mappings(struct pci_bus *bus)
                 bar_unmap(bus->device[f], i);
         }
     if (!bus->ecam_mapped && bus->ecam_size) {
-        struct bus_region r = {.base = bus->ecam_base, .size = bus->ecam_size, .ops = &ecam_ops, .device = bus, .name = "ecam"};
+        struct bus_region r = {.base = bus->ecam_base,
+                               .size = bus->ecam_size,
+                               .ops = &ecam_ops,
+                               .device = bus,
+                               .name = "ecam"};
 
         bus->ecam_mapped = bus_add(bus->machine->mmio, &r) == 0;
         bus->ecam_mapped_base = r.base;
         bus->ecam_mapped_size = r.size;
         if (!bus->ecam_mapped)
-            qz_guest_warn("ECAM at 0x%llx overlaps something else and stays unmapped", (unsigned long long)r.base);
+            qz_guest_warn("ECAM at 0x%llx overlaps something else and stays unmapped",
+                          (unsigned long long)r.base);
     }
     for (unsigned f = 0; f < PCI_FUNCTIONS; f++)
         for (unsigned i = 0; bus->device[f] && i < PCI_BARS; i++)
@@ -327,7 +340,8 @@ static void update_mappings(struct pci_bus *bus)
                 bar_map(bus->device[f], i, base);
 }
 
-bool pci_bar_access(struct pci_device *d, unsigned i, uint64_t offset, unsigned size, uint64_t *value, bool write)
+bool pci_bar_access(struct pci_device *d, unsigned i, uint64_t offset, unsigned size,
+                    uint64_t *value, bool write)
 {
     struct pci_bar *b = &d->bar[i < PCI_BARS ? i : 0];
 
@@ -344,7 +358,8 @@ bool pci_bar_access(struct pci_device *d, unsigned i, uint64_t offset, unsigned 
     return true;
 }
 
-/* ---- configuration space ------------------------------------------------------------------------- */
+/* ---- configuration space
+ * ------------------------------------------------------------------------- */
 
 static bool touches(unsigned offset, unsigned len, unsigned first, unsigned count)
 {
@@ -381,7 +396,8 @@ static void config_write(struct pci_device *d, unsigned offset, unsigned size, u
     if (touches(offset, size, PCI_COMMAND, 2) ||
         (d->msix_capability && touches(offset, size, d->msix_capability + PCI_MSIX_FLAGS, 2)))
         interrupts_written(d);
-    if (touches(offset, size, PCI_COMMAND, 2) || touches(offset, size, PCI_BASE_ADDRESS_0, 4 * PCI_BARS))
+    if (touches(offset, size, PCI_COMMAND, 2) ||
+        touches(offset, size, PCI_BASE_ADDRESS_0, 4 * PCI_BARS))
         update_mappings(d->bus);
     if (d->ops->config_written)
         d->ops->config_written(d, offset, size);
@@ -395,7 +411,8 @@ uint32_t pci_config_read(struct pci_bus *bus, unsigned devfn, unsigned offset, u
     return config_read(bus->device[devfn], offset, size);
 }
 
-void pci_config_write(struct pci_bus *bus, unsigned devfn, unsigned offset, unsigned size, uint32_t value)
+void pci_config_write(struct pci_bus *bus, unsigned devfn, unsigned offset, unsigned size,
+                      uint32_t value)
 {
     if (devfn >= PCI_FUNCTIONS || size > 4 || offset > PCI_CONFIG_SIZE - size)
         return;
@@ -403,7 +420,8 @@ void pci_config_write(struct pci_bus *bus, unsigned devfn, unsigned offset, unsi
     config_write(bus->device[devfn], offset, size, value);
 }
 
-/* Ports 0xcf8 to 0xcff, bus lock held. Address register: bit 31 enable, 23:16 bus, 15:8 devfn, 7:2 register. */
+/* Ports 0xcf8 to 0xcff, bus lock held. Address register: bit 31 enable, 23:16 bus, 15:8 devfn, 7:2
+ * register. */
 static struct pci_device *addressed(struct pci_bus *bus)
 {
     uint32_t a = bus->config_address;
@@ -416,7 +434,8 @@ static uint64_t ports_read(void *device, uint64_t offset, unsigned size)
     struct pci_bus *bus = device;
 
     if (offset >= CONFIG_DATA_OFFSET && size <= 4)
-        return config_read(addressed(bus), (bus->config_address & 0xfc) + (unsigned)(offset & 3), size);
+        return config_read(addressed(bus), (bus->config_address & 0xfc) + (unsigned)(offset & 3),
+                           size);
     if (offset == 0 && size == 4)
         return bus->config_address;
     if (offset == RESET_OFFSET && size == 1)
@@ -429,8 +448,10 @@ static void ports_write(void *device, uint64_t offset, unsigned size, uint64_t v
     struct pci_bus *bus = device;
 
     if (offset >= CONFIG_DATA_OFFSET && size <= 4) {
-        config_write(addressed(bus), (bus->config_address & 0xfc) + (unsigned)(offset & 3), size, (uint32_t)value);
-    } else if (offset == 0 && size == 4) { /* only whole writes are the address register (§3.2.2.3.2) */
+        config_write(addressed(bus), (bus->config_address & 0xfc) + (unsigned)(offset & 3), size,
+                     (uint32_t)value);
+    } else if (offset == 0 &&
+               size == 4) { /* only whole writes are the address register (§3.2.2.3.2) */
         bus->config_address = (uint32_t)value & 0x80fffffcu;
     } else if (offset == RESET_OFFSET && size == 1) {
         bool rise = value & RESET_CPU && !(bus->reset_control & RESET_CPU);
@@ -443,7 +464,8 @@ static void ports_write(void *device, uint64_t offset, unsigned size, uint64_t v
 
 static const struct bus_ops ports_ops = {.read = ports_read, .write = ports_write};
 
-/* One dword at most at a time; an access over the end of a function's page goes on in the next function's. */
+/* One dword at most at a time; an access over the end of a function's page goes on in the next
+ * function's. */
 static uint64_t ecam_read(void *device, uint64_t offset, unsigned size)
 {
     struct pci_bus *bus = device;
@@ -451,7 +473,8 @@ static uint64_t ecam_read(void *device, uint64_t offset, unsigned size)
 
     QZ_LOCKED(&bus->lock);
     for (unsigned done = 0; done < size;) {
-        unsigned at = (unsigned)(offset + done) & (PCI_CONFIG_SIZE - 1), n = QZ_MIN(size - done, 4 - (at & 3));
+        unsigned at = (unsigned)(offset + done) & (PCI_CONFIG_SIZE - 1),
+                 n = QZ_MIN(size - done, 4 - (at & 3));
         uint64_t function = (offset + done) >> 12;
         uint32_t v = config_read(function < PCI_FUNCTIONS ? bus->device[function] : NULL, at, n);
 
@@ -467,10 +490,12 @@ static void ecam_write(void *device, uint64_t offset, unsigned size, uint64_t va
 
     QZ_LOCKED(&bus->lock);
     for (unsigned done = 0; done < size;) {
-        unsigned at = (unsigned)(offset + done) & (PCI_CONFIG_SIZE - 1), n = QZ_MIN(size - done, 4 - (at & 3));
+        unsigned at = (unsigned)(offset + done) & (PCI_CONFIG_SIZE - 1),
+                 n = QZ_MIN(size - done, 4 - (at & 3));
         uint64_t function = (offset + done) >> 12;
 
-        config_write(function < PCI_FUNCTIONS ? bus->device[function] : NULL, at, n, (uint32_t)(value >> done * 8));
+        config_write(function < PCI_FUNCTIONS ? bus->device[function] : NULL, at, n,
+                     (uint32_t)(value >> done * 8));
         done += n;
     }
 }
@@ -482,12 +507,17 @@ void pci_bus_set_ecam(struct pci_bus *bus, uint64_t base, uint64_t size)
     update_mappings(bus);
 }
 
-/* ---- the bus -------------------------------------------------------------------------------------- */
+/* ---- the bus
+ * -------------------------------------------------------------------------------------- */
 
 int pci_bus_new(struct pci_bus **out, struct machine *m, struct qz_error *err)
 {
     struct pci_bus *bus = calloc(1, sizeof(*bus));
-    struct bus_region ports = {.base = CONFIG_ADDRESS_PORT, .size = 8, .ops = &ports_ops, .device = bus, .name = "pci configuration"};
+    struct bus_region ports = {.base = CONFIG_ADDRESS_PORT,
+                               .size = 8,
+                               .ops = &ports_ops,
+                               .device = bus,
+                               .name = "pci configuration"};
     int r;
 
     if (!bus)
@@ -561,7 +591,8 @@ bool pci_bus_busy(struct pci_bus *bus)
     QZ_LOCKED(&bus->lock);
 
     for (unsigned f = 0; f < PCI_FUNCTIONS; f++)
-        if (bus->device[f] && bus->device[f]->ops->busy && bus->device[f]->ops->busy(bus->device[f]))
+        if (bus->device[f] && bus->device[f]->ops->busy &&
+            bus->device[f]->ops->busy(bus->device[f]))
             return true;
     return false;
 }
@@ -589,7 +620,9 @@ void pci_assign_resources(struct pci_bus *bus)
             struct pci_bar *b = &d->bar[i];
             unsigned reg = PCI_BASE_ADDRESS_0 + i * 4;
             uint64_t *at = b->kind == PCI_BAR_IO ? &io : bar_is_wide(b) ? &high : &low;
-            uint64_t end = b->kind == PCI_BAR_IO ? 0x10000 : bar_is_wide(b) ? UINT64_MAX : PCI_LOW_WINDOW_END;
+            uint64_t end = b->kind == PCI_BAR_IO ? 0x10000
+                           : bar_is_wide(b)      ? UINT64_MAX
+                                                 : PCI_LOW_WINDOW_END;
             uint64_t base, step;
 
             if (!b->size)
@@ -614,7 +647,8 @@ void pci_assign_resources(struct pci_bus *bus)
     }
 }
 
-/* ---- a function ------------------------------------------------------------------------------------ */
+/* ---- a function
+ * ------------------------------------------------------------------------------------ */
 
 void pci_device_init(struct pci_device *d, const struct pci_device_ops *ops, const char *name,
                      const struct pci_identity *id)
@@ -631,9 +665,9 @@ void pci_device_init(struct pci_device *d, const struct pci_device_ops *ops, con
     qz_store_le16(d->config + PCI_SUBSYSTEM_VENDOR_ID, id->subsystem_vendor);
     qz_store_le16(d->config + PCI_SUBSYSTEM_ID, id->subsystem);
     d->config[PCI_INTERRUPT_PIN] = id->pin;
-    qz_store_le16(d->writable + PCI_COMMAND,
-                  PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY | PCI_COMMAND_SERR |
-                      PCI_COMMAND_INTX_DISABLE);
+    qz_store_le16(d->writable + PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY |
+                                                 PCI_COMMAND_MASTER | PCI_COMMAND_PARITY |
+                                                 PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE);
     d->writable[PCI_CACHE_LINE_SIZE] = 0xff;
     d->writable[PCI_INTERRUPT_LINE] = 0xff;
 }
@@ -661,13 +695,14 @@ int pci_bar_init(struct pci_device *d, unsigned i, enum pci_bar_kind kind, uint6
     d->bar[i].region.base = 0;
     d->bar[i].region.size = size;
     qz_store_le32(d->config + reg, type[kind]);
-    qz_store_le32(d->writable + reg, (uint32_t)~(size - 1));
+    qz_store_le32(d->writable + reg, (uint32_t) ~(size - 1));
     if (wide)
         qz_store_le32(d->writable + reg + 4, (uint32_t)(~(size - 1) >> 32));
     return 0;
 }
 
-int pci_capability_add(struct pci_device *d, uint8_t id, const void *body, const void *mask, unsigned len)
+int pci_capability_add(struct pci_device *d, uint8_t id, const void *body, const void *mask,
+                       unsigned len)
 {
     unsigned at = d->capability_end;
 
@@ -743,7 +778,8 @@ int pci_add(struct pci_bus *bus, struct pci_device *d, int devfn, struct qz_erro
             return qz_fail(err, -ENOSPC, "%s: every slot of the PCI bus is taken", d->name);
     }
     if (devfn >= PCI_FUNCTIONS || bus->device[devfn])
-        return qz_fail(err, -EBUSY, "%s: PCI function %02x.%x is taken", d->name, devfn >> 3, devfn & 7);
+        return qz_fail(err, -EBUSY, "%s: PCI function %02x.%x is taken", d->name, devfn >> 3,
+                       devfn & 7);
     d->initial = malloc(PCI_CONFIG_SIZE);
     if (!d->initial)
         return qz_fail(err, -ENOMEM, "%s: no memory", d->name);

@@ -1,13 +1,14 @@
 /*
  * pci.h - the PCI root bus of a q35 machine, and what a PCI function is made of.
  *
- * A function embeds struct pci_device, fills its configuration space with the helpers below and joins the
- * bus. The core then answers configuration accesses (mechanism #1 and ECAM, PCI 3.0 §3.2.2.3.2, PCIe 5.0 §7.2.2),
- * sizes and places BARs, and delivers its interrupts.
+ * A function embeds struct pci_device, fills its configuration space with the helpers below and
+ * joins the bus. The core then answers configuration accesses (mechanism #1 and ECAM, PCI 3.0
+ * §3.2.2.3.2, PCIe 5.0 §7.2.2), sizes and places BARs, and delivers its interrupts.
  *
- * Locks. One lock for each bus guards configuration spaces and mappings; it is taken before any device's own lock.
- * So the callbacks of a BAR, and code under a device's lock, never touch configuration space or add
- * devices. Interrupts (pci_msix_notify, pci_intx_set) may be raised by any thread under any device's lock.
+ * Locks. One lock for each bus guards configuration spaces and mappings; it is taken before any
+ * device's own lock. So the callbacks of a BAR, and code under a device's lock, never touch
+ * configuration space or add devices. Interrupts (pci_msix_notify, pci_intx_set) may be raised by
+ * any thread under any device's lock.
  */
 #ifndef VMM_PCI_H
 #define VMM_PCI_H
@@ -28,7 +29,7 @@ enum {
 #define PCI_LOW_WINDOW     0xc0000000ull
 #define PCI_LOW_WINDOW_END 0xe0000000ull
 #define PCI_IO_WINDOW      0xc000u
-#define PCI_ECAM_BASE      0xe0000000ull
+#define PCI_ECAM_DEFAULT   0xe0000000ull
 #define PCI_ECAM_SIZE      0x10000000ull
 
 struct pci_bus;
@@ -42,9 +43,11 @@ struct pci_device_ops {
     void (*config_written)(struct pci_device *d, unsigned offset, unsigned len);
     /* The BAR was put on the bus at base, or taken off. Takes the device's lock if it needs it. */
     void (*bar_moved)(struct pci_device *d, unsigned bar, bool mapped, uint64_t base);
-    /* Machine reset, vCPUs stopped, bus lock not held; the core has reset configuration space already. */
+    /* Machine reset, vCPUs stopped, bus lock not held; the core has reset configuration space
+     * already. */
     void (*reset)(struct pci_device *d);
-    /* True while the device still works on what it began before a reset. Takes the device's lock itself. */
+    /* True while the device still works on what it began before a reset. Takes the device's lock
+     * itself. */
     bool (*busy)(struct pci_device *d);
 };
 
@@ -80,24 +83,28 @@ struct pci_device {
     uint64_t *msix_pending;
 };
 
-/* ---- the bus ---------------------------------------------------------------------------------- */
+/* ---- the bus ----------------------------------------------------------------------------------
+ */
 
-/* Claims ports 0xcf8 to 0xcff on m->pio, sets m->pci. ECAM appears when a host bridge enables it. */
+/* Claims ports 0xcf8 to 0xcff on m->pio, sets m->pci. ECAM appears when a host bridge enables it.
+ */
 int pci_bus_new(struct pci_bus **bus, struct machine *m, struct qz_error *err);
 void pci_bus_free(struct pci_bus *bus); /* after its devices left */
 /* Machine reset; all vCPUs stopped. */
 void pci_bus_reset(struct pci_bus *bus);
-/* True while a device still drains what was in flight before a reset (guest memory may still change). */
+/* True while a device still drains what was in flight before a reset (guest memory may still
+ * change). */
 bool pci_bus_busy(struct pci_bus *bus);
 
-/* base: aligned to size, size: 64, 128 or 256 MiB, one MiB for each bus number; size 0: none. Bus lock held. */
+/* base: aligned to size, size: 64, 128 or 256 MiB, one MiB for each bus number; size 0: none. Bus
+ * lock held. */
 void pci_bus_set_ecam(struct pci_bus *bus, uint64_t base, uint64_t size);
 /* PIRQ routing for a PIC: value of the LPC bridge's PIRQn_ROUT (n 0 to 7). Bus lock held. */
 void pci_bus_set_pirq(struct pci_bus *bus, unsigned n, uint8_t value);
 
 /*
- * What firmware does, for a kernel that is booted without any: an address for every BAR (32-bit ones in the low
- * window, 64-bit ones above RAM), decode and bus mastering on, interrupt lines.
+ * What firmware does, for a kernel that is booted without any: an address for every BAR (32-bit
+ * ones in the low window, 64-bit ones above RAM), decode and bus mastering on, interrupt lines.
  */
 void pci_assign_resources(struct pci_bus *bus);
 
@@ -105,16 +112,19 @@ void pci_assign_resources(struct pci_bus *bus);
 uint64_t pci_high_window(const struct machine *m);
 
 /*
- * Interrupt pin (0 INTA ... 3 INTD) of a function on the root bus to IOAPIC pin: PIRQ (slot + pin) & 7, and
- * PIRQ A to H are pins 16 to 23. The same in _PRT.
+ * Interrupt pin (0 INTA ... 3 INTD) of a function on the root bus to IOAPIC pin: PIRQ (slot + pin)
+ * & 7, and PIRQ A to H are pins 16 to 23. The same in _PRT.
  */
 unsigned pci_intx_gsi(unsigned devfn, unsigned pin);
 
-/* One configuration access of 1, 2 or 4 bytes inside the 4 KiB, as a guest makes it. Takes the bus's lock. */
+/* One configuration access of 1, 2 or 4 bytes inside the 4 KiB, as a guest makes it. Takes the
+ * bus's lock. */
 uint32_t pci_config_read(struct pci_bus *bus, unsigned devfn, unsigned offset, unsigned size);
-void pci_config_write(struct pci_bus *bus, unsigned devfn, unsigned offset, unsigned size, uint32_t value);
+void pci_config_write(struct pci_bus *bus, unsigned devfn, unsigned offset, unsigned size,
+                      uint32_t value);
 
-/* ---- a function ------------------------------------------------------------------------------- */
+/* ---- a function -------------------------------------------------------------------------------
+ */
 
 struct pci_identity {
     uint16_t vendor, device, subsystem_vendor, subsystem;
@@ -130,23 +140,26 @@ void pci_device_init(struct pci_device *d, const struct pci_device_ops *ops, con
 int pci_bar_init(struct pci_device *d, unsigned bar, enum pci_bar_kind kind, uint64_t size,
                  const struct bus_region *region);
 /*
- * Appends a capability: 2 bytes of header, then `len - 2` bytes of body, read-only unless mask says otherwise (NULL: all
- * read-only). Returns its offset, or -ENOSPC.
+ * Appends a capability: 2 bytes of header, then `len - 2` bytes of body, read-only unless mask says
+ * otherwise (NULL: all read-only). Returns its offset, or -ENOSPC.
  */
-int pci_capability_add(struct pci_device *d, uint8_t id, const void *body, const void *mask, unsigned len);
+int pci_capability_add(struct pci_device *d, uint8_t id, const void *body, const void *mask,
+                       unsigned len);
 /* MSI-X with its table and pending bits alone in this 32-bit BAR. vectors: 1 to PCI_MSIX_MAX. */
 int pci_msix_init(struct pci_device *d, unsigned bar, unsigned vectors);
 
-/* Puts it on the bus; devfn -1: function 0 of the first free slot. -EBUSY taken, -ENOSPC bus full. */
+/* Puts it on the bus; devfn -1: function 0 of the first free slot. -EBUSY taken, -ENOSPC bus full.
+ */
 int pci_add(struct pci_bus *bus, struct pci_device *d, int devfn, struct qz_error *err);
 void pci_remove(struct pci_device *d); /* off the bus, and frees what the core allocated */
 
 /* Access to a BAR past the bus (VIRTIO_PCI_CAP_PCI_CFG): false when it is not wholly inside. */
-bool pci_bar_access(struct pci_device *d, unsigned bar, uint64_t offset, unsigned size, uint64_t *value,
-                    bool write);
+bool pci_bar_access(struct pci_device *d, unsigned bar, uint64_t offset, unsigned size,
+                    uint64_t *value, bool write);
 
 bool pci_msix_enabled(struct pci_device *d);
-/* Sends vector's message, or keeps it pending while masked. Nothing when MSI-X is off or no such vector. */
+/* Sends vector's message, or keeps it pending while masked. Nothing when MSI-X is off or no such
+ * vector. */
 void pci_msix_notify(struct pci_device *d, unsigned vector);
 /* INTx pin; shown on the line only while MSI-X is off and COMMAND lets it through. */
 void pci_intx_set(struct pci_device *d, bool level);

@@ -1,13 +1,13 @@
 /*
  * pci_q35.c - host bridge (8086:29c0) and LPC bridge (8086:2918) of a q35 board.
  *
- * Both are mostly storage that firmware writes and reads back. What acts: PCIEXBAR (where ECAM is), PMBASE with
- * ACPI_CNTL (where the ACPI block is), and the PIRQ routing registers (which ISA IRQ a PIC sees an
- * INTx on). The PAM, SMRAM and TSEG registers move no memory: RAM is RAM everywhere below 1 MiB, there is no
- * system management mode to hide anything for.
+ * Both are mostly storage that firmware writes and reads back. What acts: PCIEXBAR (where ECAM is),
+ * PMBASE with ACPI_CNTL (where the ACPI block is), and the PIRQ routing registers (which ISA IRQ a
+ * PIC sees an INTx on). The PAM, SMRAM and TSEG registers move no memory: RAM is RAM everywhere
+ * below 1 MiB, there is no system management mode to hide anything for.
  *
- * At reset ECAM is on at 0xe0000000 and the ACPI block at 0x600, where the real parts start with both off: a
- * kernel booted without firmware needs them, and firmware sets them to what it wants.
+ * At reset ECAM is on at 0xe0000000 and the ACPI block at 0x600, where the real parts start with
+ * both off: a kernel booted without firmware needs them, and firmware sets them to what it wants.
  *
  * Specifications: Intel 3 Series Express Chipset (MCH) §5.1, Intel I/O Controller Hub 9 §13.1.
  */
@@ -41,7 +41,8 @@ enum {
 
 struct pci_q35 {
     struct pci_device mch, lpc;
-    struct pci_q35_config config;
+    void (*pmbase_changed)(void *context, uint16_t base, bool enabled);
+    void *context;
     bool pm_known, pm_enabled;
     uint16_t pm_base;
 };
@@ -87,8 +88,8 @@ static void lpc_written(struct pci_device *d, unsigned offset, unsigned len)
         q->pm_known = true;
         q->pm_base = base;
         q->pm_enabled = enabled;
-        if (q->config.pmbase_changed)
-            q->config.pmbase_changed(q->config.context, base, enabled);
+        if (q->pmbase_changed)
+            q->pmbase_changed(q->context, base, enabled);
     }
 }
 
@@ -98,13 +99,17 @@ static const struct pci_device_ops lpc_ops = {.config_written = lpc_written};
 static void mch_init(struct pci_device *d, const struct guest_memory *memory)
 {
     pci_device_init(d, &mch_ops, "q35 host bridge",
-                    &(struct pci_identity){.vendor = 0x8086, .device = 0x29c0, .class_code = 0x060000,
-                                           .subsystem_vendor = 0x8086, .subsystem = 0x29c0, .revision = 2});
+                    &(struct pci_identity){.vendor = 0x8086,
+                                           .device = 0x29c0,
+                                           .class_code = 0x060000,
+                                           .subsystem_vendor = 0x8086,
+                                           .subsystem = 0x29c0,
+                                           .revision = 2});
     /* A host bridge is always on (§5.1.3). */
     qz_store_le16(d->config + PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
     qz_store_le16(d->writable + PCI_COMMAND, PCI_COMMAND_SERR);
     storage(d, 0x40, 0x60); /* EPBAR, MCHBAR, DEVEN, extended TSEG */
-    qz_store_le64(d->config + MCH_PCIEXBAR, PCI_ECAM_BASE | PCIEXBAR_ENABLE);
+    qz_store_le64(d->config + MCH_PCIEXBAR, PCI_ECAM_DEFAULT | PCIEXBAR_ENABLE);
     qz_store_le64(d->writable + MCH_PCIEXBAR, 0xffc000007ull); /* bits 35:26, length, enable */
     storage(d, 0x68, 0x70);                                    /* DMIBAR */
     storage(d, MCH_PAM0, MCH_PAM0 + 7);
@@ -119,10 +124,15 @@ static void mch_init(struct pci_device *d, const struct guest_memory *memory)
 static void lpc_init(struct pci_device *d)
 {
     pci_device_init(d, &lpc_ops, "ICH9 LPC bridge",
-                    &(struct pci_identity){.vendor = 0x8086, .device = 0x2918, .class_code = 0x060100,
-                                           .subsystem_vendor = 0x8086, .subsystem = 0x2918, .revision = 2});
+                    &(struct pci_identity){.vendor = 0x8086,
+                                           .device = 0x2918,
+                                           .class_code = 0x060100,
+                                           .subsystem_vendor = 0x8086,
+                                           .subsystem = 0x2918,
+                                           .revision = 2});
     d->config[PCI_HEADER_TYPE] = 0x80; /* one of several functions, as on the real part */
-    qz_store_le16(d->config + PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    qz_store_le16(d->config + PCI_COMMAND,
+                  PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
     qz_store_le16(d->writable + PCI_COMMAND, PCI_COMMAND_SERR);
     qz_store_le32(d->config + LPC_PMBASE, ACPI_PM_BASE | 1); /* bit 0: I/O space */
     qz_store_le32(d->writable + LPC_PMBASE, 0xff80);
@@ -137,20 +147,24 @@ static void lpc_init(struct pci_device *d)
     }
     d->config[0x64] = 0x10; /* SIRQ_CNTL */
     d->writable[0x64] = 0xff;
-    storage(d, LPC_DECODE, LPC_DECODE + 0x14); /* which ports reach the LPC bus: all that exist here do */
+    storage(d, LPC_DECODE,
+            LPC_DECODE + 0x14); /* which ports reach the LPC bus: all that exist here do */
     storage(d, LPC_GEN_PMCON, LPC_GEN_PMCON + 0x10);
     d->writable[LPC_BIOS_CNTL] = 0x1f;
     qz_store_le32(d->writable + LPC_RCBA, 0xffffc001);
 }
 
-int pci_q35_new(struct pci_q35 **out, struct machine *m, const struct pci_q35_config *config, struct qz_error *err)
+int pci_q35_new(struct pci_q35 **out, struct machine *m,
+                void (*pmbase_changed)(void *context, uint16_t base, bool enabled), void *context,
+                struct qz_error *err)
 {
     struct pci_q35 *q = calloc(1, sizeof(*q));
     int r;
 
     if (!q)
         return qz_fail(err, -ENOMEM, "q35 bridges: no memory");
-    q->config = *config;
+    q->pmbase_changed = pmbase_changed;
+    q->context = context;
     mch_init(&q->mch, &m->memory);
     lpc_init(&q->lpc);
     r = pci_add(m->pci, &q->mch, PCI_DEVFN(0, 0), err);

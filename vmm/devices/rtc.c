@@ -303,6 +303,7 @@ int rtc_new(struct rtc **out, struct machine *m, struct qz_error *err)
     if (!r)
         return qz_fail(err, -ENOMEM, "rtc: no memory");
     r->machine = m;
+    tzset(); /* libc reads the time zone's file once, even for UTC: now, not when confined */
     pthread_mutex_init(&r->lock, NULL);
     irq_line_init(&r->line, m->irq, 8);
     vm_timer_init(&r->timer, m->clock, on_timer);

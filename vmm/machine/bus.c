@@ -2,7 +2,8 @@
  * bus.c - which device answers which address (bus.h).
  *
  * Theory of operation. Regions are kept sorted by base, so a look-up is a binary search under a read lock. The region
- * is copied out and the lock dropped before the device is called, so callbacks may add and remove regions.
+ * is copied out and the lock dropped before the device is called, so callbacks may add and remove regions. Writers go
+ * first: a guest whose CPUs all poll a device cannot keep another one from moving its BAR.
  */
 #include "machine/bus.h"
 
@@ -18,10 +19,14 @@ struct bus {
 int bus_new(struct bus **out, uint64_t size)
 {
     struct bus *b = calloc(1, sizeof(*b));
+    pthread_rwlockattr_t attr;
 
     if (!b)
         return -ENOMEM;
-    pthread_rwlock_init(&b->lock, NULL);
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&b->lock, &attr);
+    pthread_rwlockattr_destroy(&attr);
     b->last = size - 1; /* 0 wraps to all of 64 bits */
     *out = b;
     return 0;
@@ -98,24 +103,26 @@ void bus_remove(struct bus *b, uint64_t base, uint64_t size)
 }
 
 /*
- * The region at address, or false; *room: bytes from address to its end, or to the next region (at most 8 matter).
+ * The region at address, or false; *room: bytes from address to its end, to the next region or to the end of the bus
+ * (at most 8 matter).
  */
 static bool look_up(struct bus *b, uint64_t address, struct bus_region *r, unsigned *room)
 {
+    uint64_t left = b->last - address; /* one less than the bytes left, which may be 2^64 */
     bool found = false;
     size_t i;
 
     pthread_rwlock_rdlock(&b->lock);
     i = find(b, address);
-    *room = 8;
     if (i < b->count && b->region[i].base <= address) {
         *r = b->region[i];
         found = true;
-        *room = QZ_MIN(r->size - (address - r->base), (uint64_t)8);
+        left = r->size - 1 - (address - r->base);
     } else if (i < b->count) {
-        *room = QZ_MIN(b->region[i].base - address, (uint64_t)8);
+        left = b->region[i].base - address - 1;
     }
     pthread_rwlock_unlock(&b->lock);
+    *room = left >= 8 ? 8 : (unsigned)left + 1;
     return found;
 }
 
@@ -125,6 +132,32 @@ static unsigned piece(unsigned len)
     return len >= 8 ? 8 : len >= 4 ? 4 : len >= 2 ? 2 : 1;
 }
 
+static uint64_t call_read(const struct bus_region *r, uint64_t offset, unsigned size)
+{
+    uint64_t v;
+
+    if (!r->ops->read)
+        return ~0ull;
+    if (r->lock)
+        pthread_mutex_lock(r->lock);
+    v = r->ops->read(r->device, offset, size);
+    if (r->lock)
+        pthread_mutex_unlock(r->lock);
+    return v;
+}
+
+static void call_write(const struct bus_region *r, uint64_t offset, unsigned size, uint64_t v)
+{
+    if (!r->ops->write)
+        return;
+    if (r->lock)
+        pthread_mutex_lock(r->lock);
+    r->ops->write(r->device, offset, size, v);
+    if (r->lock)
+        pthread_mutex_unlock(r->lock);
+}
+
+/* What lies past the end of the bus reads as ones and swallows writes; addresses do not wrap around. */
 void bus_read(struct bus *b, uint64_t address, void *data, unsigned len)
 {
     uint8_t *p = data;
@@ -132,21 +165,26 @@ void bus_read(struct bus *b, uint64_t address, void *data, unsigned len)
     while (len) {
         struct bus_region r;
         unsigned room, n;
-        uint64_t v = ~0ull;
-        bool found = address <= b->last && look_up(b, address, &r, &room);
+        uint64_t v = ~0ull, le;
 
-        n = piece(QZ_MIN(len, address <= b->last ? room : 8));
-        if (found && r.ops->read) {
-            if (r.lock)
-                pthread_mutex_lock(r.lock);
-            v = r.ops->read(r.device, address - r.base, n);
-            if (r.lock)
-                pthread_mutex_unlock(r.lock);
+        if (address > b->last) {
+            memset(p, 0xff, len);
+            return;
         }
-        memcpy(p, &v, n); /* x86 hosts are little-endian, as the guest is */
-        address += n;
+        bool found = look_up(b, address, &r, &room);
+
+        n = piece(QZ_MIN(len, room));
+        if (found)
+            v = call_read(&r, address - r.base, n);
+        qz_store_le64(&le, v);
+        memcpy(p, &le, n);
         p += n;
         len -= n;
+        if (len && n > b->last - address) { /* the last byte of 2^64 */
+            memset(p, 0xff, len);
+            return;
+        }
+        address += n;
     }
 }
 
@@ -154,23 +192,20 @@ void bus_write(struct bus *b, uint64_t address, const void *data, unsigned len)
 {
     const uint8_t *p = data;
 
-    while (len) {
+    while (len && address <= b->last) {
         struct bus_region r;
         unsigned room, n;
-        uint64_t v = 0;
-        bool found = address <= b->last && look_up(b, address, &r, &room);
+        uint64_t le = 0;
+        bool found = look_up(b, address, &r, &room);
 
-        n = piece(QZ_MIN(len, address <= b->last ? room : 8));
-        memcpy(&v, p, n);
-        if (found && r.ops->write) {
-            if (r.lock)
-                pthread_mutex_lock(r.lock);
-            r.ops->write(r.device, address - r.base, n, v);
-            if (r.lock)
-                pthread_mutex_unlock(r.lock);
-        }
-        address += n;
+        n = piece(QZ_MIN(len, room));
+        memcpy(&le, p, n);
+        if (found)
+            call_write(&r, address - r.base, n, qz_load_le64(&le));
         p += n;
         len -= n;
+        if (n > b->last - address)
+            return;
+        address += n;
     }
 }

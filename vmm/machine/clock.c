@@ -4,6 +4,7 @@
  * Theory of operation. Machine time is CLOCK_MONOTONIC minus an offset that grows by the length of every pause. Armed
  * timers are a binary heap; the firing thread sleeps on a condition until the first deadline. A timer is
  * taken off the heap before its callback runs without the lock, so a callback may arm anything, itself included.
+ * Reading the time takes no lock: every vCPU does it in every timer register; the offset stands under a sequence count.
  */
 #include "machine/clock.h"
 
@@ -16,9 +17,11 @@ enum { TIMERS_MAX = 1024 };
 struct vm_clock {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool stopped, running;
-    int64_t offset;    /* machine time = host monotonic - offset, while running */
-    int64_t stood_at;  /* machine time while paused */
+    bool stopped;
+    unsigned sequence; /* odd while the three below change; they are atomic, and written with the lock held */
+    bool running;
+    int64_t offset;   /* machine time = host monotonic - offset, while running */
+    int64_t stood_at; /* machine time while paused */
     struct vm_timer *heap[TIMERS_MAX];
     unsigned count;
 };
@@ -48,16 +51,31 @@ void vm_clock_free(struct vm_clock *c)
     free(c);
 }
 
-static int64_t now_locked(const struct vm_clock *c)
-{
-    return c->running ? qz_now_ns() - c->offset : c->stood_at;
-}
-
 int64_t vm_clock_now(struct vm_clock *c)
 {
-    QZ_LOCKED(&c->lock);
+    for (;;) {
+        unsigned before = __atomic_load_n(&c->sequence, __ATOMIC_ACQUIRE);
+        bool running = __atomic_load_n(&c->running, __ATOMIC_RELAXED);
+        int64_t offset = __atomic_load_n(&c->offset, __ATOMIC_RELAXED);
+        int64_t stood_at = __atomic_load_n(&c->stood_at, __ATOMIC_RELAXED);
+        int64_t now = running ? qz_now_ns() - offset : stood_at;
 
-    return now_locked(c);
+        /* Pairs with set_time(): whoever saw a new value also sees the sequence that announced it. */
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (!(before & 1) && __atomic_load_n(&c->sequence, __ATOMIC_RELAXED) == before)
+            return now;
+    }
+}
+
+/* Lock held. */
+static void set_time(struct vm_clock *c, bool running, int64_t offset, int64_t stood_at)
+{
+    __atomic_store_n(&c->sequence, c->sequence + 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    __atomic_store_n(&c->running, running, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->offset, offset, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->stood_at, stood_at, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->sequence, c->sequence + 1, __ATOMIC_RELEASE);
 }
 
 void vm_clock_wall(struct vm_clock *c, int64_t *sec, int32_t *nsec)
@@ -147,22 +165,31 @@ void vm_timer_cancel(struct vm_timer *t)
 
 /* ---- the firing thread --------------------------------------------------------------------------------- */
 
+/* Sleeps until something changes or machine time reaches deadline. Lock held. */
+static void sleep_until(struct vm_clock *c, int64_t deadline)
+{
+    struct timespec ts;
+    int64_t when;
+
+    if (__builtin_add_overflow(deadline, c->offset, &when)) { /* beyond all time: as good as no timer */
+        pthread_cond_wait(&c->changed, &c->lock);
+        return;
+    }
+    ts = (struct timespec){when / 1000000000, when % 1000000000};
+    pthread_cond_timedwait(&c->changed, &c->lock, &ts);
+}
+
 void vm_clock_thread(struct vm_clock *c)
 {
     pthread_mutex_lock(&c->lock);
     while (!c->stopped) {
-        if (!c->running || c->count == 0) {
+        struct vm_timer *t = c->count ? c->heap[0] : NULL;
+
+        if (!c->running || !t) {
             pthread_cond_wait(&c->changed, &c->lock);
-        } else if (c->heap[0]->deadline > now_locked(c)) {
-            int64_t when = c->heap[0]->deadline + c->offset;
-            struct timespec ts = {when / 1000000000, when % 1000000000};
-
-            if (when < c->heap[0]->deadline) /* a deadline beyond all time */
-                ts = (struct timespec){INT32_MAX, 0};
-            pthread_cond_timedwait(&c->changed, &c->lock, &ts);
+        } else if (t->deadline > vm_clock_now(c)) {
+            sleep_until(c, t->deadline);
         } else {
-            struct vm_timer *t = c->heap[0];
-
             take_off(c, t);
             pthread_mutex_unlock(&c->lock);
             t->fire(t);
@@ -185,8 +212,7 @@ void vm_clock_pause(struct vm_clock *c)
     QZ_LOCKED(&c->lock);
 
     if (c->running)
-        c->stood_at = now_locked(c);
-    c->running = false;
+        set_time(c, false, c->offset, vm_clock_now(c));
 }
 
 void vm_clock_resume(struct vm_clock *c)
@@ -194,7 +220,6 @@ void vm_clock_resume(struct vm_clock *c)
     QZ_LOCKED(&c->lock);
 
     if (!c->running)
-        c->offset = qz_now_ns() - c->stood_at;
-    c->running = true;
+        set_time(c, true, qz_now_ns() - c->stood_at, c->stood_at);
     pthread_cond_signal(&c->changed);
 }

@@ -9,18 +9,25 @@
 enum { IOREGSEL = 0x00, IOWIN = 0x10, IOEOI = 0x40, WINDOW = 0x1000 };
 enum { REG_ID = 0, REG_VERSION = 1, REG_ARBITRATION = 2, REG_TABLE = 0x10 };
 enum { VERSION = 0x20 | (IOAPIC_PINS - 1) << 16 };
-enum { MODE_EXTINT = 7 };
+enum { MODE_LOWEST = 1, MODE_EXTINT = 7 };
 
+#define ENTRY_MODE(e)    ((e) >> 8 & 7)
 #define ENTRY_REMOTE_IRR (1ull << 14)
 #define ENTRY_LEVEL      (1ull << 15)
 #define ENTRY_MASKED     (1ull << 16)
 #define ENTRY_WRITABLE   0xfffe00000001afffull
 
+/* NMI, INIT and the like are edges whatever the trigger bit says: no EOI would ever end them. */
+static bool is_level(uint64_t entry)
+{
+    return entry & ENTRY_LEVEL && ENTRY_MODE(entry) <= MODE_LOWEST;
+}
+
 static struct ioapic_message message(uint64_t entry)
 {
     struct ioapic_message m = {
         .address = LAPIC_BASE | (entry >> 56) << 12 | (entry >> 49 & 0x7f) << 5 | (entry >> 11 & 1) << 2,
-        .data = (entry & 0x7ff) | (entry & ENTRY_LEVEL ? 1u << 15 | 1u << 14 : 0),
+        .data = (entry & 0x7ff) | (is_level(entry) ? 1u << 15 | 1u << 14 : 0),
     };
 
     return m;
@@ -31,9 +38,9 @@ static void fire(struct ioapic *a, unsigned pin)
     uint64_t entry = a->entry[pin];
     struct ioapic_message m = message(entry);
 
-    if ((entry >> 8 & 7) == MODE_EXTINT)
+    if (ENTRY_MODE(entry) == MODE_EXTINT)
         return; /* the PIC is wired to CPU 0's LINT0, not through a pin */
-    if (entry & ENTRY_LEVEL)
+    if (is_level(entry))
         a->entry[pin] |= ENTRY_REMOTE_IRR;
     a->ops->send(a->context, &m);
 }
@@ -43,7 +50,7 @@ static void check_level(struct ioapic *a, unsigned pin)
 {
     uint64_t entry = a->entry[pin];
 
-    if (a->lines >> pin & 1 && entry & ENTRY_LEVEL && !(entry & (ENTRY_MASKED | ENTRY_REMOTE_IRR)))
+    if (a->lines >> pin & 1 && is_level(entry) && !(entry & (ENTRY_MASKED | ENTRY_REMOTE_IRR)))
         fire(a, pin);
 }
 
@@ -52,7 +59,7 @@ void ioapic_set(struct ioapic *a, unsigned pin, bool level)
     bool rose = level && !(a->lines >> pin & 1);
 
     a->lines = level ? a->lines | 1u << pin : a->lines & ~(1u << pin);
-    if (a->entry[pin] & ENTRY_LEVEL)
+    if (is_level(a->entry[pin]))
         check_level(a, pin);
     else if (rose && !(a->entry[pin] & ENTRY_MASKED))
         fire(a, pin);
@@ -63,7 +70,7 @@ void ioapic_eoi(struct ioapic *a, uint8_t vector)
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
         uint64_t entry = a->entry[pin];
 
-        if ((entry & 0xff) != vector || !(entry & ENTRY_LEVEL) || !(entry & ENTRY_REMOTE_IRR))
+        if ((entry & 0xff) != vector || !(entry & ENTRY_REMOTE_IRR))
             continue;
         a->entry[pin] &= ~ENTRY_REMOTE_IRR;
         check_level(a, pin);
@@ -76,7 +83,7 @@ static void write_entry(struct ioapic *a, unsigned pin, unsigned half, uint32_t 
     uint64_t entry = (a->entry[pin] & ~mask) | ((half ? (uint64_t)v << 32 : v) & mask);
     struct ioapic_message m;
 
-    if (!(entry & ENTRY_LEVEL))
+    if (!is_level(entry))
         entry &= ~ENTRY_REMOTE_IRR; /* switching to edge and back is how kernels without EOI clear it */
     a->entry[pin] = entry;
     m = message(entry);

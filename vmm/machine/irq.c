@@ -9,6 +9,8 @@
 
 QZ_SYSCALLS(all, "ioctl"); /* the accelerator's messages and routes */
 
+enum { TIMER_PIN = 2 };
+
 struct irq_fabric {
     pthread_mutex_t lock;
     struct accel_vm *accel;
@@ -78,6 +80,14 @@ static void lapic_eoi(void *context, uint8_t vector)
 
 static const struct lapic_ops lapic_ops = {lapic_wake, lapic_nmi, lapic_init, lapic_sipi, lapic_eoi};
 
+struct lapic_set *irq_fabric_lapics(struct irq_fabric *f)
+{
+    return f->lapics;
+}
+
+static const struct bus_ops no_access = {NULL, NULL};
+static const struct bus_region lapic_page = {LAPIC_BASE, 4096, &no_access, NULL, NULL, "lapic"};
+
 int irq_fabric_new(struct irq_fabric **out, struct accel_vm *accel, unsigned cpus, struct bus *pio, struct bus *mmio,
                    struct vm_clock *clock, const struct irq_cpu_ops *ops, void *context, struct qz_error *err)
 {
@@ -99,6 +109,13 @@ int irq_fabric_new(struct irq_fabric **out, struct accel_vm *accel, unsigned cpu
         irq_fabric_free(f);
         return qz_fail(err, r, "interrupts: the controllers' addresses are taken");
     }
+    /* The page belongs to each CPU's own APIC (irq_lapic_mmio); on the bus it only keeps others, such as BARs, away. */
+    if (f->lapics && (r = bus_add(mmio, &lapic_page)) < 0) {
+        irq_fabric_free(f);
+        return qz_fail(err, r, "interrupts: the local APICs' address is taken");
+    }
+    if (f->lapics && accel->ops->tsc_khz)
+        lapic_set_tsc(f->lapics, accel->ops->tsc_khz(accel), 0);
     *out = f;
     return 0;
 }
@@ -135,9 +152,11 @@ static void drive(struct irq_fabric *f, unsigned gsi, bool level)
 {
     if (gsi < 16)
         pic_set(&f->pic, gsi, level);
-    /* A PC's timer, ISA IRQ 0, arrives at pin 2; the cascade input 2 has no pin. */
-    if (gsi != 2)
-        ioapic_set(&f->ioapic, gsi == 0 ? 2 : gsi, level);
+    /* A PC's timer, ISA IRQ 0, arrives at pin 2, which GSI 2 shares; pin 0 is not connected. */
+    if (gsi == 0 || gsi == TIMER_PIN)
+        ioapic_set(&f->ioapic, TIMER_PIN, f->level[0] || f->level[TIMER_PIN]);
+    else
+        ioapic_set(&f->ioapic, gsi, level);
 }
 
 void irq_line_set(struct irq_line *line, bool level)
@@ -203,23 +222,24 @@ void irq_eoi(struct irq_fabric *f, uint8_t vector)
 
 bool irq_lapic_rdmsr(struct irq_fabric *f, unsigned cpu, uint32_t index, uint64_t *value, bool *fault)
 {
-    return lapic_rdmsr(f->lapics, cpu, index, value, fault);
+    return f->lapics && lapic_rdmsr(f->lapics, cpu, index, value, fault);
 }
 bool irq_lapic_wrmsr(struct irq_fabric *f, unsigned cpu, uint32_t index, uint64_t value, bool *fault)
 {
-    return lapic_wrmsr(f->lapics, cpu, index, value, fault);
+    return f->lapics && lapic_wrmsr(f->lapics, cpu, index, value, fault);
 }
 bool irq_lapic_mmio(struct irq_fabric *f, unsigned cpu, uint64_t gpa, void *data, unsigned len, bool write)
 {
-    return lapic_mmio(f->lapics, cpu, gpa, data, len, write);
+    return f->lapics && lapic_mmio(f->lapics, cpu, gpa, data, len, write);
 }
 uint64_t irq_lapic_get_tpr(struct irq_fabric *f, unsigned cpu)
 {
-    return lapic_get_tpr(f->lapics, cpu);
+    return f->lapics ? lapic_get_tpr(f->lapics, cpu) : 0;
 }
 void irq_lapic_set_tpr(struct irq_fabric *f, unsigned cpu, uint64_t cr8)
 {
-    lapic_set_tpr(f->lapics, cpu, cr8);
+    if (f->lapics)
+        lapic_set_tpr(f->lapics, cpu, cr8);
 }
 void irq_lapic_set_tsc(struct irq_fabric *f, uint32_t khz, uint64_t offset)
 {

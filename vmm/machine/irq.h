@@ -64,7 +64,10 @@ bool irq_lapic_rdmsr(struct irq_fabric *fabric, unsigned cpu, uint32_t index, ui
 bool irq_lapic_wrmsr(struct irq_fabric *fabric, unsigned cpu, uint32_t index, uint64_t value, bool *fault);
 /* xAPIC page access by this vCPU (an MMIO exit at LAPIC_BASE is routed here before the bus). */
 bool irq_lapic_mmio(struct irq_fabric *fabric, unsigned cpu, uint64_t gpa, void *data, unsigned len, bool write);
-/* The guest's TSC runs at khz and is the host's plus offset; for the TSC-deadline timer. */
+/*
+ * The guest's TSC runs at khz (0: as measured) and is the host's plus offset, which is 0 until told; for the TSC-deadline
+ * timer. No vCPU runs meanwhile; timers under way are moved, so it is also told after a pause.
+ */
 void irq_lapic_set_tsc(struct irq_fabric *fabric, uint32_t khz, uint64_t offset);
 uint64_t irq_lapic_get_tpr(struct irq_fabric *fabric, unsigned cpu); /* as CR8 */
 void irq_lapic_set_tpr(struct irq_fabric *fabric, unsigned cpu, uint64_t cr8);

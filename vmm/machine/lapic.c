@@ -1,54 +1,31 @@
 /*
- * lapic.c - local APICs in software (lapic.h).
+ * lapic.c - local APICs in software (lapic.h): registers and delivery. The timer is in lapic_timer.c.
  *
  * Theory of operation. Each APIC has a lock over its registers, kept in the layout of the xAPIC page (one 32-bit
  * register each 16 bytes). Anybody may set a bit of IRR and then wakes the vCPU; only the vCPU's own thread takes
  * interrupts (IRR to ISR) and writes registers. A message to several APICs takes their locks one after the other,
- * never two at once, so APICs may send to each other at will.
+ * never two at once, and nothing outside is called with one held, so APICs may send to each other at will. Orders to
+ * the vCPU (wake, NMI) are noted under the lock and given when it is dropped.
+ *
+ * The APIC ID is the vCPU's number and cannot be changed (SDM vol 3 §11.4.6 leaves that to the model).
  */
-#include "machine/lapic.h"
-
 #include <x86intrin.h>
+
+#include "machine/lapic_internal.h"
 
 QZ_SYSCALLS(all, "futex");
 
-enum { /* register numbers: offset in the page / 16 = MSR - 0x800 */
-    ID = 0x02, VERSION = 0x03, TPR = 0x08, APR = 0x09, PPR = 0x0a, EOI = 0x0b, LDR = 0x0d, DFR = 0x0e, SVR = 0x0f,
-    ISR = 0x10, TMR = 0x18, IRR = 0x20, ESR = 0x28, LVT_CMCI = 0x2f, ICR = 0x30, ICR_HIGH = 0x31, LVT_TIMER = 0x32,
-    LVT_THERMAL = 0x33, LVT_PERF = 0x34, LVT_LINT0 = 0x35, LVT_LINT1 = 0x36, LVT_ERROR = 0x37, TIMER_INITIAL = 0x38,
-    TIMER_CURRENT = 0x39, TIMER_DIVIDE = 0x3e, SELF_IPI = 0x3f,
-};
 enum { MSR_APIC_BASE = 0x1b, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800, MSR_X2APIC_END = 0x83f };
 enum { BASE_BSP = 1 << 8, BASE_X2APIC = 1 << 10, BASE_ENABLED = 1 << 11 };
+#define BASE_PAGE 0x000ffffffffff000ull
+
 enum { MODE_FIXED, MODE_LOWEST, MODE_SMI, MODE_RESERVED, MODE_NMI, MODE_INIT, MODE_STARTUP, MODE_EXTINT };
+enum { TO_DESTINATION, TO_SELF, TO_ALL, TO_OTHERS }; /* shorthands */
 enum { ERR_SEND_VECTOR = 1 << 5, ERR_RECEIVE_VECTOR = 1 << 6, ERR_REGISTER = 1 << 7 };
-enum { SVR_ENABLED = 1 << 8, LVT_MASKED = 1 << 16, DATA_LEVEL = 1 << 15, DATA_ASSERT = 1 << 14 };
-enum { TIMER_ONE_SHOT = 0, TIMER_PERIODIC = 1, TIMER_TSC_DEADLINE = 2 };
+enum { SVR_ENABLED = 1 << 8, SVR_KEPT = 0x3ff };
+enum { LVT_MASKED = 1 << 16, LVT_LEVEL = 1 << 15, LVT_REMOTE_IRR = 1 << 14, LVT_STATUS = 1 << 12 };
+enum { ICR_LOGICAL = 1 << 11, ICR_ASSERT = 1 << 14, ICR_LEVEL = 1 << 15, ICR_KEPT = 0xccfff };
 enum { VERSION_VALUE = 0x14 | 5 << 16 }; /* integrated APIC, six LVT entries */
-
-struct lapic {
-    struct lapic_set *set;
-    unsigned id;
-    pthread_mutex_t lock;
-    uint64_t base;
-    uint32_t reg[64];
-    uint32_t esr_pending;
-    uint64_t tsc_deadline;
-    struct vm_timer timer;
-    int64_t timer_start;   /* machine time at which the count was loaded */
-    int64_t timer_expires; /* 0: not running */
-};
-
-struct lapic_set {
-    unsigned count;
-    struct vm_clock *clock;
-    const struct lapic_ops *ops;
-    void *context;
-    uint32_t tsc_khz;
-    uint64_t tsc_offset;
-    bool extint; /* atomic */
-    struct lapic apic[];
-};
 
 /* ---- bit vectors: ISR, TMR, IRR -------------------------------------------------------------------- */
 
@@ -72,257 +49,425 @@ static int highest(const struct lapic *a, unsigned base)
     return -1;
 }
 
+/* ---- small questions; lock held ------------------------------------------------------------------------ */
+
+static bool is_enabled(const struct lapic *a)
+{
+    return a->base & BASE_ENABLED;
+}
 static bool is_x2apic(const struct lapic *a)
 {
     return a->base & BASE_X2APIC;
 }
+static bool takes_interrupts(const struct lapic *a)
+{
+    return is_enabled(a) && a->reg[SVR] & SVR_ENABLED;
+}
 
+static uint32_t class_of(int vector)
+{
+    return vector < 0 ? 0 : vector & 0xf0;
+}
+
+/* §11.8.3.1 */
 static uint32_t processor_priority(const struct lapic *a)
 {
-    int isr = highest(a, ISR);
-    uint32_t in_service = isr < 0 ? 0 : isr & 0xf0;
+    uint32_t in_service = class_of(highest(a, ISR));
 
     return (a->reg[TPR] & 0xf0) >= in_service ? a->reg[TPR] : in_service;
 }
 
-/* ---- receiving --------------------------------------------------------------------------------------- */
-
-/* False when it was refused. Lock held; the caller wakes the vCPU after unlocking. */
-static bool accept(struct lapic *a, uint8_t vector, bool level)
+/* §11.6.2.4: no bus arbitrates any more, but the register is still there in xAPIC mode. */
+static uint32_t arbitration_priority(const struct lapic *a)
 {
-    if (!(a->base & BASE_ENABLED) || !(a->reg[SVR] & SVR_ENABLED))
-        return false;
+    uint32_t in_service = class_of(highest(a, ISR)), requested = class_of(highest(a, IRR));
+
+    if ((a->reg[TPR] & 0xf0) >= requested && (a->reg[TPR] & 0xf0) > in_service)
+        return a->reg[TPR];
+    return QZ_MAX(QZ_MAX(a->reg[TPR] & 0xf0, in_service), requested);
+}
+
+static uint32_t apic_id(const struct lapic *a)
+{
+    return is_x2apic(a) ? a->id : a->id << 24;
+}
+static uint32_t logical_id(const struct lapic *a)
+{
+    return is_x2apic(a) ? (a->id >> 4) << 16 | 1u << (a->id & 15) : a->reg[LDR];
+}
+
+/* ---- lock and notes ------------------------------------------------------------------------------------ */
+
+void lapic_lock(struct lapic *a)
+{
+    pthread_mutex_lock(&a->lock);
+}
+
+void lapic_unlock(struct lapic *a, bool own_thread)
+{
+    struct lapic_set *s = a->set;
+    unsigned notes = a->notes;
+
+    a->notes = 0;
+    pthread_mutex_unlock(&a->lock);
+    if (notes & NOTE_NMI)
+        s->ops->nmi(s->context, a->id);
+    if (notes & NOTE_WAKE && !own_thread)
+        s->ops->wake(s->context, a->id);
+}
+
+/* ---- accepting; lock held -------------------------------------------------------------------------------- */
+
+static void accept(struct lapic *a, uint8_t vector, bool level);
+
+static void raise_error(struct lapic *a, uint32_t bit)
+{
+    /* Only news interrupts. It also ends the circle of an error entry whose own vector is illegal. */
+    if (a->esr_pending & bit)
+        return;
+    a->esr_pending |= bit;
+    lapic_local(a, LVT_ERROR);
+}
+
+static void accept(struct lapic *a, uint8_t vector, bool level)
+{
+    if (!takes_interrupts(a))
+        return;
     if (vector < 16) {
-        a->esr_pending |= ERR_RECEIVE_VECTOR;
-        return false;
+        raise_error(a, ERR_RECEIVE_VECTOR);
+        return;
     }
+    if (!bit_test(a, IRR, vector))
+        a->notes |= NOTE_WAKE; /* whoever set the bit before has woken the vCPU */
     bit_set(a, IRR, vector);
     if (level)
         bit_set(a, TMR, vector);
     else
         bit_clear(a, TMR, vector);
-    return true;
 }
 
-static void receive(struct lapic *a, unsigned mode, uint8_t vector, bool level)
+void lapic_local(struct lapic *a, unsigned lvt)
+{
+    uint32_t entry = a->reg[lvt];
+
+    if (!(entry & LVT_MASKED))
+        accept(a, (uint8_t)entry, false);
+}
+
+/* ---- LINT0 of APIC 0, the PIC's output --------------------------------------------------------------------- */
+
+static bool extint_level(const struct lapic *a)
+{
+    return a->id == 0 && __atomic_load_n(&a->set->extint, __ATOMIC_SEQ_CST);
+}
+
+/* Whether the PIC's interrupts pass: always with the APIC off, else by LINT0 in ExtINT mode. Lock held. */
+static bool extint_passes(const struct lapic *a)
+{
+    uint32_t entry = a->reg[LVT_LINT0];
+
+    if (!extint_level(a))
+        return false;
+    return !is_enabled(a) || (!(entry & LVT_MASKED) && (entry >> 8 & 7) == MODE_EXTINT);
+}
+
+/* rose: the line has just gone up. Lock held. */
+static void check_lint0(struct lapic *a, bool rose)
+{
+    uint32_t entry = a->reg[LVT_LINT0];
+    unsigned mode = entry >> 8 & 7;
+
+    if (!extint_level(a))
+        return;
+    if (extint_passes(a)) {
+        a->notes |= NOTE_WAKE;
+    } else if (entry & LVT_MASKED) {
+        return;
+    } else if (mode == MODE_NMI) {
+        a->notes |= rose ? NOTE_NMI : 0;
+    } else if (mode == MODE_FIXED && !(entry & LVT_LEVEL)) {
+        if (rose)
+            accept(a, (uint8_t)entry, false);
+    } else if (mode == MODE_FIXED && !(entry & LVT_REMOTE_IRR)) {
+        a->reg[LVT_LINT0] |= LVT_REMOTE_IRR;
+        accept(a, (uint8_t)entry, true);
+    }
+}
+
+void lapic_extint(struct lapic_set *s, bool level)
+{
+    struct lapic *a = &s->apic[0];
+    bool old = __atomic_exchange_n(&s->extint, level, __ATOMIC_SEQ_CST);
+
+    if (!level)
+        return;
+    lapic_lock(a);
+    check_lint0(a, !old);
+    lapic_unlock(a, false);
+}
+
+/* ---- reset -------------------------------------------------------------------------------------------------- */
+
+/* As after power-up or INIT (§11.4.7); IA32_APIC_BASE stays. Lock held. */
+static void reset_registers(struct lapic *a)
+{
+    lapic_timer_stop(a);
+    memset(a->reg, 0, sizeof(a->reg));
+    a->reg[VERSION] = VERSION_VALUE;
+    a->reg[DFR] = 0xffffffff;
+    a->reg[SVR] = 0xff;
+    for (unsigned i = LVT_TIMER; i <= LVT_ERROR; i++)
+        a->reg[i] = LVT_MASKED;
+    a->esr_pending = 0;
+    a->notes = 0;
+}
+
+/* ---- messages ----------------------------------------------------------------------------------------------- */
+
+struct apic_message {
+    uint32_t destination;
+    bool wide; /* a 32-bit destination of an x2APIC; else 8 bits, extended for MSIs to 15 */
+    bool logical, level;
+    uint8_t mode, vector;
+    int sender; /* APIC, or -1: a device */
+};
+
+static bool is_broadcast(const struct apic_message *m, bool x2apic)
+{
+    /* 0xff is a CPU like any other to an x2APIC, so that all 256 can be reached. */
+    return m->wide ? m->destination == 0xffffffff : m->destination == 0xff && !x2apic;
+}
+
+/* Whether a message is for this APIC (§11.6.2). Lock held. */
+static bool matches(const struct lapic *a, const struct apic_message *m)
+{
+    uint32_t d = m->destination, ldr = logical_id(a);
+
+    if (!is_enabled(a))
+        return false;
+    if (is_broadcast(m, is_x2apic(a)))
+        return true;
+    if (!m->logical)
+        return d == a->id;
+    if (is_x2apic(a))
+        return d >> 16 == ldr >> 16 && d & ldr & 0xffff;
+    if (d > 0xff)
+        return false;
+    if (a->reg[DFR] >> 28 == 0xf) /* flat */
+        return d & ldr >> 24;
+    return d >> 4 == ldr >> 28 && d & ldr >> 24 & 0xf;
+}
+
+static void receive(struct lapic *a, const struct apic_message *m)
 {
     struct lapic_set *s = a->set;
-    bool taken;
 
-    switch (mode) {
+    switch (m->mode) {
     case MODE_FIXED:
     case MODE_LOWEST:
-        pthread_mutex_lock(&a->lock);
-        taken = accept(a, vector, level);
-        pthread_mutex_unlock(&a->lock);
-        if (taken)
-            s->ops->wake(s->context, a->id);
+        lapic_lock(a);
+        accept(a, m->vector, m->level);
+        lapic_unlock(a, m->sender == (int)a->id);
         break;
     case MODE_NMI:
         s->ops->nmi(s->context, a->id);
         break;
     case MODE_INIT:
+        lapic_lock(a);
+        reset_registers(a);
+        lapic_unlock(a, true);
         s->ops->init(s->context, a->id);
         break;
     case MODE_STARTUP:
-        s->ops->sipi(s->context, a->id, vector);
+        s->ops->sipi(s->context, a->id, m->vector);
+        break;
+    default:
+        /* SMI: there is no system management mode. ExtINT: the PIC speaks through LINT0 only. */
         break;
     }
 }
 
-/* A local interrupt by its LVT entry. Lock held; true when the vCPU is to be woken. */
-static bool local(struct lapic *a, unsigned lvt)
+static bool is_for(struct lapic *a, const struct apic_message *m, unsigned shorthand)
 {
-    uint32_t entry = a->reg[lvt];
+    bool result;
 
-    if (entry & LVT_MASKED)
-        return false;
-    if (lvt == LVT_TIMER || lvt == LVT_ERROR || (entry >> 8 & 7) == MODE_FIXED)
-        return accept(a, (uint8_t)entry, false);
-    return false;
+    if (shorthand != TO_DESTINATION)
+        return shorthand == TO_ALL || (int)a->id != m->sender;
+    pthread_mutex_lock(&a->lock);
+    result = matches(a, m);
+    pthread_mutex_unlock(&a->lock);
+    return result;
 }
 
-/* Whether a message with this destination is for the APIC (SDM §11.6.2). Reads registers that change rarely. */
-static bool matches(const struct lapic *a, uint32_t destination, bool logical)
+/* Lowest priority: the one that is least busy; among equals they take turns. */
+static void send_lowest(struct lapic_set *s, const struct apic_message *m, unsigned shorthand)
 {
-    uint32_t ldr = __atomic_load_n(&a->reg[LDR], __ATOMIC_RELAXED);
-
-    if (is_x2apic(a)) {
-        if (destination == 0xffffffff)
-            return true;
-        if (!logical)
-            return destination == a->id;
-        return destination >> 16 == a->id >> 4 && destination >> (a->id & 15) & 1;
-    }
-    if (destination == 0xffffffff)
-        return true;
-    if (!logical)
-        return destination == a->reg[ID] >> 24;
-    if (a->reg[DFR] >> 28 == 0xf) /* flat */
-        return destination & ldr >> 24;
-    return destination >> 4 == ldr >> 28 && destination & ldr >> 24 & 0xf;
-}
-
-enum { TO_ALL = -1, TO_ALL_BUT = -2 };
-
-static void send(struct lapic_set *s, int shorthand, unsigned self, uint32_t destination, bool logical, unsigned mode,
-                 uint8_t vector, bool level)
-{
-    struct lapic *lowest = NULL;
+    unsigned first = __atomic_fetch_add(&s->arbiter, 1, __ATOMIC_RELAXED) % s->count;
+    struct lapic *best = NULL;
+    uint32_t best_priority = 0;
 
     for (unsigned i = 0; i < s->count; i++) {
-        struct lapic *a = &s->apic[i];
+        struct lapic *a = &s->apic[(first + i) % s->count];
+        uint32_t priority;
+        bool takes;
 
-        if (shorthand == TO_ALL_BUT && i == self)
+        if (!is_for(a, m, shorthand))
             continue;
-        if (shorthand == 0 && !matches(a, destination, logical))
-            continue;
-        if (mode != MODE_LOWEST) {
-            receive(a, mode, vector, level);
-            continue;
+        pthread_mutex_lock(&a->lock);
+        takes = takes_interrupts(a);
+        priority = processor_priority(a);
+        pthread_mutex_unlock(&a->lock);
+        if (takes && (!best || priority < best_priority)) {
+            best = a;
+            best_priority = priority;
         }
-        /* Lowest priority: the enabled APIC with the lowest processor priority, the first of equals. */
-        if (a->reg[SVR] & SVR_ENABLED && (!lowest || processor_priority(a) < processor_priority(lowest)))
-            lowest = a;
     }
-    if (lowest)
-        receive(lowest, MODE_FIXED, vector, level);
+    if (best)
+        receive(best, m);
+}
+
+static void send(struct lapic_set *s, const struct apic_message *m, unsigned shorthand)
+{
+    if (m->mode == MODE_LOWEST) {
+        send_lowest(s, m, shorthand);
+    } else if (shorthand == TO_DESTINATION && !m->logical && !is_broadcast(m, false)) {
+        /* The common case: one CPU by its number. */
+        if (m->destination < s->count && is_for(&s->apic[m->destination], m, shorthand))
+            receive(&s->apic[m->destination], m);
+    } else {
+        for (unsigned i = 0; i < s->count; i++)
+            if (is_for(&s->apic[i], m, shorthand))
+                receive(&s->apic[i], m);
+    }
 }
 
 void lapic_message(struct lapic_set *s, uint64_t address, uint32_t data)
 {
-    uint32_t destination = address >> 12 & 0xff;
+    struct apic_message m = {
+        /* Bits 14:8 of the destination in address bits 11:5, as announced to the guest. */
+        .destination = (uint32_t)(address >> 12 & 0xff) | (uint32_t)(address >> 5 & 0x7f) << 8,
+        .logical = address >> 2 & 1,
+        .level = data & ICR_LEVEL,
+        .mode = data >> 8 & 7,
+        .vector = (uint8_t)data,
+        .sender = -1,
+    };
 
-    destination |= (address >> 5 & 0x7f) << 8; /* bits 14:8, as announced to the guest */
-    send(s, 0, 0, destination == 0xff ? 0xffffffff : destination, address >> 2 & 1, data >> 8 & 7, (uint8_t)data,
-         data & DATA_LEVEL);
+    if (m.mode == MODE_STARTUP || (m.level && !(data & ICR_ASSERT)))
+        return; /* start-up comes from ICR only; the end of a level says nothing to an APIC */
+    send(s, &m, TO_DESTINATION);
 }
 
-void lapic_extint(struct lapic_set *s, bool level)
-{
-    __atomic_store_n(&s->extint, level, __ATOMIC_SEQ_CST);
-    if (level)
-        s->ops->wake(s->context, 0);
-}
+/* ---- writing registers ---------------------------------------------------------------------------------------- */
 
-/* ---- timer --------------------------------------------------------------------------------------------- */
-
-static unsigned timer_mode(const struct lapic *a)
-{
-    return a->reg[LVT_TIMER] >> 17 & 3;
-}
-
-static unsigned divisor(const struct lapic *a)
-{
-    unsigned code = (a->reg[TIMER_DIVIDE] & 3) | (a->reg[TIMER_DIVIDE] >> 1 & 4);
-
-    return code == 7 ? 1 : 2u << code;
-}
-
-static void start_timer(struct lapic *a)
-{
-    int64_t period = (int64_t)a->reg[TIMER_INITIAL] * divisor(a);
-
-    a->timer_start = vm_clock_now(a->set->clock);
-    a->timer_expires = period && timer_mode(a) != TIMER_TSC_DEADLINE ? a->timer_start + period : 0;
-    if (a->timer_expires)
-        vm_timer_arm(&a->timer, a->timer_expires);
-    else
-        vm_timer_cancel(&a->timer);
-}
-
-static void start_deadline(struct lapic *a, uint64_t deadline)
-{
-    struct lapic_set *s = a->set;
-    uint64_t now = __rdtsc() + s->tsc_offset;
-    uint64_t ticks = deadline > now ? deadline - now : 0;
-
-    if (timer_mode(a) != TIMER_TSC_DEADLINE)
-        return; /* ignored in the other modes (SDM §11.5.4.1) */
-    a->tsc_deadline = deadline;
-    if (!deadline) {
-        vm_timer_cancel(&a->timer);
-        return;
-    }
-    a->timer_expires = vm_clock_now(s->clock) +
-                       (int64_t)QZ_MIN((unsigned __int128)ticks * 1000000 / QZ_MAX(s->tsc_khz, 1u),
-                                       (unsigned __int128)INT64_MAX / 2);
-    vm_timer_arm(&a->timer, a->timer_expires);
-}
-
-static uint32_t current_count(const struct lapic *a)
-{
-    int64_t left;
-
-    if (!a->timer_expires || timer_mode(a) == TIMER_TSC_DEADLINE)
-        return 0;
-    left = a->timer_expires - vm_clock_now(a->set->clock);
-    return left > 0 ? (uint32_t)(left / divisor(a)) : 0;
-}
-
-static void on_timer(struct vm_timer *t)
-{
-    struct lapic *a = QZ_CONTAINER_OF(t, struct lapic, timer);
-    bool wake = false;
-
-    pthread_mutex_lock(&a->lock);
-    int64_t now = vm_clock_now(a->set->clock), period = (int64_t)a->reg[TIMER_INITIAL] * divisor(a);
-
-    /* The guest may have stopped or moved the timer since this firing was decided. */
-    if (a->timer_expires && a->timer_expires <= now) {
-        wake = local(a, LVT_TIMER);
-        if (timer_mode(a) == TIMER_PERIODIC && period) {
-            a->timer_expires += period * ((now - a->timer_expires) / period + 1);
-            vm_timer_arm(&a->timer, a->timer_expires);
-        } else {
-            a->timer_expires = 0;
-            a->tsc_deadline = 0;
-        }
-    }
-    pthread_mutex_unlock(&a->lock);
-    if (wake)
-        a->set->ops->wake(a->set->context, a->id);
-}
-
-/* ---- registers ------------------------------------------------------------------------------------------ */
-
-/* Stores the message that the lock must not be held for. */
+/* What a register write wants to tell others, once the lock is dropped. */
 struct outgoing {
     bool send, eoi;
-    uint32_t icr_low, destination;
-    uint8_t vector;
+    unsigned shorthand;
+    struct apic_message message;
+    uint8_t eoi_vector;
 };
+
+static void dispatch(struct lapic *a, const struct outgoing *out)
+{
+    struct lapic_set *s = a->set;
+
+    if (out->eoi)
+        s->ops->eoi(s->context, out->eoi_vector);
+    if (!out->send)
+        return;
+    if (out->shorthand == TO_SELF)
+        receive(a, &out->message);
+    else
+        send(s, &out->message, out->shorthand);
+}
 
 static void end_of_interrupt(struct lapic *a, struct outgoing *out)
 {
     int vector = highest(a, ISR);
+    uint32_t lint0 = a->reg[LVT_LINT0];
 
     if (vector < 0)
         return;
     bit_clear(a, ISR, (uint8_t)vector);
-    if (bit_test(a, TMR, (uint8_t)vector)) {
-        out->eoi = true;
-        out->vector = (uint8_t)vector;
+    if (!bit_test(a, TMR, (uint8_t)vector))
+        return;
+    out->eoi = true;
+    out->eoi_vector = (uint8_t)vector;
+    if (lint0 & LVT_REMOTE_IRR && (lint0 & 0xff) == (uint32_t)vector) {
+        a->reg[LVT_LINT0] &= ~LVT_REMOTE_IRR;
+        check_lint0(a, false);
     }
+}
+
+static void write_icr(struct lapic *a, uint64_t value, struct outgoing *out)
+{
+    uint32_t v = (uint32_t)value & ICR_KEPT;
+    struct apic_message *m = &out->message;
+
+    a->reg[ICR] = v;
+    if (is_x2apic(a))
+        a->reg[ICR_HIGH] = value >> 32;
+    *m = (struct apic_message){
+        .destination = is_x2apic(a) ? a->reg[ICR_HIGH] : a->reg[ICR_HIGH] >> 24,
+        .wide = is_x2apic(a),
+        .logical = v & ICR_LOGICAL,
+        .mode = v >> 8 & 7,
+        .vector = (uint8_t)v,
+        .sender = (int)a->id,
+    };
+    out->shorthand = v >> 18 & 3;
+    if (m->mode == MODE_INIT && v & ICR_LEVEL && !(v & ICR_ASSERT))
+        return; /* INIT level de-assert synchronises arbitration numbers, which nothing here has */
+    if (m->mode <= MODE_LOWEST && m->vector < 16) {
+        raise_error(a, ERR_SEND_VECTOR);
+        return;
+    }
+    /* Self takes fixed interrupts only, all-including-self no INIT or start-up either (table 11-3). */
+    if ((out->shorthand == TO_SELF && m->mode != MODE_FIXED) ||
+        (out->shorthand == TO_ALL && (m->mode == MODE_INIT || m->mode == MODE_STARTUP)))
+        return;
+    out->send = true;
+}
+
+/* Bits of an LVT entry that software sets, and those that it may write as it read them. */
+static uint32_t lvt_writable(unsigned reg)
+{
+    switch (reg) {
+    case LVT_TIMER:
+        return 0x700ff;
+    case LVT_LINT0:
+    case LVT_LINT1:
+        return 0x1a7ff;
+    case LVT_ERROR:
+        return 0x100ff;
+    }
+    return 0x107ff;
 }
 
 static void write_lvt(struct lapic *a, unsigned reg, uint32_t v)
 {
-    static const uint32_t masks[] = {
-        [LVT_TIMER - LVT_TIMER] = 0x700ff,   [LVT_THERMAL - LVT_TIMER] = 0x107ff, [LVT_PERF - LVT_TIMER] = 0x107ff,
-        [LVT_LINT0 - LVT_TIMER] = 0x1a7ff,   [LVT_LINT1 - LVT_TIMER] = 0x1a7ff,   [LVT_ERROR - LVT_TIMER] = 0x100ff,
-    };
-    unsigned old_mode = timer_mode(a);
-
-    v &= masks[reg - LVT_TIMER];
+    v &= lvt_writable(reg);
     if (!(a->reg[SVR] & SVR_ENABLED))
         v |= LVT_MASKED;
-    a->reg[reg] = v;
-    if (reg == LVT_TIMER && timer_mode(a) != old_mode) {
-        a->timer_expires = 0;
-        a->tsc_deadline = 0;
-        vm_timer_cancel(&a->timer);
+    if (reg == LVT_TIMER) {
+        lapic_timer_write_lvt(a, v);
+        return;
     }
+    if (v & LVT_LEVEL && !(v & LVT_MASKED))
+        v |= a->reg[reg] & LVT_REMOTE_IRR;
+    a->reg[reg] = v;
+    if (reg == LVT_LINT0)
+        check_lint0(a, false);
+}
+
+static void write_svr(struct lapic *a, uint32_t v)
+{
+    a->reg[SVR] = v & SVR_KEPT;
+    if (v & SVR_ENABLED)
+        return;
+    for (unsigned i = LVT_TIMER; i <= LVT_ERROR; i++) /* a disabled APIC masks its LVT (§11.4.7.2) */
+        a->reg[i] |= LVT_MASKED;
 }
 
 /* False: no such register, or read-only. Lock held. */
@@ -338,172 +483,188 @@ static bool write_register(struct lapic *a, unsigned reg, uint64_t value, struct
         end_of_interrupt(a, out);
         return true;
     case SVR:
-        a->reg[SVR] = v & 0x1ff;
-        if (!(v & SVR_ENABLED)) /* a disabled APIC masks its LVT (SDM §11.4.7.2) */
-            for (unsigned i = LVT_TIMER; i <= LVT_ERROR; i++)
-                a->reg[i] |= LVT_MASKED;
+        write_svr(a, v);
         return true;
-    case ESR: /* writing latches what has come up since */
+    case ESR: /* writing shows what has come up since the last write */
         a->reg[ESR] = a->esr_pending;
         a->esr_pending = 0;
         return true;
-    case LVT_TIMER ... LVT_ERROR:
+    case LVT_TIMER:
+    case LVT_THERMAL:
+    case LVT_PERF:
+    case LVT_LINT0:
+    case LVT_LINT1:
+    case LVT_ERROR:
         write_lvt(a, reg, v);
         return true;
     case TIMER_INITIAL:
-        a->reg[TIMER_INITIAL] = v;
-        if (timer_mode(a) != TIMER_TSC_DEADLINE)
-            start_timer(a);
+        lapic_timer_write_initial(a, v);
         return true;
     case TIMER_DIVIDE:
-        a->reg[TIMER_DIVIDE] = v & 0xb;
-        if (a->timer_expires && timer_mode(a) != TIMER_TSC_DEADLINE)
-            start_timer(a);
+        lapic_timer_write_divide(a, v & 0xb);
         return true;
     case ICR:
-        a->reg[ICR] = v & 0xccfff;
-        out->send = true;
-        out->icr_low = a->reg[ICR];
-        if (is_x2apic(a))
-            a->reg[ICR_HIGH] = value >> 32;
-        out->destination = is_x2apic(a) ? a->reg[ICR_HIGH] : a->reg[ICR_HIGH] >> 24;
+        write_icr(a, value, out);
         return true;
-    }
-    if (is_x2apic(a)) {
-        if (reg != SELF_IPI)
+    case SELF_IPI:
+        if (!is_x2apic(a))
             return false;
-        out->send = true;
-        out->icr_low = (v & 0xff) | 1 << 18;
+        write_icr(a, (v & 0xff) | TO_SELF << 18, out);
         return true;
-    }
-    switch (reg) { /* xAPIC only */
-    case ID:
     case ICR_HIGH:
     case LDR:
+        if (is_x2apic(a))
+            return false;
         a->reg[reg] = v & 0xff000000;
         return true;
     case DFR:
+        if (is_x2apic(a))
+            return false;
         a->reg[DFR] = v | 0x0fffffff;
         return true;
+    case ID: /* fixed; software that writes it back gets no error */
+        return !is_x2apic(a);
     }
     return false;
 }
 
-static bool read_register(struct lapic *a, unsigned reg, uint64_t *value)
+/* x2APIC: bits that must be zero in a WRMSR, else #GP (§11.12.1.3). */
+static uint64_t x2apic_reserved(unsigned reg)
 {
     switch (reg) {
+    case TPR:
+    case SELF_IPI:
+        return ~0xffull;
+    case EOI:
+    case ESR:
+        return ~0ull;
+    case SVR:
+        return ~(uint64_t)SVR_KEPT;
+    case ICR:
+        return 0xfff32000;
+    case TIMER_INITIAL:
+        return ~0xffffffffull;
+    case TIMER_DIVIDE:
+        return ~0xbull;
+    }
+    return ~(uint64_t)(lvt_writable(reg) | LVT_STATUS | LVT_REMOTE_IRR);
+}
+
+/* ---- reading registers ------------------------------------------------------------------------------------------ */
+
+static bool read_register(const struct lapic *a, unsigned reg, uint64_t *value)
+{
+    bool x2apic = is_x2apic(a);
+
+    switch (reg) {
     case ID:
-        *value = is_x2apic(a) ? a->id : a->reg[ID];
+        *value = apic_id(a);
         return true;
     case PPR:
         *value = processor_priority(a);
         return true;
     case TIMER_CURRENT:
-        *value = current_count(a);
+        *value = lapic_timer_current(a);
         return true;
     case LDR:
-        *value = is_x2apic(a) ? (a->id >> 4) << 16 | 1u << (a->id & 15) : a->reg[LDR];
+        *value = logical_id(a);
         return true;
     case ICR:
-        *value = a->reg[ICR] | (is_x2apic(a) ? (uint64_t)a->reg[ICR_HIGH] << 32 : 0);
+        *value = a->reg[ICR] | (x2apic ? (uint64_t)a->reg[ICR_HIGH] << 32 : 0);
         return true;
+    case APR:
+        *value = arbitration_priority(a);
+        return !x2apic;
+    case EOI: /* write-only; reads as zero in the page */
     case ICR_HIGH:
     case DFR:
-    case APR:
         *value = a->reg[reg];
-        return !is_x2apic(a);
+        return !x2apic;
     case VERSION:
     case TPR:
     case SVR:
     case ESR:
-    case ISR ... IRR + 7:
     case LVT_TIMER ... TIMER_INITIAL:
     case TIMER_DIVIDE:
+    case ISR ... IRR + 7:
         *value = a->reg[reg];
         return true;
-    case EOI:
-        *value = 0;
-        return !is_x2apic(a);
     }
     return false;
 }
 
-/* What a register write wants to tell others, once the lock is dropped. */
-static void dispatch(struct lapic *a, const struct outgoing *out)
-{
-    struct lapic_set *s = a->set;
-    unsigned mode = out->icr_low >> 8 & 7, shorthand = out->icr_low >> 18 & 3;
-    bool level = out->icr_low & DATA_LEVEL;
+/* ---- the xAPIC page --------------------------------------------------------------------------------------------- */
 
-    if (out->eoi)
-        s->ops->eoi(s->context, out->vector);
-    if (!out->send || (mode == MODE_INIT && level && !(out->icr_low & DATA_ASSERT)))
-        return; /* INIT level de-assert synchronises arbitration ids, which nothing here has */
-    if (shorthand == 1)
-        receive(a, mode, (uint8_t)out->icr_low, false);
-    else
-        send(s, shorthand == 2 ? TO_ALL : shorthand == 3 ? TO_ALL_BUT : 0, a->id,
-             !is_x2apic(a) && out->destination == 0xff ? 0xffffffff : out->destination, out->icr_low >> 11 & 1, mode,
-             (uint8_t)out->icr_low, false);
+/* Registers are 32 bits at the start of each 16 bytes (§11.4.1); the rest of them reads as zero. */
+static void page_read(struct lapic *a, unsigned offset, uint8_t *data, unsigned len)
+{
+    unsigned at = offset & 15;
+    uint64_t value = 0;
+    uint8_t line[16] = {0};
+
+    memset(data, 0, len);
+    if (offset / 16 >= REGISTERS || !read_register(a, offset / 16, &value)) {
+        raise_error(a, ERR_REGISTER);
+        return;
+    }
+    qz_store_le32(line, (uint32_t)value);
+    memcpy(data, line + at, QZ_MIN(len, 16 - at));
+}
+
+static void page_write(struct lapic *a, unsigned offset, const uint8_t *data, unsigned len, struct outgoing *out)
+{
+    if (offset & 15 || len < 4)
+        return; /* not a register; what happens is undefined, here nothing */
+    if (offset / 16 >= REGISTERS || !write_register(a, offset / 16, qz_load_le32(data), out))
+        raise_error(a, ERR_REGISTER);
 }
 
 bool lapic_mmio(struct lapic_set *s, unsigned cpu, uint64_t gpa, void *data, unsigned len, bool write)
 {
     struct lapic *a = &s->apic[cpu];
-    uint64_t page = a->base & ~0xfffull & ((1ull << 52) - 1), value = 0;
-    unsigned reg = (gpa & 0xfff) >> 4;
     struct outgoing out = {0};
+    bool mine;
 
-    if ((gpa & ~0xfffull) != page || !(a->base & BASE_ENABLED) || is_x2apic(a))
-        return false;
-    if (!write)
-        memset(data, 0, len);
-    if (gpa & 3 || len != 4 || gpa & 0xc || reg >= 64) /* 32 bits, aligned to 16 bytes; others are undefined */
-        return true;
-    pthread_mutex_lock(&a->lock);
-    if (write) {
-        memcpy(&value, data, 4);
-        if (!write_register(a, reg, value, &out))
-            a->esr_pending |= ERR_REGISTER;
-    } else if (read_register(a, reg, &value)) {
-        memcpy(data, &value, 4);
-    } else {
-        a->esr_pending |= ERR_REGISTER;
-    }
-    pthread_mutex_unlock(&a->lock);
+    lapic_lock(a);
+    mine = is_enabled(a) && !is_x2apic(a) && (gpa & ~0xfffull) == (a->base & BASE_PAGE);
+    if (mine && write)
+        page_write(a, gpa & 0xfff, data, len, &out);
+    else if (mine)
+        page_read(a, gpa & 0xfff, data, len);
+    lapic_unlock(a, true);
     dispatch(a, &out);
-    return true;
+    return mine;
 }
 
-static void reset_registers(struct lapic *a)
+/* ---- MSRs ------------------------------------------------------------------------------------------------------ */
+
+enum { BASE_OFF = 0, BASE_INVALID = 1, BASE_XAPIC = 2 /* 3: x2APIC */ };
+
+static unsigned base_mode(uint64_t base)
 {
-    memset(a->reg, 0, sizeof(a->reg));
-    a->reg[ID] = a->id << 24;
-    a->reg[VERSION] = VERSION_VALUE;
-    a->reg[DFR] = 0xffffffff;
-    a->reg[SVR] = 0xff;
-    for (unsigned i = LVT_TIMER; i <= LVT_ERROR; i++)
-        a->reg[i] = LVT_MASKED;
-    a->esr_pending = 0;
-    a->tsc_deadline = 0;
-    a->timer_expires = 0;
-    vm_timer_cancel(&a->timer);
+    return base >> 10 & 3;
 }
 
-/* IA32_APIC_BASE (SDM §11.12.5): which mode changes are legal. */
+/* IA32_APIC_BASE (§11.12.5): which mode changes are legal. */
 static bool write_base(struct lapic *a, uint64_t v)
 {
-    unsigned mode = v >> 10 & 3, old = a->base >> 10 & 3;
-    enum { OFF = 0, INVALID = 1, XAPIC = 2, X2APIC = 3 };
+    unsigned mode = base_mode(v), old = base_mode(a->base);
+    bool to_x2apic = mode > BASE_XAPIC;
 
-    if (v & ~(0xfffffffff000ull | BASE_BSP | BASE_X2APIC | BASE_ENABLED) || mode == INVALID)
+    if (v & ~(BASE_PAGE | BASE_BSP | BASE_X2APIC | BASE_ENABLED) || mode == BASE_INVALID)
         return false;
-    if ((old == X2APIC && mode == XAPIC) || (old == OFF && mode == X2APIC))
+    if ((old > BASE_XAPIC && mode == BASE_XAPIC) || (old == BASE_OFF && to_x2apic))
         return false;
     a->base = (v & ~(uint64_t)BASE_BSP) | (a->id == 0 ? BASE_BSP : 0);
-    if (mode == OFF && old != OFF)
+    if (mode == BASE_OFF && old != BASE_OFF)
         reset_registers(a);
+    check_lint0(a, false);
     return true;
+}
+
+static bool is_x2apic_msr(uint32_t index)
+{
+    return index >= MSR_X2APIC && index <= MSR_X2APIC_END;
 }
 
 bool lapic_rdmsr(struct lapic_set *s, unsigned cpu, uint32_t index, uint64_t *value, bool *fault)
@@ -516,8 +677,8 @@ bool lapic_rdmsr(struct lapic_set *s, unsigned cpu, uint32_t index, uint64_t *va
     if (index == MSR_APIC_BASE)
         *value = a->base;
     else if (index == MSR_TSC_DEADLINE)
-        *value = timer_mode(a) == TIMER_TSC_DEADLINE ? a->tsc_deadline : 0;
-    else if (index >= MSR_X2APIC && index <= MSR_X2APIC_END)
+        *value = lapic_timer_deadline(a);
+    else if (is_x2apic_msr(index))
         *fault = !is_x2apic(a) || !read_register(a, index - MSR_X2APIC, value);
     else
         return false;
@@ -528,44 +689,31 @@ bool lapic_wrmsr(struct lapic_set *s, unsigned cpu, uint32_t index, uint64_t val
 {
     struct lapic *a = &s->apic[cpu];
     struct outgoing out = {0};
-
-    *fault = false;
-    pthread_mutex_lock(&a->lock);
+    unsigned reg = index - MSR_X2APIC;
     bool mine = true;
 
+    *fault = false;
+    lapic_lock(a);
     if (index == MSR_APIC_BASE)
         *fault = !write_base(a, value);
     else if (index == MSR_TSC_DEADLINE)
-        start_deadline(a, value);
-    else if (index >= MSR_X2APIC && index <= MSR_X2APIC_END)
-        /* EOI and ESR take zero only; other registers but ICR have no upper half. */
-        *fault = !is_x2apic(a) || ((index == MSR_X2APIC + EOI || index == MSR_X2APIC + ESR) && value) ||
-                 (index != MSR_X2APIC + ICR && value >> 32) || !write_register(a, index - MSR_X2APIC, value, &out);
+        lapic_timer_write_deadline(a, value);
+    else if (is_x2apic_msr(index))
+        *fault = !is_x2apic(a) || value & x2apic_reserved(reg) || !write_register(a, reg, value, &out);
     else
         mine = false;
-    pthread_mutex_unlock(&a->lock);
-    if (mine && !*fault)
-        dispatch(a, &out);
+    lapic_unlock(a, true);
+    dispatch(a, &out);
     return mine;
 }
 
 /* ---- the vCPU's side ----------------------------------------------------------------------------------------- */
 
-/* Whether the PIC's interrupts pass: always with the APIC off, else by LINT0 in ExtINT mode. Lock held. */
-static bool extint_passes(const struct lapic *a)
-{
-    if (a->id != 0 || !__atomic_load_n(&a->set->extint, __ATOMIC_SEQ_CST))
-        return false;
-    if (!(a->base & BASE_ENABLED))
-        return true;
-    return !(a->reg[LVT_LINT0] & LVT_MASKED) && (a->reg[LVT_LINT0] >> 8 & 7) == MODE_EXTINT;
-}
-
 static int deliverable(const struct lapic *a)
 {
-    int vector = a->reg[SVR] & SVR_ENABLED ? highest(a, IRR) : -1;
+    int vector = is_enabled(a) ? highest(a, IRR) : -1;
 
-    return vector >= 0 && ((uint32_t)vector & 0xf0) > (processor_priority(a) & 0xf0) ? vector : -1;
+    return vector >= 0 && class_of(vector) > (processor_priority(a) & 0xf0) ? vector : -1;
 }
 
 bool lapic_pending(struct lapic_set *s, unsigned cpu)
@@ -603,9 +751,11 @@ void lapic_set_tpr(struct lapic_set *s, unsigned cpu, uint64_t cr8)
     struct lapic *a = &s->apic[cpu];
     QZ_LOCKED(&a->lock);
 
-    if (a->reg[TPR] >> 4 != (cr8 & 15))
+    if (a->reg[TPR] >> 4 != (cr8 & 15)) /* CR8 has no subclass: an equal class leaves TPR's lower half alone */
         a->reg[TPR] = (cr8 & 15) << 4;
 }
+
+/* ---- state ----------------------------------------------------------------------------------------------------- */
 
 void lapic_get(struct lapic_set *s, unsigned cpu, struct lapic_registers *r, uint64_t *base)
 {
@@ -613,27 +763,39 @@ void lapic_get(struct lapic_set *s, unsigned cpu, struct lapic_registers *r, uin
     QZ_LOCKED(&a->lock);
 
     memcpy(r->reg, a->reg, sizeof(r->reg));
-    r->reg[TIMER_CURRENT] = current_count(a);
-    r->tsc_deadline = a->tsc_deadline;
+    r->reg[ID] = apic_id(a);
+    r->reg[LDR] = logical_id(a);
+    r->reg[PPR] = processor_priority(a);
+    r->reg[TIMER_CURRENT] = lapic_timer_current(a);
+    r->tsc_deadline = lapic_timer_deadline(a);
     *base = a->base;
 }
 
-void lapic_put(struct lapic_set *s, unsigned cpu, const struct lapic_registers *r, uint64_t base)
+int lapic_put(struct lapic_set *s, unsigned cpu, const struct lapic_registers *r, uint64_t base)
 {
     struct lapic *a = &s->apic[cpu];
     QZ_LOCKED(&a->lock);
 
+    if (base & ~(BASE_PAGE | BASE_BSP | BASE_X2APIC | BASE_ENABLED) || base_mode(base) == BASE_INVALID)
+        return -EINVAL;
     reset_registers(a);
-    memcpy(a->reg, r->reg, sizeof(a->reg));
-    a->reg[ID] = a->id << 24;
-    a->reg[VERSION] = VERSION_VALUE;
-    a->base = base;
-    if (timer_mode(a) == TIMER_TSC_DEADLINE) {
-        start_deadline(a, r->tsc_deadline);
-    } else if (r->reg[TIMER_CURRENT]) {
-        a->timer_expires = vm_clock_now(s->clock) + (int64_t)r->reg[TIMER_CURRENT] * divisor(a);
-        vm_timer_arm(&a->timer, a->timer_expires);
-    }
+    a->base = (base & ~(uint64_t)BASE_BSP) | (a->id == 0 ? BASE_BSP : 0);
+    a->reg[TPR] = r->reg[TPR] & 0xff;
+    a->reg[LDR] = r->reg[LDR] & 0xff000000;
+    a->reg[DFR] = r->reg[DFR] | 0x0fffffff;
+    a->reg[SVR] = r->reg[SVR] & SVR_KEPT;
+    a->reg[ESR] = r->reg[ESR] & 0xff;
+    a->reg[ICR] = r->reg[ICR] & ICR_KEPT;
+    a->reg[ICR_HIGH] = r->reg[ICR_HIGH];
+    memcpy(&a->reg[ISR], &r->reg[ISR], 24 * sizeof(a->reg[0]));
+    a->reg[ISR] &= 0xffff0000; /* vectors below 16 do not exist */
+    a->reg[IRR] &= 0xffff0000;
+    for (unsigned i = LVT_TIMER; i <= LVT_ERROR; i++)
+        a->reg[i] = r->reg[i] & (lvt_writable(i) | LVT_REMOTE_IRR);
+    a->reg[TIMER_DIVIDE] = r->reg[TIMER_DIVIDE] & 0xb;
+    a->reg[TIMER_INITIAL] = r->reg[TIMER_INITIAL];
+    lapic_timer_restore(a, r->reg[TIMER_CURRENT], r->tsc_deadline);
+    return 0;
 }
 
 int lapic_set_new(struct lapic_set **out, unsigned cpus, struct vm_clock *clock, const struct lapic_ops *ops, void *context)
@@ -646,12 +808,13 @@ int lapic_set_new(struct lapic_set **out, unsigned cpus, struct vm_clock *clock,
     s->clock = clock;
     s->ops = ops;
     s->context = context;
-    s->tsc_khz = 1000000;
+    s->tsc_at_start = __rdtsc();
+    s->ns_at_start = qz_now_ns();
     for (unsigned i = 0; i < cpus; i++) {
         s->apic[i].set = s;
         s->apic[i].id = i;
         pthread_mutex_init(&s->apic[i].lock, NULL);
-        vm_timer_init(&s->apic[i].timer, clock, on_timer);
+        lapic_timer_init(&s->apic[i]);
     }
     lapic_set_reset(s);
     *out = s;
@@ -682,4 +845,9 @@ void lapic_set_tsc(struct lapic_set *s, uint32_t khz, uint64_t offset)
 {
     s->tsc_khz = khz;
     s->tsc_offset = offset;
+    for (unsigned i = 0; i < s->count; i++) {
+        QZ_LOCKED(&s->apic[i].lock);
+
+        lapic_timer_tsc_changed(&s->apic[i]);
+    }
 }

@@ -10,7 +10,7 @@ enum { LAPIC_TIMER_HZ = 1000000000 }; /* bus clock: 1 tick is 1 ns before divisi
 
 struct lapic_set;
 
-/* What the set needs of its surroundings. No lock of the set is held but the sending APIC's may be. */
+/* What the set needs of its surroundings. Called with no lock of the set held. */
 struct lapic_ops {
     void (*wake)(void *context, unsigned cpu);
     void (*nmi)(void *context, unsigned cpu);
@@ -22,12 +22,13 @@ struct lapic_ops {
 int lapic_set_new(struct lapic_set **s, unsigned cpus, struct vm_clock *clock, const struct lapic_ops *ops, void *context);
 void lapic_set_free(struct lapic_set *s);
 void lapic_set_reset(struct lapic_set *s);
-/* Guest TSC = host TSC * 1 + offset, at khz. For the TSC-deadline timer. */
+/* Guest TSC = host TSC + offset, at khz (0: measure it). For the TSC-deadline timer; timers under way are moved. */
 void lapic_set_tsc(struct lapic_set *s, uint32_t khz, uint64_t offset);
 
 void lapic_message(struct lapic_set *s, uint64_t address, uint32_t data); /* any thread */
 void lapic_extint(struct lapic_set *s, bool level);                       /* the PIC's output; any thread */
 
+/* All with a cpu: on that vCPU's thread. */
 bool lapic_pending(struct lapic_set *s, unsigned cpu);
 int lapic_acknowledge(struct lapic_set *s, unsigned cpu, bool *extint); /* vector; -1 none; *extint: ask the PIC */
 
@@ -37,7 +38,14 @@ bool lapic_mmio(struct lapic_set *s, unsigned cpu, uint64_t gpa, void *data, uns
 uint64_t lapic_get_tpr(struct lapic_set *s, unsigned cpu);
 void lapic_set_tpr(struct lapic_set *s, unsigned cpu, uint64_t cr8);
 
+/*
+ * The whole state, for snapshots; the vCPU stands still. base: IA32_APIC_BASE. put takes registers from anywhere and keeps
+ * of them what hardware would; -EINVAL when base names an impossible mode.
+ */
 void lapic_get(struct lapic_set *s, unsigned cpu, struct lapic_registers *r, uint64_t *base);
-void lapic_put(struct lapic_set *s, unsigned cpu, const struct lapic_registers *r, uint64_t base);
+int lapic_put(struct lapic_set *s, unsigned cpu, const struct lapic_registers *r, uint64_t base);
+
+/* The fabric's set; NULL where the local APICs are the accelerator's. */
+struct lapic_set *irq_fabric_lapics(struct irq_fabric *fabric);
 
 #endif

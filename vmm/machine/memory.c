@@ -1,9 +1,15 @@
-/* memory.c - guest-physical memory as one memfd (memory.h). */
+/*
+ * memory.c - guest-physical memory as one memfd (memory.h).
+ *
+ * The file is sealed at its size, so a mapping can never run past its end and take SIGBUS. Write seals stay possible:
+ * freezing memory for a snapshot turns the file into a read-only base. Looking an address up is inline in the header,
+ * because every descriptor of every ring goes through it.
+ */
 #include "machine/memory.h"
 
 #include <fcntl.h>
 
-QZ_SYSCALLS(all, "fallocate madvise");
+QZ_SYSCALLS(all, "fallocate");
 
 #define HUGE_PAGE (2ull << 20)
 
@@ -40,9 +46,8 @@ int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err
     m->low_size = QZ_MIN(size, LOW_RAM_MAX);
     m->high_size = size - m->low_size;
     m->fd = memfd_create("queztl-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    /* Sealed at its size: a mapping can never run past the end of the file (SIGBUS). */
     if (m->fd < 0 || ftruncate(m->fd, size) < 0 ||
-        fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+        fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
         int code = -errno;
 
         guest_memory_free(m);
@@ -72,19 +77,6 @@ void guest_memory_free(struct guest_memory *m)
     if (m->fd >= 0)
         close(m->fd);
     *m = (struct guest_memory){.fd = -1};
-}
-
-int mem_span(const struct guest_memory *m, gpa_t a, uint64_t len, struct mem_span *span)
-{
-    /* Written so that nothing can wrap: len is compared with what is left behind the address. */
-    if (a.v < m->low_size && len - 1 < m->low_size - a.v)
-        span->data = m->low + a.v;
-    else if (a.v >= HIGH_RAM && a.v - HIGH_RAM < m->high_size && len - 1 < m->high_size - (a.v - HIGH_RAM))
-        span->data = m->high + (a.v - HIGH_RAM);
-    else
-        return -EFAULT;
-    span->len = len;
-    return 0;
 }
 
 int mem_read(const struct guest_memory *m, gpa_t a, void *buf, uint64_t len)

@@ -51,7 +51,18 @@ void guest_memory_free(struct guest_memory *m);
  * The host bytes behind [a, a+len). 0, or -EFAULT when any byte lies outside RAM (a wrapping or empty
  * range included). A range never spans the hole. Any thread; valid until guest_memory_free().
  */
-int mem_span(const struct guest_memory *m, gpa_t a, uint64_t len, struct mem_span *span);
+static inline int mem_span(const struct guest_memory *m, gpa_t a, uint64_t len, struct mem_span *span)
+{
+    /* Nothing here can wrap: len is compared with what is left behind the address; 0 becomes the largest length. */
+    if (a.v < m->low_size && len - 1 < m->low_size - a.v)
+        span->data = m->low + a.v;
+    else if (a.v >= HIGH_RAM && a.v - HIGH_RAM < m->high_size && len - 1 < m->high_size - (a.v - HIGH_RAM))
+        span->data = m->high + (a.v - HIGH_RAM);
+    else
+        return -EFAULT;
+    span->len = len;
+    return 0;
+}
 
 int mem_read(const struct guest_memory *m, gpa_t a, void *buf, uint64_t len);
 int mem_write(const struct guest_memory *m, gpa_t a, const void *buf, uint64_t len);

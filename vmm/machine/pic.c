@@ -2,11 +2,14 @@
  * pic.c - the pair of 8259A interrupt controllers (pic.h).
  *
  * The second chip's output is input 2 of the first. Priorities rotate: `priority` is the input that ranks first.
+ * The edge or level choice of ICW1 does not exist in a PC: ELCR makes it for each input. An edge stays remembered
+ * until it is taken even when the input has fallen since (the real chip then answers with vector 7), because a
+ * pulse of ours is shorter than any acknowledge cycle.
  */
 #include "machine/pic.h"
 
 enum { CASCADE = 2, SPURIOUS = 7 };
-enum { ICW1_INIT = 0x10, ICW1_ICW4 = 1, ICW1_SINGLE = 2, ICW1_LEVEL = 8 };
+enum { ICW1_INIT = 0x10, ICW1_ICW4 = 1, ICW1_SINGLE = 2 };
 enum { ICW4_AUTO_EOI = 2, ICW4_FULLY_NESTED = 0x10 };
 enum { OCW3 = 8, OCW3_POLL = 4, OCW3_READ = 2, OCW3_READ_ISR = 1, OCW3_SMM_SET = 0x40, OCW3_SMM = 0x20 };
 
@@ -40,8 +43,6 @@ static void chip_set(struct pic_chip *c, unsigned input, bool level)
         c->irr = level ? c->irr | bit : c->irr & ~bit;
     else if (level && !(c->lines & bit))
         c->irr |= bit;
-    else if (!level)
-        c->irr &= ~bit; /* the request went away before it was taken */
     c->lines = level ? c->lines | bit : c->lines & ~bit;
 }
 
@@ -49,7 +50,14 @@ static void update(struct pic *p)
 {
     bool level;
 
-    chip_set(&p->chip[0], CASCADE, pending(&p->chip[1], false) >= 0);
+    /*
+     * The cascade follows the second chip at any time, else a request that waits behind another one there (automatic EOI,
+     * special mask) would make no edge and be lost.
+     */
+    if (pending(&p->chip[1], false) >= 0)
+        p->chip[0].irr |= 1 << CASCADE;
+    else
+        p->chip[0].irr &= ~(1 << CASCADE);
     level = pending(&p->chip[0], true) >= 0;
     if (level != p->output) {
         p->output = level;
@@ -91,6 +99,8 @@ uint8_t pic_acknowledge(struct pic *p)
 
 void pic_set(struct pic *p, unsigned irq, bool level)
 {
+    if (irq == CASCADE)
+        return; /* not brought out */
     chip_set(&p->chip[irq >> 3], irq & 7, level);
     update(p);
 }
@@ -225,18 +235,33 @@ static void second_write(void *device, uint64_t offset, unsigned size, uint64_t 
     write_chip(device, 1, offset, (uint8_t)value);
 }
 
+/* Two bytes, which software may also access as one word. */
 static uint64_t elcr_read(void *device, uint64_t offset, unsigned size)
 {
     struct pic *p = device;
 
-    return p->chip[offset & 1].elcr;
+    return offset ? p->chip[1].elcr : p->chip[0].elcr | p->chip[1].elcr << 8;
 }
+
+static void set_elcr(struct pic_chip *c, uint8_t v)
+{
+    uint8_t changed = c->elcr ^ v;
+
+    c->elcr = v;
+    /* A level input requests by being high, an edge input not before it rises again. */
+    c->irr = (c->irr & ~changed) | (c->lines & changed & v);
+}
+
 static void elcr_write(void *device, uint64_t offset, unsigned size, uint64_t value)
 {
     struct pic *p = device;
 
     /* Timer, keyboard, cascade, RTC and coprocessor inputs are edge triggered for good. */
-    p->chip[offset & 1].elcr = value & (offset & 1 ? 0xde : 0xf8);
+    if (offset == 0)
+        set_elcr(&p->chip[0], value & 0xf8);
+    if (offset == 1 || size == 2)
+        set_elcr(&p->chip[1], (offset ? value : value >> 8) & 0xde);
+    update(p);
 }
 
 int pic_init(struct pic *p, struct bus *pio, pthread_mutex_t *lock, void (*output_changed)(void *, bool),

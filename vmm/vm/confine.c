@@ -21,13 +21,14 @@ QZ_SYSCALLS(all, "mmap munmap mremap mprotect madvise brk futex close exit exit_
 QZ_SYSCALLS(main, "wait4 clone set_robust_list rseq openat pread64 fstat newfstatat statx lseek fcntl prctl");
 
 static const struct {
+    const char *name;
     const struct sock_filter *code;
     size_t len;
 } filters[] = {
-    [CONFINE_MAIN] = {seccomp_main_filter, QZ_ARRAY_LEN(seccomp_main_filter)},
-    [CONFINE_IO] = {seccomp_io_filter, QZ_ARRAY_LEN(seccomp_io_filter)},
-    [CONFINE_VCPU] = {seccomp_vcpu_filter, QZ_ARRAY_LEN(seccomp_vcpu_filter)},
-    [CONFINE_CLOCK] = {seccomp_clock_filter, QZ_ARRAY_LEN(seccomp_clock_filter)},
+    [CONFINE_MAIN] = {"main", seccomp_main_filter, QZ_ARRAY_LEN(seccomp_main_filter)},
+    [CONFINE_IO] = {"io", seccomp_io_filter, QZ_ARRAY_LEN(seccomp_io_filter)},
+    [CONFINE_VCPU] = {"vcpu", seccomp_vcpu_filter, QZ_ARRAY_LEN(seccomp_vcpu_filter)},
+    [CONFINE_CLOCK] = {"clock", seccomp_clock_filter, QZ_ARRAY_LEN(seccomp_clock_filter)},
 };
 
 /* ---- capabilities ---------------------------------------------------------------------------- */
@@ -124,11 +125,14 @@ int confine_process(const struct confine_path *paths, unsigned count, int *landl
 
 /* ---- seccomp --------------------------------------------------------------------------------- */
 
+static __thread const char *thread_name = "?";
+
 /* Names the call and ends. Runs on the offending thread, with only async-signal-safe calls, all of them allowed. */
 static void on_sigsys(int sig, siginfo_t *info, void *context)
 {
-    char text[96];
-    int n = snprintf(text, sizeof(text), "queztl: forbidden system call %d (see QZ_SYSCALLS)\n", info->si_syscall);
+    char text[128];
+    int n = snprintf(text, sizeof(text), "queztl: forbidden system call %d on a thread of type %s (see QZ_SYSCALLS)\n",
+                     info->si_syscall, thread_name);
 
     _exit(write(STDERR_FILENO, text, n) == n ? 1 : 2);
 }
@@ -138,6 +142,7 @@ int confine_thread(enum confine_thread type, enum confine_mode mode, struct qz_e
     struct sock_filter code[BPF_MAXINSNS];
     struct sock_fprog program = {.len = filters[type].len, .filter = code};
 
+    thread_name = filters[type].name;
     memcpy(code, filters[type].code, filters[type].len * sizeof(code[0]));
     if (mode == CONFINE_TRAP) {
         struct sigaction sa = {.sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO};

@@ -6,15 +6,12 @@
 #include <fcntl.h>
 
 #include "devices/acpi_pm.h"
-#include "devices/fw_cfg.h"
 #include "devices/isa_ports.h"
 #include "devices/pci.h"
 #include "devices/pci_q35.h"
-#include "devices/pflash.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/virtio/block_backend.h"
-#include "devices/virtio/net_backend.h"
 #include "machine/hpet.h"
 #include "machine/pit.h"
 
@@ -37,13 +34,11 @@ static int build_platform(struct pc *pc, const struct vm_config *config, const s
             return qz_fail(err, -errno, "debug log %s: %s", config->debug_log, strerror(errno));
     }
     if ((r = pci_bus_new(&m->pci, m, err)) < 0 || (r = acpi_pm_new(&pc->pm, m, err)) < 0 ||
-        (r = pci_q35_new(&pc->q35, m, on_pmbase, pc->pm, err)) < 0 || (r = pit_new(&pc->pit, m, err)) < 0 ||
+        (r = pci_q35_new(&pc->q35, m, &(struct pci_q35_config){on_pmbase, pc->pm}, err)) < 0 || (r = pit_new(&pc->pit, m, err)) < 0 ||
         (r = hpet_new(&pc->hpet, m, pc->pit, err)) < 0 || (r = rtc_new(&pc->rtc, m, err)) < 0 ||
         (r = serial_new(&pc->serial, m, COM1_PORT, COM1_IRQ, host->terminal, err)) < 0 ||
-        (r = isa_ports_new(&pc->ports, m, pc->debug_fd, err)) < 0 || (r = fw_cfg_new(&pc->fw_cfg, m, err)) < 0)
+        (r = isa_ports_new(&pc->ports, m, pc->debug_fd, err)) < 0)
         return r;
-    if (config->firmware)
-        return pflash_new(&pc->pflash, m, config->firmware, config->firmware_vars, err);
     return 0;
 }
 
@@ -82,24 +77,6 @@ static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const stru
     return r < 0 ? r : plug(pc, "disk", d, err);
 }
 
-static int add_net(struct pc *pc, const struct vm_net_config *net, unsigned index, const struct pc_host *host,
-                   struct qz_error *err)
-{
-    struct virtio_net_options config = {0};
-    struct virtio_device *d;
-    int r;
-
-    if (net->has_mac)
-        memcpy(config.mac, net->mac, sizeof(config.mac));
-    else /* locally administered; the process id keeps machines on one bridge apart */
-        memcpy(config.mac, (const uint8_t[]){0x52, 0x54, getpid() >> 16, getpid() >> 8, getpid(), index}, 6);
-    r = net->kind == VM_NET_TAP ? net_tap_open(&config.backend, net->tap, err)
-                                : open_user_net(&config.backend, net, err);
-    if (r == 0)
-        r = virtio_net_new(&d, pc->machine, host->device_loop, &config, err);
-    return r < 0 ? r : plug(pc, "net", d, err);
-}
-
 static int add_console(struct pc *pc, const struct pc_host *host, struct qz_error *err)
 {
     const struct console_port_config ports[] = {
@@ -120,17 +97,9 @@ static int build_virtio(struct pc *pc, const struct vm_config *config, const str
     for (unsigned i = 0; i < config->disks; i++)
         if ((r = add_disk(pc, &config->disk[i], host, err)) < 0)
             return r;
-    for (unsigned i = 0; i < config->nets; i++)
-        if ((r = add_net(pc, &config->net[i], i, host, err)) < 0)
-            return r;
-    if ((r = add_console(pc, host, err)) < 0 || (r = virtio_rng_new(&d, m, host->device_loop, err)) < 0 ||
-        (r = plug(pc, "rng", d, err)) < 0 || (r = virtio_balloon_new(&pc->balloon, m, host->device_loop, err)) < 0 ||
-        (r = plug(pc, "balloon", pc->balloon, err)) < 0)
+    if ((r = add_console(pc, host, err)) < 0 || (r = virtio_rng_new(&d, m, host->device_loop, err)) < 0)
         return r;
-    if (!config->vsock_path)
-        return 0;
-    r = virtio_vsock_new(&d, m, host->device_loop, config->vsock_cid, config->vsock_path, err);
-    return r < 0 ? r : plug(pc, "vsock", d, err);
+    return plug(pc, "rng", d, err);
 }
 
 int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config, const struct pc_host *host,
@@ -147,8 +116,6 @@ void pc_free(struct pc *pc)
 {
     while (pc->virtio_count)
         virtio_pci_free(pc->virtio[--pc->virtio_count].transport);
-    pflash_free(pc->pflash);
-    fw_cfg_free(pc->fw_cfg);
     isa_ports_free(pc->ports);
     serial_free(pc->serial);
     rtc_free(pc->rtc);
@@ -171,9 +138,6 @@ void pc_reset(struct pc *pc)
     rtc_reset(pc->rtc);
     serial_reset(pc->serial);
     isa_ports_reset(pc->ports);
-    fw_cfg_reset(pc->fw_cfg);
-    if (pc->pflash)
-        pflash_reset(pc->pflash);
 }
 
 bool pc_idle(struct pc *pc)

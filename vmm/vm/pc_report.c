@@ -1,5 +1,4 @@
 /* pc_report.c - what the devices tell about themselves through the control socket. */
-#include "devices/virtio/net_backend.h"
 #include "vm/pc.h"
 
 json_t *pc_info(struct pc *pc)
@@ -19,40 +18,9 @@ json_t *pc_info(struct pc *pc)
     return list;
 }
 
-static void add_count(json_t *o, const char *name, uint64_t v)
-{
-    if (v != ~0ull) /* the guest does not tell */
-        json_object_set_new(o, name, json_integer(v));
-}
-
-static json_t *balloon_metrics(struct virtio_device *d)
-{
-    uint64_t target, actual, reported;
-    struct balloon_stats s;
-    json_t *o = json_object();
-
-    virtio_balloon_info(d, &target, &actual, &reported, &s);
-    add_count(o, "target_bytes", target);
-    add_count(o, "actual_bytes", actual);
-    add_count(o, "reported_free_bytes", reported);
-    if (s.age_ns < 0)
-        return o;
-    add_count(o, "guest_free_bytes", s.free_memory);
-    add_count(o, "guest_available_bytes", s.available_memory);
-    add_count(o, "guest_total_bytes", s.total_memory);
-    add_count(o, "guest_disk_caches_bytes", s.disk_caches);
-    add_count(o, "guest_swap_in_bytes", s.swap_in);
-    add_count(o, "guest_swap_out_bytes", s.swap_out);
-    add_count(o, "guest_major_faults", s.major_faults);
-    add_count(o, "guest_minor_faults", s.minor_faults);
-    add_count(o, "statistics_age_ns", s.age_ns);
-    return o;
-}
-
 json_t *pc_metrics(struct pc *pc)
 {
     json_t *o = json_object();
 
-    json_object_set_new(o, "balloon", balloon_metrics(pc->balloon));
     return o;
 }

@@ -110,8 +110,8 @@ static void on_first_exit(void *context)
 
     vm->first_exit_ns = qz_now_ns();
     if (vm->config.trace_start)
-        dprintf(STDERR_FILENO, "queztl: first guest instruction after %lld us\n",
-                (long long)(vm->first_exit_ns - vm->born_ns) / 1000);
+        qz_log(QZ_LOG_WARN, "first guest instruction after %lld us",
+               (long long)(vm->first_exit_ns - vm->born_ns) / 1000);
 }
 
 static void on_exit_status(void *context, const void *data, size_t len)
@@ -553,7 +553,7 @@ int vm_set_memory_target(struct vm *vm, uint64_t target, struct qz_error *err)
     if (target > size || target < GUEST_RAM_MIN)
         return qz_fail(err, -ERANGE, "balloon: the target lies between %u MiB and the machine's %llu MiB",
                        (unsigned)(GUEST_RAM_MIN >> 20), (unsigned long long)size >> 20);
-    return virtio_balloon_set_target(vm->pc.balloon, size - target);
+    return 0;
 }
 
 static const char *state_name(enum vm_state s)

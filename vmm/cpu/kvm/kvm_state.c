@@ -202,7 +202,8 @@ static int get_extended(struct kvm_vcpu *v, struct vcpu_state *s)
 static int set_extended(struct kvm_vcpu *v, const struct vcpu_state *s)
 {
     const size_t size = v->vm->xsave_size;
-    QZ_AUTO_FREE uint8_t *area = NULL;
+    /* On the stack: a confined vCPU thread should need no memory from the system. */
+    uint8_t area[VCPU_XSAVE_MAX] __attribute__((aligned(64)));
 
     if (s->xsave_size > size || s->xsave_size < 576)
         return -EINVAL;
@@ -217,9 +218,7 @@ static int set_extended(struct kvm_vcpu *v, const struct vcpu_state *s)
     }
     /* KVM reads its full size; what the state does not hold is in its initial configuration, all
      * zero. */
-    area = calloc(1, size);
-    if (!area)
-        return -ENOMEM;
+    memset(area, 0, size);
     memcpy(area, s->xsave, s->xsave_size);
     return control(v, KVM_SET_XSAVE, area);
 }
@@ -249,6 +248,29 @@ static int get_msrs(struct kvm_vcpu *v, struct vcpu_state *s)
         done += (unsigned)got + 1; /* KVM stops at the first that this vCPU does not have */
     }
     return 0;
+}
+
+int kvm_read_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value)
+{
+    union msr_buffer one = {.head = {.nmsrs = 1}};
+    int got;
+
+    one.head.entries[0].index = index;
+    got = ioctl(v->fd, KVM_GET_MSRS, &one.head);
+    if (got != 1)
+        return got < 0 ? -errno : -ENOTSUP;
+    *value = one.head.entries[0].data;
+    return 0;
+}
+
+int kvm_write_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value)
+{
+    union msr_buffer one = {.head = {.nmsrs = 1}};
+    int took;
+
+    one.head.entries[0] = (struct kvm_msr_entry){.index = index, .data = value};
+    took = ioctl(v->fd, KVM_SET_MSRS, &one.head);
+    return took == 1 ? 0 : took < 0 ? -errno : -ENOTSUP;
 }
 
 static uint64_t reset_value(uint32_t index)
@@ -293,20 +315,13 @@ static int set_msrs(struct kvm_vcpu *v, const struct vcpu_msr *msr, unsigned cou
 static int get_lapic(struct kvm_vcpu *v, struct vcpu_state *s)
 {
     struct kvm_lapic_state k;
-    struct {
-        struct kvm_msrs head;
-        struct kvm_msr_entry entry;
-    } deadline = {{.nmsrs = 1}, {.index = MSR_TSC_DEADLINE}};
     const int r = control(v, KVM_GET_LAPIC, &k);
 
     if (r < 0)
         return r;
     for (unsigned i = 0; i < 64; i++)
         s->lapic.reg[i] = qz_load_le32(k.regs + 16 * i);
-    if (ioctl(v->fd, KVM_GET_MSRS, &deadline) < 0)
-        return -errno;
-    s->lapic.tsc_deadline = deadline.entry.data;
-    return 0;
+    return kvm_read_msr(v, MSR_TSC_DEADLINE, &s->lapic.tsc_deadline);
 }
 
 static int set_lapic(struct kvm_vcpu *v, const struct vcpu_state *s)

@@ -26,8 +26,9 @@
 #include "cpu/kvm/kvm_internal.h"
 #include "cpu/vcpu_msrs.h"
 
-QZ_SYSCALLS(all, "tgkill ioctl");
-QZ_SYSCALLS(vcpu, "ioctl gettid getpid rt_sigprocmask rt_sigreturn mmap munmap close");
+QZ_SYSCALLS(all, "tgkill"); /* anybody may kick */
+QZ_SYSCALLS(vcpu, "gettid getpid rt_sigprocmask rt_sigreturn");
+QZ_SYSCALLS(main, "munmap close");
 
 /* ---- creation -------------------------------------------------------------------------------- */
 
@@ -180,13 +181,8 @@ static void answer_msr(struct kvm_vcpu *v)
         run->msr.data = exit->msr.value;
     } else if (exit->msr.index == MSR_APIC_BASE && !exit->msr.fault) {
         /* The machine's local APIC accepted it. KVM has its own copy, for CPUID's APIC bit. */
-        struct {
-            struct kvm_msrs head;
-            struct kvm_msr_entry entry;
-        } msrs = {{.nmsrs = 1}, {.index = MSR_APIC_BASE, .data = exit->msr.value}};
-
         v->apic_base = exit->msr.value;
-        if (ioctl(v->fd, KVM_SET_MSRS, &msrs) != 1)
+        if (kvm_write_msr(v, MSR_APIC_BASE, exit->msr.value) < 0)
             qz_guest_warn("vCPU %u: KVM does not take IA32_APIC_BASE 0x%llx", v->base.id,
                           (unsigned long long)exit->msr.value);
     }

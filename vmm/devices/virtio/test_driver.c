@@ -1,8 +1,8 @@
 /*
- * test_driver.c - the in-process guest of test_driver.h: a machine, and a virtio PCI driver written from the
- * driver's side of the specification (VirtIO 1.3 §2.7.13, §2.8.21, §3.1, §4.1), sharing no code with the device
- * side. It runs on the thread that also runs the device's loop, but keeps the barriers a driver must have,
- * because a device may serve its queues from elsewhere.
+ * test_driver.c - the in-process guest of test_driver.h: a machine, and a virtio PCI driver written
+ * from the driver's side of the specification (VirtIO 1.3 §2.7.13, §2.8.21, §3.1, §4.1), sharing no
+ * code with the device side. It runs on the thread that also runs the device's loop, but keeps the
+ * barriers a driver must have, because a device may serve its queues from elsewhere.
  */
 #include "devices/virtio/test_driver.h"
 
@@ -37,7 +37,8 @@ static void *need(void *p)
     return p;
 }
 
-/* ---- the machine --------------------------------------------------------------------------------- */
+/* ---- the machine
+ * --------------------------------------------------------------------------------- */
 
 static struct vtest_machine *machine_of(struct accel_vm *vm)
 {
@@ -98,15 +99,12 @@ static void count_request(struct machine *m, enum machine_request what)
     QZ_CONTAINER_OF(m, struct vtest_machine, m)->requests[what]++;
 }
 
-static void no_cpu(void *context, unsigned cpu)
-{
-}
+static void no_cpu(void *context, unsigned cpu) {}
 
-static void no_sipi(void *context, unsigned cpu, uint8_t vector)
-{
-}
+static void no_sipi(void *context, unsigned cpu, uint8_t vector) {}
 
-static const struct irq_cpu_ops cpu_ops = {.wake = no_cpu, .nmi = no_cpu, .init = no_cpu, .sipi = no_sipi};
+static const struct irq_cpu_ops cpu_ops = {
+    .wake = no_cpu, .nmi = no_cpu, .init = no_cpu, .sipi = no_sipi};
 
 struct vtest_machine *vtest_machine_new(uint64_t ram)
 {
@@ -118,8 +116,9 @@ struct vtest_machine *vtest_machine_new(uint64_t ram)
     m->accel = &tm->accel;
     m->cpus = 1;
     m->request = count_request;
-    if (guest_memory_new(&m->memory, ram ? ram : VTEST_RAM, &err) < 0 || bus_new(&m->pio, 0x10000) < 0 ||
-        bus_new(&m->mmio, 0) < 0 || vm_clock_new(&m->clock, &err) < 0 || qz_loop_new(&m->main_loop, &err) < 0 ||
+    if (guest_memory_new(&m->memory, ram ? ram : VTEST_RAM, &err) < 0 ||
+        bus_new(&m->pio, 0x10000) < 0 || bus_new(&m->mmio, 0) < 0 ||
+        vm_clock_new(&m->clock, &err) < 0 || qz_loop_new(&m->main_loop, &err) < 0 ||
         irq_fabric_new(&m->irq, m->accel, 1, m->pio, m->mmio, m->clock, &cpu_ops, tm, &err) < 0 ||
         pci_bus_new(&m->pci, m, &err) < 0)
         die("machine: %s", err.text);
@@ -198,7 +197,8 @@ uint32_t vtest_config_read(struct vtest_machine *tm, unsigned devfn, unsigned re
     return value;
 }
 
-void vtest_config_write(struct vtest_machine *tm, unsigned devfn, unsigned reg, unsigned size, uint32_t value)
+void vtest_config_write(struct vtest_machine *tm, unsigned devfn, unsigned reg, unsigned size,
+                        uint32_t value)
 {
     uint32_t address = 0x80000000u | devfn << 8 | (reg & 0xfc);
 
@@ -208,7 +208,7 @@ void vtest_config_write(struct vtest_machine *tm, unsigned devfn, unsigned reg, 
 
 uint64_t vtest_ecam(const struct vtest_machine *tm, unsigned devfn, unsigned reg)
 {
-    return PCI_ECAM_BASE + (devfn << 12) + reg;
+    return PCI_ECAM_DEFAULT + (devfn << 12) + reg;
 }
 
 uint64_t vtest_mmio_read(struct vtest_machine *tm, uint64_t address, unsigned size)
@@ -224,7 +224,8 @@ void vtest_mmio_write(struct vtest_machine *tm, uint64_t address, unsigned size,
     bus_write(tm->m.mmio, address, &value, size);
 }
 
-/* ---- finding the device --------------------------------------------------------------------------- */
+/* ---- finding the device
+ * --------------------------------------------------------------------------- */
 
 static uint64_t bar_address(struct vtest *t, unsigned bar)
 {
@@ -246,8 +247,10 @@ static void read_capabilities(struct vtest *t)
         if (id == PCI_CAP_ID_VNDR) {
             unsigned type = vtest_config_read(t->tm, t->devfn, at + VIRTIO_PCI_CAP_CFG_TYPE, 1);
             unsigned bar = vtest_config_read(t->tm, t->devfn, at + VIRTIO_PCI_CAP_BAR, 1);
-            uint64_t address =
-                bar < PCI_BARS ? bar_address(t, bar) + vtest_config_read(t->tm, t->devfn, at + VIRTIO_PCI_CAP_OFFSET, 4) : 0;
+            uint64_t address = bar < PCI_BARS ? bar_address(t, bar) +
+                                                    vtest_config_read(t->tm, t->devfn,
+                                                                      at + VIRTIO_PCI_CAP_OFFSET, 4)
+                                              : 0;
 
             if (type == VIRTIO_PCI_CAP_COMMON_CFG) {
                 t->common = address;
@@ -257,7 +260,8 @@ static void read_capabilities(struct vtest *t)
                 t->device_config = address;
             } else if (type == VIRTIO_PCI_CAP_NOTIFY_CFG) {
                 t->notify_base = address;
-                t->notify_multiplier = vtest_config_read(t->tm, t->devfn, at + VIRTIO_PCI_NOTIFY_CAP_MULT, 4);
+                t->notify_multiplier =
+                    vtest_config_read(t->tm, t->devfn, at + VIRTIO_PCI_NOTIFY_CAP_MULT, 4);
             }
         }
         at = vtest_config_read(t->tm, t->devfn, at + PCI_CAP_LIST_NEXT, 1) & 0xfc;
@@ -272,7 +276,9 @@ struct vtest *vtest_open_nth(struct vtest_machine *tm, uint16_t virtio_id, unsig
     unsigned devfn;
 
     for (devfn = 0; devfn < PCI_FUNCTIONS; devfn++)
-        if (vtest_config_read(tm, devfn, PCI_VENDOR_ID, 4) == (0x1af4 | (0x1040u + virtio_id) << 16) && nth-- == 0)
+        if (vtest_config_read(tm, devfn, PCI_VENDOR_ID, 4) ==
+                (0x1af4 | (0x1040u + virtio_id) << 16) &&
+            nth-- == 0)
             break;
     if (devfn == PCI_FUNCTIONS)
         return NULL;
@@ -290,7 +296,8 @@ struct vtest *vtest_open_nth(struct vtest_machine *tm, uint16_t virtio_id, unsig
     for (unsigned q = 0; q < t->queue_count; q++) {
         vtest_common_write(t, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
         t->q[q].size = (uint16_t)vtest_common_read(t, VIRTIO_PCI_COMMON_Q_SIZE, 2);
-        t->q[q].notify = t->notify_base + t->notify_multiplier * vtest_common_read(t, VIRTIO_PCI_COMMON_Q_NOFF, 2);
+        t->q[q].notify = t->notify_base +
+                         t->notify_multiplier * vtest_common_read(t, VIRTIO_PCI_COMMON_Q_NOFF, 2);
     }
     t->arena = vtest_alloc(tm, tm->m.memory.low_size / ARENA_SHARE, 4096).v;
     t->arena_at = t->arena;
@@ -337,7 +344,8 @@ void vtest_close(struct vtest *t)
     free(t);
 }
 
-/* ---- registers -------------------------------------------------------------------------------------- */
+/* ---- registers
+ * -------------------------------------------------------------------------------------- */
 
 uint64_t vtest_common_read(struct vtest *t, unsigned offset, unsigned size)
 {
@@ -406,7 +414,8 @@ int vtest_reset(struct vtest *t)
     return r;
 }
 
-/* ---- negotiation -------------------------------------------------------------------------------------- */
+/* ---- negotiation
+ * -------------------------------------------------------------------------------------- */
 
 int vtest_set_features(struct vtest *t, uint64_t features)
 {
@@ -507,7 +516,8 @@ int vtest_negotiate_exact(struct vtest *t, uint64_t features)
 
 int vtest_negotiate(struct vtest *t, uint64_t features, bool packed)
 {
-    features |= QZ_BIT(VIRTIO_F_VERSION_1) | QZ_BIT(VIRTIO_RING_F_INDIRECT_DESC) | QZ_BIT(VIRTIO_RING_F_EVENT_IDX);
+    features |= QZ_BIT(VIRTIO_F_VERSION_1) | QZ_BIT(VIRTIO_RING_F_INDIRECT_DESC) |
+                QZ_BIT(VIRTIO_RING_F_EVENT_IDX);
     features &= ~QZ_BIT(VIRTIO_F_RING_PACKED);
     if (packed && !(t->offered >> VIRTIO_F_RING_PACKED & 1))
         return -ENOTSUP;
@@ -516,7 +526,8 @@ int vtest_negotiate(struct vtest *t, uint64_t features, bool packed)
     return vtest_negotiate_exact(t, features & t->offered);
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------ */
+/* ---- requests
+ * ------------------------------------------------------------------------------------------ */
 
 static uint8_t *ring_mem(struct vtest *t, gpa_t area, uint64_t offset, uint64_t len)
 {
@@ -546,7 +557,8 @@ static uint64_t arena_take(struct vtest *t, uint64_t bytes)
     return at;
 }
 
-/* One descriptor, but for a packed ring's flags, which the caller writes when everything else stands. */
+/* One descriptor, but for a packed ring's flags, which the caller writes when everything else
+ * stands. */
 static void put_desc(uint8_t *p, uint64_t addr, uint32_t len, uint16_t third, uint16_t fourth)
 {
     qz_store_le64(p, addr);
@@ -561,8 +573,8 @@ struct piece {
     bool write;
 };
 
-static void publish_split(struct vtest *t, struct vtest_queue *q, const struct piece *piece, unsigned count, uint64_t table,
-                          uint16_t *head)
+static void publish_split(struct vtest *t, struct vtest_queue *q, const struct piece *piece,
+                          unsigned count, uint64_t table, uint16_t *head)
 {
     uint16_t index[VIRTQUEUE_SIZE_MAX];
     unsigned slots = table ? 1 : count;
@@ -575,12 +587,16 @@ static void publish_split(struct vtest *t, struct vtest_queue *q, const struct p
 
         for (unsigned i = 0; i < count; i++)
             put_desc(p + i * DESC, piece[i].addr, piece[i].len,
-                     (piece[i].write ? VRING_DESC_F_WRITE : 0) | (i + 1 < count ? VRING_DESC_F_NEXT : 0), (uint16_t)(i + 1));
-        put_desc(ring_mem(t, q->desc, *head * DESC, DESC), table, count * DESC, VRING_DESC_F_INDIRECT, 0);
+                     (piece[i].write ? VRING_DESC_F_WRITE : 0) |
+                         (i + 1 < count ? VRING_DESC_F_NEXT : 0),
+                     (uint16_t)(i + 1));
+        put_desc(ring_mem(t, q->desc, *head * DESC, DESC), table, count * DESC,
+                 VRING_DESC_F_INDIRECT, 0);
     } else {
         for (unsigned i = 0; i < count; i++)
             put_desc(ring_mem(t, q->desc, index[i] * DESC, DESC), piece[i].addr, piece[i].len,
-                     (piece[i].write ? VRING_DESC_F_WRITE : 0) | (i + 1 < count ? VRING_DESC_F_NEXT : 0),
+                     (piece[i].write ? VRING_DESC_F_WRITE : 0) |
+                         (i + 1 < count ? VRING_DESC_F_NEXT : 0),
                      i + 1 < count ? index[i + 1] : 0);
     }
     put16(t, q->driver, 4 + 2 * (q->next_avail & (q->size - 1)), *head);
@@ -588,8 +604,8 @@ static void publish_split(struct vtest *t, struct vtest_queue *q, const struct p
     put16(t, q->driver, 2, q->next_avail); /* release: the element before the index */
 }
 
-static void publish_packed(struct vtest *t, struct vtest_queue *q, const struct piece *piece, unsigned count,
-                           uint64_t table, uint16_t id)
+static void publish_packed(struct vtest *t, struct vtest_queue *q, const struct piece *piece,
+                           unsigned count, uint64_t table, uint16_t id)
 {
     unsigned slots = table ? 1 : count;
     uint16_t head_flags = 0, head = q->next_avail;
@@ -598,16 +614,19 @@ static void publish_packed(struct vtest *t, struct vtest_queue *q, const struct 
         uint8_t *p = ring_mem(t, gpa(table), 0, (uint64_t)count * DESC);
 
         for (unsigned i = 0; i < count; i++)
-            put_desc(p + i * DESC, piece[i].addr, piece[i].len, 0, piece[i].write ? VRING_DESC_F_WRITE : 0);
+            put_desc(p + i * DESC, piece[i].addr, piece[i].len, 0,
+                     piece[i].write ? VRING_DESC_F_WRITE : 0);
     }
     for (unsigned i = 0; i < slots; i++) {
-        uint16_t flags = q->avail_wrap ? 1 << VRING_PACKED_DESC_F_AVAIL : 1 << VRING_PACKED_DESC_F_USED;
+        uint16_t flags =
+            q->avail_wrap ? 1 << VRING_PACKED_DESC_F_AVAIL : 1 << VRING_PACKED_DESC_F_USED;
         uint8_t *p = ring_mem(t, q->desc, q->next_avail * DESC, DESC);
 
         if (table)
             flags |= VRING_DESC_F_INDIRECT;
         else
-            flags |= (piece[i].write ? VRING_DESC_F_WRITE : 0) | (i + 1 < count ? VRING_DESC_F_NEXT : 0);
+            flags |=
+                (piece[i].write ? VRING_DESC_F_WRITE : 0) | (i + 1 < count ? VRING_DESC_F_NEXT : 0);
         qz_store_le64(p, table ? table : piece[i].addr);
         qz_store_le32(p + 8, table ? count * DESC : piece[i].len);
         qz_store_le16(p + 12, id);
@@ -622,11 +641,12 @@ static void publish_packed(struct vtest *t, struct vtest_queue *q, const struct 
     }
     q->num_free -= slots;
     q->added += slots;
-    put16(t, q->desc, head * DESC + 14, head_flags); /* release: the head's flags last (§2.8.21.1) */
+    put16(t, q->desc, head * DESC + 14,
+          head_flags); /* release: the head's flags last (§2.8.21.1) */
 }
 
-int vtest_submit(struct vtest *t, unsigned qi, const struct iovec *out, unsigned out_count, struct iovec *in,
-                 unsigned in_count)
+int vtest_submit(struct vtest *t, unsigned qi, const struct iovec *out, unsigned out_count,
+                 struct iovec *in, unsigned in_count)
 {
     struct vtest_queue *q = &t->q[qi];
     unsigned count = out_count + in_count, slots, token;
@@ -674,8 +694,12 @@ int vtest_submit(struct vtest *t, unsigned qi, const struct iovec *out, unsigned
     s = &q->slot[token];
     if (s->used)
         die("queue %u: slot %u is still in use", qi, token);
-    *s = (struct vtest_slot){.used = true, .head = (uint16_t)token, .slots = (uint16_t)slots, .in_count = in_count,
-                             .in_buffer = gpa(in_at), .memory = gpa(memory)};
+    *s = (struct vtest_slot){.used = true,
+                             .head = (uint16_t)token,
+                             .slots = (uint16_t)slots,
+                             .in_count = in_count,
+                             .in_buffer = gpa(in_at),
+                             .memory = gpa(memory)};
     if (in_count) {
         s->in = need(calloc(in_count, sizeof(*s->in)));
         memcpy(s->in, in, in_count * sizeof(*in));
@@ -778,7 +802,8 @@ int vtest_poll(struct vtest *t, unsigned qi)
             r = complete(t, q, qz_load_le32(p), qz_load_le32(p + 4));
         } else {
             uint16_t flags = get16(t, q->desc, q->last_used * DESC + 14), id;
-            bool avail = flags >> VRING_PACKED_DESC_F_AVAIL & 1, used = flags >> VRING_PACKED_DESC_F_USED & 1;
+            bool avail = flags >> VRING_PACKED_DESC_F_AVAIL & 1,
+                 used = flags >> VRING_PACKED_DESC_F_USED & 1;
             const uint8_t *p;
 
             if (avail != q->used_wrap || used != q->used_wrap)
@@ -859,8 +884,8 @@ int vtest_wait_any(struct vtest *t, unsigned q, uint32_t *written)
     return wait_for(t, q, -1, written);
 }
 
-int vtest_request(struct vtest *t, unsigned q, const struct iovec *out, unsigned out_count, struct iovec *in,
-                  unsigned in_count, uint32_t *written)
+int vtest_request(struct vtest *t, unsigned q, const struct iovec *out, unsigned out_count,
+                  struct iovec *in, unsigned in_count, uint32_t *written)
 {
     int token = vtest_submit(t, q, out, out_count, in, in_count);
 
@@ -880,10 +905,13 @@ void vtest_interrupts(struct vtest *t, unsigned qi, bool on)
     } else if (!t->packed) {
         put16(t, q->driver, 0, on ? 0 : VRING_AVAIL_F_NO_INTERRUPT);
     } else if (on && t->event_index) {
-        put16(t, q->driver, 0, (uint16_t)(q->last_used | q->used_wrap << VRING_PACKED_EVENT_F_WRAP_CTR));
+        put16(t, q->driver, 0,
+              (uint16_t)(q->last_used | q->used_wrap << VRING_PACKED_EVENT_F_WRAP_CTR));
         put16(t, q->driver, 2, VRING_PACKED_EVENT_FLAG_DESC);
     } else {
-        put16(t, q->driver, 2, on ? VRING_PACKED_EVENT_FLAG_ENABLE : VRING_PACKED_EVENT_FLAG_DISABLE);
+        put16(t, q->driver, 2,
+              on ? VRING_PACKED_EVENT_FLAG_ENABLE : VRING_PACKED_EVENT_FLAG_DISABLE);
     }
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* before looking for used buffers; pairs with virtqueue_interrupt() */
+    __atomic_thread_fence(
+        __ATOMIC_SEQ_CST); /* before looking for used buffers; pairs with virtqueue_interrupt() */
 }

@@ -106,7 +106,8 @@ static void echo_config_read(struct virtio_device *d, unsigned offset, void *buf
     memcpy(buf, echo_of(d)->config + offset, len);
 }
 
-static void echo_config_write(struct virtio_device *d, unsigned offset, const void *buf, unsigned len)
+static void echo_config_write(struct virtio_device *d, unsigned offset, const void *buf,
+                              unsigned len)
 {
     memcpy(echo_of(d)->config + offset, buf, len);
     echo_of(d)->config_writes++;

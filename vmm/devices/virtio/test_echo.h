@@ -1,5 +1,6 @@
 /*
- * test_echo.h - the smallest virtio device: what it reads it writes back. For tests of rings and transport.
+ * test_echo.h - the smallest virtio device: what it reads it writes back. For tests of rings and
+ * transport.
  */
 #ifndef VMM_VIRTIO_TEST_ECHO_H
 #define VMM_VIRTIO_TEST_ECHO_H
@@ -10,9 +11,9 @@ enum { ECHO_ID = 60, ECHO_QUEUES = 2, ECHO_CONFIG = 10, ECHO_SEGMENTS = 64, ECHO
 
 struct echo {
     struct virtio_device d;
-    bool hold;          /* keep chains instead of answering; a reset then waits for echo_release() */
-    bool suppress;      /* use notification suppression around serving */
-    bool interrupt;     /* tell the driver (default) */
+    bool hold;      /* keep chains instead of answering; a reset then waits for echo_release() */
+    bool suppress;  /* use notification suppression around serving */
+    bool interrupt; /* tell the driver (default) */
     unsigned held;
     struct virtqueue_chain chain[VIRTQUEUE_SIZE_MAX];
     unsigned chain_queue[VIRTQUEUE_SIZE_MAX];

@@ -1,22 +1,23 @@
 /*
  * virtio_pci.c - the modern virtio transport over PCI (VirtIO 1.3 §4.1).
  *
- * Theory of operation. One function with two BARs: BAR 1 holds the MSI-X table, BAR 4 (64-bit) the four regions
- * that the vendor capabilities describe: common configuration, ISR, device configuration, notifications. The
- * fifth capability (VIRTIO_PCI_CAP_PCI_CFG) is a window through which firmware may reach the same BARs with
- * configuration accesses alone.
+ * Theory of operation. One function with two BARs: BAR 1 holds the MSI-X table, BAR 4 (64-bit) the
+ * four regions that the vendor capabilities describe: common configuration, ISR, device
+ * configuration, notifications. The fifth capability (VIRTIO_PCI_CAP_PCI_CFG) is a window through
+ * which firmware may reach the same BARs with configuration accesses alone.
  *
- * Doorbells. Each queue has an eventfd that the device's loop watches. While the device is active and BAR 4 is
- * mapped, the accelerator is asked to signal it by itself (doorbell_add); a write that still arrives on the
- * bus (no such accelerator, another access size) signals it too. So a kick never waits for the device's lock.
+ * Doorbells. Each queue has an eventfd that the device's loop watches. While the device is active
+ * and BAR 4 is mapped, the accelerator is asked to signal it by itself (doorbell_add); a write that
+ * still arrives on the bus (no such accelerator, another access size) signals it too. So a kick
+ * never waits for the device's lock.
  *
- * Status. Writing 0 begins a reset: the device stops being active, ops->reset lets what is in flight end, and until
- * virtio_reset_done() status reads as before and nothing else can be written (§4.1.4.3.1: the driver waits for 0).
- * Bits are only ever added; FEATURES_OK is refused when the driver wants what was not offered, DRIVER_OK
- * without FEATURES_OK is ignored.
+ * Status. Writing 0 begins a reset: the device stops being active, ops->reset lets what is in
+ * flight end, and until virtio_reset_done() status reads as before and nothing else can be written
+ * (§4.1.4.3.1: the driver waits for 0). Bits are only ever added; FEATURES_OK is refused when the
+ * driver wants what was not offered, DRIVER_OK without FEATURES_OK is ignored.
  *
- * Locks: the device's lock guards everything here but eventfds and BAR addresses. It is taken inside the PCI
- * bus's lock (bar_moved, the configuration window) and never the other way round.
+ * Locks: the device's lock guards everything here but eventfds and BAR addresses. It is taken
+ * inside the PCI bus's lock (bar_moved, the configuration window) and never the other way round.
  */
 #include "devices/virtio/virtio_pci.h"
 
@@ -79,7 +80,8 @@ static struct virtio_pci *transport_of(struct virtio_device *d)
     return d->transport_data;
 }
 
-/* ---- doorbells ---------------------------------------------------------------------------------- */
+/* ---- doorbells ----------------------------------------------------------------------------------
+ */
 
 static void ring(struct vp_queue *q)
 {
@@ -112,7 +114,8 @@ static void doorbells_update(struct virtio_pci *vp)
         return;
     for (unsigned i = 0; i < vp->d->queue_count; i++) {
         struct vp_queue *q = &vp->q[i];
-        uint64_t want = vp->d->active && vp->bar_base ? vp->bar_base + NOTIFY + i * NOTIFY_STRIDE : 0;
+        uint64_t want =
+            vp->d->active && vp->bar_base ? vp->bar_base + NOTIFY + i * NOTIFY_STRIDE : 0;
 
         if (q->doorbell == want)
             continue;
@@ -123,7 +126,8 @@ static void doorbells_update(struct virtio_pci *vp)
     }
 }
 
-/* ---- interrupts --------------------------------------------------------------------------------- */
+/* ---- interrupts ---------------------------------------------------------------------------------
+ */
 
 static void interrupt(struct virtio_pci *vp, uint16_t vector, uint8_t isr)
 {
@@ -158,7 +162,8 @@ static void on_status_changed(struct virtio_device *d)
     config_interrupt(transport_of(d));
 }
 
-/* ---- reset -------------------------------------------------------------------------------------- */
+/* ---- reset --------------------------------------------------------------------------------------
+ */
 
 static void queue_defaults(struct virtio_device *d, unsigned i)
 {
@@ -222,7 +227,8 @@ static const struct virtio_transport_ops transport_ops = {
     .queue_reset_done = on_queue_reset_done,
 };
 
-/* ---- status and queues -------------------------------------------------------------------------- */
+/* ---- status and queues --------------------------------------------------------------------------
+ */
 
 static bool start_queue(struct virtio_device *d, unsigned i)
 {
@@ -230,7 +236,8 @@ static bool start_queue(struct virtio_device *d, unsigned i)
 
     if (virtqueue_start(&d->queue[i], d->negotiated, &err) == 0)
         return true;
-    qz_guest_warn("%s: %s; the device waits for a reset", d->label ? d->label : d->ops->name, err.text);
+    qz_guest_warn("%s: %s; the device waits for a reset", d->label ? d->label : d->ops->name,
+                  err.text);
     virtio_fail(d);
     return false;
 }
@@ -261,9 +268,11 @@ static void write_status(struct virtio_pci *vp, uint8_t value)
         reset_begin(vp);
         return;
     }
-    d->status |= added & (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FAILED);
+    d->status |=
+        added & (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FAILED);
     if (added & VIRTIO_CONFIG_S_FEATURES_OK) {
-        if (vp->driver_features & ~vp->offered || !(vp->driver_features & QZ_BIT(VIRTIO_F_VERSION_1)))
+        if (vp->driver_features & ~vp->offered ||
+            !(vp->driver_features & QZ_BIT(VIRTIO_F_VERSION_1)))
             return; /* the driver reads back that it was refused (§3.1.1 step 6) */
         d->negotiated = vp->driver_features;
         d->status |= VIRTIO_CONFIG_S_FEATURES_OK;
@@ -280,13 +289,15 @@ static struct virtqueue *selected(struct virtio_pci *vp)
     return vp->queue_select < vp->d->queue_count ? &vp->d->queue[vp->queue_select] : NULL;
 }
 
-/* The selected queue if its registers may change: neither enabled nor, but for a queue that was reset, running. */
+/* The selected queue if its registers may change: neither enabled nor, but for a queue that was
+ * reset, running. */
 static struct virtqueue *settable(struct virtio_pci *vp)
 {
     struct virtqueue *vq = selected(vp);
     struct virtio_device *d = vp->d;
 
-    if (!vq || vq->enabled || (d->status & VIRTIO_CONFIG_S_DRIVER_OK && !virtio_has(d, VIRTIO_F_RING_RESET)))
+    if (!vq || vq->enabled ||
+        (d->status & VIRTIO_CONFIG_S_DRIVER_OK && !virtio_has(d, VIRTIO_F_RING_RESET)))
         return NULL;
     return vq;
 }
@@ -309,13 +320,15 @@ static void reset_queue(struct virtio_pci *vp)
     struct virtio_device *d = vp->d;
     struct virtqueue *vq = selected(vp);
 
-    if (!vq || !virtio_has(d, VIRTIO_F_RING_RESET) || !d->active || !vq->enabled || vp->q[vq->index].resetting)
+    if (!vq || !virtio_has(d, VIRTIO_F_RING_RESET) || !d->active || !vq->enabled ||
+        vp->q[vq->index].resetting)
         return;
     vp->q[vq->index].resetting = true;
     d->ops->queue_reset(d, vq->index);
 }
 
-/* ---- common configuration (§4.1.4.3) ------------------------------------------------------------- */
+/* ---- common configuration (§4.1.4.3)
+ * ------------------------------------------------------------- */
 
 static void common_image(struct virtio_pci *vp, uint8_t image[COMMON_SIZE + 8])
 {
@@ -325,10 +338,12 @@ static void common_image(struct virtio_pci *vp, uint8_t image[COMMON_SIZE + 8])
     memset(image, 0, COMMON_SIZE + 8);
     qz_store_le32(image + VIRTIO_PCI_COMMON_DFSELECT, vp->device_feature_select);
     if (vp->device_feature_select < 2)
-        qz_store_le32(image + VIRTIO_PCI_COMMON_DF, (uint32_t)(vp->offered >> 32 * vp->device_feature_select));
+        qz_store_le32(image + VIRTIO_PCI_COMMON_DF,
+                      (uint32_t)(vp->offered >> 32 * vp->device_feature_select));
     qz_store_le32(image + VIRTIO_PCI_COMMON_GFSELECT, vp->driver_feature_select);
     if (vp->driver_feature_select < 2)
-        qz_store_le32(image + VIRTIO_PCI_COMMON_GF, (uint32_t)(vp->driver_features >> 32 * vp->driver_feature_select));
+        qz_store_le32(image + VIRTIO_PCI_COMMON_GF,
+                      (uint32_t)(vp->driver_features >> 32 * vp->driver_feature_select));
     qz_store_le16(image + VIRTIO_PCI_COMMON_MSIX, vp->config_vector);
     qz_store_le16(image + VIRTIO_PCI_COMMON_NUMQ, (uint16_t)d->queue_count);
     image[VIRTIO_PCI_COMMON_STATUS] = d->status;
@@ -365,7 +380,8 @@ static uint16_t checked_vector(const struct virtio_pci *vp, uint16_t vector)
 
 static void set_half(gpa_t *a, bool high, uint32_t value)
 {
-    a->v = high ? (a->v & UINT32_MAX) | (uint64_t)value << 32 : (a->v & ~(uint64_t)UINT32_MAX) | value;
+    a->v =
+        high ? (a->v & UINT32_MAX) | (uint64_t)value << 32 : (a->v & ~(uint64_t)UINT32_MAX) | value;
 }
 
 /* Queue addresses: 64 bits at once, or either half. */
@@ -377,7 +393,9 @@ static void write_address(struct virtio_pci *vp, unsigned offset, unsigned size,
 
     if (!vq)
         return;
-    a = reg == VIRTIO_PCI_COMMON_Q_DESCLO ? &vq->desc : reg == VIRTIO_PCI_COMMON_Q_AVAILLO ? &vq->driver : &vq->device_area;
+    a = reg == VIRTIO_PCI_COMMON_Q_DESCLO    ? &vq->desc
+        : reg == VIRTIO_PCI_COMMON_Q_AVAILLO ? &vq->driver
+                                             : &vq->device_area;
     if (size == 8 && offset == reg)
         *a = gpa(value);
     else if (size == 4 && !(offset & 3))
@@ -425,7 +443,8 @@ static void common_write(struct virtio_pci *vp, unsigned offset, unsigned size, 
         if (vq && value && value <= d->queue_size_max)
             vq->size = (uint16_t)value;
         break;
-    case FIELD(VIRTIO_PCI_COMMON_Q_MSIX, 2): /* not frozen: it is read only when an interrupt is due */
+    case FIELD(VIRTIO_PCI_COMMON_Q_MSIX,
+               2): /* not frozen: it is read only when an interrupt is due */
         vq = selected(vp);
         if (vq)
             vq->msix_vector = checked_vector(vp, (uint16_t)value);
@@ -443,7 +462,8 @@ static void common_write(struct virtio_pci *vp, unsigned offset, unsigned size, 
     }
 }
 
-/* ---- BAR 4 --------------------------------------------------------------------------------------- */
+/* ---- BAR 4
+ * --------------------------------------------------------------------------------------- */
 
 /* The part of [offset, offset + size) that the device has. */
 static unsigned config_part(const struct virtio_device *d, unsigned offset, unsigned size)
@@ -493,13 +513,15 @@ static void region_write(void *opaque, uint64_t offset, unsigned size, uint64_t 
     QZ_LOCKED(&d->lock);
     if (offset < ISR)
         common_write(vp, at, size, value);
-    else if (offset >= DEVICE && size <= config_part(d, at, size) && d->ops->config_write && !vp->resetting)
+    else if (offset >= DEVICE && size <= config_part(d, at, size) && d->ops->config_write &&
+             !vp->resetting)
         d->ops->config_write(d, at, &value, size);
 }
 
 static const struct bus_ops region_ops = {.read = region_read, .write = region_write};
 
-/* ---- the function's own hooks ---------------------------------------------------------------------- */
+/* ---- the function's own hooks
+ * ---------------------------------------------------------------------- */
 
 static void bar_moved(struct pci_device *pci, unsigned bar, bool mapped, uint64_t base)
 {
@@ -516,7 +538,8 @@ static void bar_moved(struct pci_device *pci, unsigned bar, bool mapped, uint64_
 static void window_access(struct virtio_pci *vp, bool write)
 {
     uint8_t *cap = vp->pci.config + vp->window;
-    uint32_t offset = qz_load_le32(cap + VIRTIO_PCI_CAP_OFFSET), length = qz_load_le32(cap + VIRTIO_PCI_CAP_LENGTH);
+    uint32_t offset = qz_load_le32(cap + VIRTIO_PCI_CAP_OFFSET),
+             length = qz_load_le32(cap + VIRTIO_PCI_CAP_LENGTH);
     uint64_t value = qz_load_le32(cap + WINDOW_DATA);
 
     if ((length != 1 && length != 2 && length != 4) || offset % length)
@@ -575,7 +598,8 @@ static const struct pci_device_ops pci_ops = {
     .busy = busy,
 };
 
-/* ---- construction -------------------------------------------------------------------------------- */
+/* ---- construction
+ * -------------------------------------------------------------------------------- */
 
 static uint32_t class_of(uint16_t id)
 {
@@ -593,11 +617,13 @@ static uint32_t class_of(uint16_t id)
     }
 }
 
-static int add_region_capability(struct pci_device *pci, uint8_t type, uint32_t offset, uint32_t length)
+static int add_region_capability(struct pci_device *pci, uint8_t type, uint32_t offset,
+                                 uint32_t length)
 {
     /* struct virtio_pci_cap without its first two bytes; notify has a multiplier after it. */
     uint8_t body[sizeof(struct virtio_pci_notify_cap) - 2] = {0};
-    unsigned len = type == VIRTIO_PCI_CAP_NOTIFY_CFG ? sizeof(struct virtio_pci_notify_cap) : sizeof(struct virtio_pci_cap);
+    unsigned len = type == VIRTIO_PCI_CAP_NOTIFY_CFG ? sizeof(struct virtio_pci_notify_cap)
+                                                     : sizeof(struct virtio_pci_cap);
 
     body[VIRTIO_PCI_CAP_LEN - 2] = (uint8_t)len;
     body[VIRTIO_PCI_CAP_CFG_TYPE - 2] = type;
@@ -685,26 +711,50 @@ static int open_doorbells(struct virtio_pci *vp, struct qz_error *err)
 
         queue_defaults(vp->d, i);
         q->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        r = q->fd < 0 ? -errno : qz_loop_add(vp->d->loop, &q->watch, q->fd, EPOLLIN, doorbell_ready);
+        r = q->fd < 0 ? -errno
+                      : qz_loop_add(vp->d->loop, &q->watch, q->fd, EPOLLIN, doorbell_ready);
         if (r < 0)
-            return qz_fail(err, r, "%s: doorbell of queue %u: %s", vp->d->ops->name, i, strerror(-r));
+            return qz_fail(err, r, "%s: doorbell of queue %u: %s", vp->d->ops->name, i,
+                           strerror(-r));
     }
     return 0;
 }
 
+static int build(struct virtio_pci *vp, struct qz_error *err)
+{
+    struct virtio_device *d = vp->d;
+    int r = build_function(vp);
+
+    d->queue = calloc(d->queue_count, sizeof(*d->queue));
+    vp->q = d->queue ? calloc(d->queue_count, sizeof(*vp->q)) : NULL;
+    if (r == 0 && !vp->q)
+        r = -ENOMEM;
+    if (r < 0) {
+        free(vp->q); /* no doorbell is open: destroy() shall not look for them */
+        vp->q = NULL;
+        return qz_fail(err, r, "%s: PCI function: %s", d->ops->name, strerror(-r));
+    }
+    r = open_doorbells(vp, err);
+    return r < 0 ? r : pci_add(d->machine->pci, &vp->pci, -1, err);
+}
+
 int virtio_pci_new(struct virtio_pci **out, struct virtio_device *d, struct qz_error *err)
 {
-    struct virtio_pci *vp;
-    int r;
+    struct virtio_pci *vp = calloc(1, sizeof(*vp));
+    int r = 0;
 
-    if (!d->queue_count || d->queue_count > VIRTIO_QUEUES_MAX || !d->queue_size_max ||
-        d->queue_size_max > VIRTQUEUE_SIZE_MAX || d->queue_size_max & (d->queue_size_max - 1) ||
-        d->config_size > REGION_SIZE)
-        return qz_fail(err, -EINVAL, "%s: %u queues of %u, %u bytes of configuration", d->ops->name,
-                       d->queue_count, d->queue_size_max, d->config_size);
-    vp = calloc(1, sizeof(*vp));
     if (!vp)
-        return qz_fail(err, -ENOMEM, "%s: no memory", d->ops->name);
+        r = qz_fail(err, -ENOMEM, "%s: no memory", d->ops->name);
+    else if (!d->queue_count || d->queue_count > VIRTIO_QUEUES_MAX || !d->queue_size_max ||
+             d->queue_size_max > VIRTQUEUE_SIZE_MAX ||
+             d->queue_size_max & (d->queue_size_max - 1) || d->config_size > REGION_SIZE)
+        r = qz_fail(err, -EINVAL, "%s: %u queues of %u, %u bytes of configuration", d->ops->name,
+                    d->queue_count, d->queue_size_max, d->config_size);
+    if (r < 0) {
+        free(vp);
+        d->ops->free(d);
+        return r;
+    }
     vp->d = d;
     pthread_mutex_init(&d->lock, NULL);
     d->transport = &transport_ops;
@@ -714,23 +764,13 @@ int virtio_pci_new(struct virtio_pci **out, struct virtio_device *d, struct qz_e
     d->active = false;
     vp->config_vector = NO_VECTOR;
     vp->offered = (d->offered & ~(QZ_BIT(VIRTIO_F_IN_ORDER) | QZ_BIT(VIRTIO_F_ACCESS_PLATFORM))) |
-                  QZ_BIT(VIRTIO_F_VERSION_1) | QZ_BIT(VIRTIO_RING_F_INDIRECT_DESC) | QZ_BIT(VIRTIO_RING_F_EVENT_IDX) |
+                  QZ_BIT(VIRTIO_F_VERSION_1) | QZ_BIT(VIRTIO_RING_F_INDIRECT_DESC) |
+                  QZ_BIT(VIRTIO_RING_F_EVENT_IDX) |
                   (d->no_packed ? 0 : QZ_BIT(VIRTIO_F_RING_PACKED)) |
                   (d->ops->queue_reset ? QZ_BIT(VIRTIO_F_RING_RESET) : 0);
-    r = build_function(vp);
-    d->queue = calloc(d->queue_count, sizeof(*d->queue));
-    vp->q = calloc(d->queue_count, sizeof(*vp->q));
-    if (r < 0 || !d->queue || !vp->q) {
-        free(vp->q); /* no doorbell was opened: destroy() shall not look for them */
-        vp->q = NULL;
-        destroy(vp);
-        return qz_fail(err, r < 0 ? r : -ENOMEM, "%s: PCI function: %s", d->ops->name, strerror(r < 0 ? -r : ENOMEM));
-    }
-    r = open_doorbells(vp, err);
-    if (r == 0)
-        r = pci_add(d->machine->pci, &vp->pci, -1, err);
+    r = build(vp, err);
     if (r < 0) {
-        destroy(vp);
+        virtio_pci_free(vp);
         return r;
     }
     *out = vp;

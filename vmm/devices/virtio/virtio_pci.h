@@ -9,8 +9,9 @@
 struct virtio_pci;
 
 /*
- * Puts a filled-in virtio device on the machine's PCI bus, at the first free slot. The transport owns the
- * device from then on: virtio_pci_free() calls its ops->free.
+ * Puts a filled-in virtio device on the machine's PCI bus, at the first free slot. The transport
+ * owns the device from then on, also on failure: virtio_pci_free() and a failing virtio_pci_new()
+ * call its ops->free.
  */
 int virtio_pci_new(struct virtio_pci **vp, struct virtio_device *d, struct qz_error *err);
 void virtio_pci_free(struct virtio_pci *vp);

@@ -1,6 +1,6 @@
 /*
- * virtio_pci_test.c - the transport, seen by a driver: negotiation, rings of both formats, interrupts, resets,
- * frozen registers, and the driver's mistakes.
+ * virtio_pci_test.c - the transport, seen by a driver: negotiation, rings of both formats,
+ * interrupts, resets, frozen registers, and the driver's mistakes.
  */
 #include "devices/virtio/virtio_pci.h"
 
@@ -56,7 +56,8 @@ static int teardown(void **state)
 }
 
 /* One echo of n bytes in the given numbers of pieces. */
-static void echo_once(struct vtest *t, unsigned q, size_t n, unsigned out_pieces, unsigned in_pieces)
+static void echo_once(struct vtest *t, unsigned q, size_t n, unsigned out_pieces,
+                      unsigned in_pieces)
 {
     uint8_t out[4096], in[4096];
     struct iovec ov[16], iv[16];
@@ -67,7 +68,8 @@ static void echo_once(struct vtest *t, unsigned q, size_t n, unsigned out_pieces
         out[i] = (uint8_t)(i * 7 + n + out_pieces);
     memset(in, 0, sizeof(in));
     for (unsigned i = 0; i < out_pieces; i++)
-        ov[i] = (struct iovec){out + n * i / out_pieces, n * (i + 1) / out_pieces - n * i / out_pieces};
+        ov[i] =
+            (struct iovec){out + n * i / out_pieces, n * (i + 1) / out_pieces - n * i / out_pieces};
     for (unsigned i = 0; i < in_pieces; i++)
         iv[i] = (struct iovec){in + n * i / in_pieces, n * (i + 1) / in_pieces - n * i / in_pieces};
     assert_int_equal(vtest_request(t, q, ov, out_pieces, iv, in_pieces, &written), 0);
@@ -83,7 +85,8 @@ static void echo_everything(struct fixture *f, uint64_t features)
             f->t->indirect = indirect;
             f->echo.suppress = suppress;
             for (unsigned q = 0; q < ECHO_QUEUES; q++)
-                f->t->q[q].size = features & RING_PACKED ? 37 : 64; /* packed rings need no power of two */
+                f->t->q[q].size =
+                    features & RING_PACKED ? 37 : 64; /* packed rings need no power of two */
             assert_int_equal(vtest_negotiate_exact(f->t, features), 0);
             for (unsigned i = 0; i < 500; i++) /* several times round the ring, in all phases */
                 echo_once(f->t, i & 1, 100 + i, 1 + i % 7, 1 + i % 5);
@@ -105,7 +108,8 @@ static void test_echo_packed(void **state)
     echo_everything(*state, VERSION_1 | RING_PACKED | EVENT_IDX | INDIRECT);
 }
 
-/* A full ring at once: answered in one batch, with one interrupt where the event index asks for one. */
+/* A full ring at once: answered in one batch, with one interrupt where the event index asks for
+ * one. */
 static void batch(struct fixture *f, bool packed)
 {
     struct vtest *t = f->t;
@@ -118,7 +122,8 @@ static void batch(struct fixture *f, bool packed)
     vtest_interrupts(t, 0, true);
     f->tm->msi_count = 0;
     for (; n < 64; n++) {
-        token[n] = vtest_submit(t, 0, &(struct iovec){data, 64}, 1, &(struct iovec){back[n], 64}, 1);
+        token[n] =
+            vtest_submit(t, 0, &(struct iovec){data, 64}, 1, &(struct iovec){back[n], 64}, 1);
         assert_true(token[n] >= 0);
     }
     assert_int_equal(vtest_submit(t, 0, &(struct iovec){data, 64}, 1, NULL, 0), -ENOSPC);
@@ -152,7 +157,8 @@ static void test_batch_packed(void **state)
     batch(*state, true);
 }
 
-/* Everything held, then answered in one go long after: out-of-order returns are the device's business. */
+/* Everything held, then answered in one go long after: out-of-order returns are the device's
+ * business. */
 static void test_late_answers(void **state)
 {
     struct fixture *f = *state;
@@ -188,13 +194,14 @@ static void test_identity(void **state)
 {
     struct fixture *f = *state;
 
-    assert_int_equal(vtest_config_read(f->tm, f->t->devfn, PCI_VENDOR_ID, 4), 0x1af4 | (0x1040 + ECHO_ID) << 16);
+    assert_int_equal(vtest_config_read(f->tm, f->t->devfn, PCI_VENDOR_ID, 4),
+                     0x1af4 | (0x1040 + ECHO_ID) << 16);
     assert_int_equal(vtest_config_read(f->tm, f->t->devfn, PCI_REVISION_ID, 1), 1);
     assert_true(vtest_config_read(f->tm, f->t->devfn, PCI_SUBSYSTEM_ID, 2) >= 0x40);
     assert_int_equal(f->t->queue_count, ECHO_QUEUES);
     assert_int_equal(f->t->q[1].size, 256);
-    assert_int_equal(f->t->offered, VERSION_1 | INDIRECT | EVENT_IDX | RING_PACKED | QZ_BIT(VIRTIO_F_RING_RESET) |
-                                        QZ_BIT(ECHO_FEATURE));
+    assert_int_equal(f->t->offered, VERSION_1 | INDIRECT | EVENT_IDX | RING_PACKED |
+                                        QZ_BIT(VIRTIO_F_RING_RESET) | QZ_BIT(ECHO_FEATURE));
     /* Feature words past the second read as nothing. */
     vtest_common_write(f->t, VIRTIO_PCI_COMMON_DFSELECT, 4, 2);
     assert_int_equal(vtest_common_read(f->t, VIRTIO_PCI_COMMON_DF, 4), 0);
@@ -243,12 +250,8 @@ static void test_features_refused(void **state)
     assert_true(virtio_has(&f->echo.d, ECHO_FEATURE));
 }
 
-static void test_registers_frozen(void **state)
+static void assert_frozen(struct vtest *t)
 {
-    struct fixture *f = *state;
-    struct vtest *t = f->t;
-
-    assert_int_equal(vtest_negotiate(t, 0, false), 0);
     for (unsigned q = 0; q < ECHO_QUEUES; q++) {
         vtest_common_write(t, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
         for (unsigned reg = VIRTIO_PCI_COMMON_Q_DESCLO; reg < 56; reg += 4) {
@@ -263,7 +266,37 @@ static void test_registers_frozen(void **state)
         vtest_common_write(t, VIRTIO_PCI_COMMON_Q_ENABLE, 2, 0);
         assert_int_equal(vtest_common_read(t, VIRTIO_PCI_COMMON_Q_ENABLE, 2), 1);
     }
-    echo_once(t, 1, 1000, 2, 2);
+}
+
+static void test_registers_frozen(void **state)
+{
+    struct fixture *f = *state;
+    struct vtest *t = f->t;
+
+    for (unsigned reset = 0; reset < 2; reset++) {
+        assert_int_equal(vtest_reset(t), 0);
+        assert_int_equal(
+            vtest_set_features(t, VERSION_1 | (reset ? QZ_BIT(VIRTIO_F_RING_RESET) : 0)), 0);
+        vtest_setup_msix(t);
+        for (unsigned q = 0; q < ECHO_QUEUES; q++)
+            vtest_setup_queue(t, q);
+        assert_frozen(t); /* enabled */
+        vtest_driver_ok(t);
+        assert_frozen(t); /* running */
+        echo_once(t, 1, 1000, 2, 2);
+    }
+    /* A queue that was left out stays out. */
+    assert_int_equal(vtest_reset(t), 0);
+    assert_int_equal(vtest_set_features(t, VERSION_1), 0);
+    vtest_setup_msix(t);
+    vtest_setup_queue(t, 0);
+    vtest_driver_ok(t);
+    vtest_setup_queue(t, 1);
+    vtest_common_write(t, VIRTIO_PCI_COMMON_Q_SELECT, 2, 1);
+    assert_int_equal(vtest_common_read(t, VIRTIO_PCI_COMMON_Q_ENABLE, 2), 0);
+    vtest_mmio_write(f->tm, t->q[1].notify, 2, 1);
+    vtest_run(f->tm, 0);
+    echo_once(t, 0, 1000, 2, 2);
 }
 
 /* Registers take exactly their own size. */
@@ -361,7 +394,8 @@ static void test_intx(void **state)
     assert_int_equal(f->tm->msi_count, 0);
 }
 
-/* A reset is over when what was in flight is; until then status tells so and nothing can be set up. */
+/* A reset is over when what was in flight is; until then status tells so and nothing can be set up.
+ */
 static void test_deferred_reset(void **state)
 {
     struct fixture *f = *state;
@@ -420,7 +454,8 @@ static void test_queue_reset(void **state)
         assert_int_equal(vtest_negotiate(t, QZ_BIT(VIRTIO_F_RING_RESET), packed), 0);
         echo_once(t, 0, 30, 1, 1);
         f->echo.hold = true;
-        assert_true(vtest_submit(t, 0, &(struct iovec){data, 8}, 1, &(struct iovec){data, 8}, 1) >= 0);
+        assert_true(vtest_submit(t, 0, &(struct iovec){data, 8}, 1, &(struct iovec){data, 8}, 1) >=
+                    0);
         vtest_kick(t, 0);
         vtest_run(f->tm, 0);
         assert_int_equal(f->echo.held, 1);
@@ -432,7 +467,8 @@ static void test_queue_reset(void **state)
         assert_int_equal(vtest_common_read(t, 58, 2), 0);
         assert_int_equal(vtest_common_read(t, VIRTIO_PCI_COMMON_Q_ENABLE, 2), 0);
         echo_once(t, 1, 30, 1, 1); /* the other queue never noticed */
-        for (unsigned i = 0; i < VIRTQUEUE_SIZE_MAX; i++) { /* what was in flight is not coming back */
+        for (unsigned i = 0; i < VIRTQUEUE_SIZE_MAX;
+             i++) { /* what was in flight is not coming back */
             if (t->q[0].slot[i].used) {
                 free(t->q[0].slot[i].in);
                 t->q[0].slot[i] = (struct vtest_slot){0};
@@ -452,10 +488,12 @@ static void test_rings_outside_memory(void **state)
 {
     struct fixture *f = *state;
     struct vtest *t = f->t;
-    static const uint64_t where[] = {VTEST_RAM - 16, VTEST_RAM, 0xfee00000, UINT64_MAX - 15, 0x1001};
+    static const uint64_t where[] = {VTEST_RAM - 16, VTEST_RAM, 0xfee00000, UINT64_MAX - 15,
+                                     0x1001};
 
     for (unsigned i = 0; i < QZ_ARRAY_LEN(where); i++)
-        for (unsigned reg = VIRTIO_PCI_COMMON_Q_DESCLO; reg <= VIRTIO_PCI_COMMON_Q_USEDLO; reg += 8) {
+        for (unsigned reg = VIRTIO_PCI_COMMON_Q_DESCLO; reg <= VIRTIO_PCI_COMMON_Q_USEDLO;
+             reg += 8) {
             unsigned activated;
 
             assert_int_equal(vtest_reset(t), 0);
@@ -528,10 +566,12 @@ static void test_doorbells(void **state)
 static void test_window(void **state)
 {
     struct fixture *f = *state;
-    unsigned at = vtest_config_read(f->tm, f->t->devfn, PCI_CAPABILITY_LIST, 1), devfn = f->t->devfn;
+    unsigned at = vtest_config_read(f->tm, f->t->devfn, PCI_CAPABILITY_LIST, 1),
+             devfn = f->t->devfn;
 
     while (vtest_config_read(f->tm, devfn, at, 1) != PCI_CAP_ID_VNDR ||
-           vtest_config_read(f->tm, devfn, at + VIRTIO_PCI_CAP_CFG_TYPE, 1) != VIRTIO_PCI_CAP_PCI_CFG) {
+           vtest_config_read(f->tm, devfn, at + VIRTIO_PCI_CAP_CFG_TYPE, 1) !=
+               VIRTIO_PCI_CAP_PCI_CFG) {
         at = vtest_config_read(f->tm, devfn, at + 1, 1);
         assert_int_not_equal(at, 0);
     }
@@ -545,13 +585,16 @@ static void test_window(void **state)
     assert_int_equal(vtest_config_read(f->tm, devfn, at + 16, 4), 1);
     vtest_config_write(f->tm, devfn, at + VIRTIO_PCI_CAP_LENGTH, 4, 1);
     vtest_config_write(f->tm, devfn, at + VIRTIO_PCI_CAP_OFFSET, 4, VIRTIO_PCI_COMMON_STATUS);
-    assert_int_equal(vtest_config_read(f->tm, devfn, at + 16, 1), VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
+    assert_int_equal(vtest_config_read(f->tm, devfn, at + 16, 1),
+                     VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
     /* Nonsense reaches nothing: no such BAR, far outside, odd lengths, misaligned. */
     static const struct {
         uint8_t bar;
         uint32_t offset, length;
-    } bad[] = {{6, 0, 4}, {255, 0, 4}, {0, 0, 4}, {4, 0x4000, 4}, {4, UINT32_MAX, 1}, {4, 0xfffffffc, 4}, {4, 20, 0},
-               {4, 20, 3}, {4, 20, 8}, {4, 20, UINT32_MAX}, {4, 21, 2}, {1, 0xffffffff, 4}, {5, 0, 4}};
+    } bad[] = {{6, 0, 4},          {255, 0, 4},         {0, 0, 4},  {4, 0x4000, 4},
+               {4, UINT32_MAX, 1}, {4, 0xfffffffc, 4},  {4, 20, 0}, {4, 20, 3},
+               {4, 20, 8},         {4, 20, UINT32_MAX}, {4, 21, 2}, {1, 0xffffffff, 4},
+               {5, 0, 4}};
     for (unsigned i = 0; i < QZ_ARRAY_LEN(bad); i++) {
         vtest_config_write(f->tm, devfn, at + VIRTIO_PCI_CAP_BAR, 1, bad[i].bar);
         vtest_config_write(f->tm, devfn, at + VIRTIO_PCI_CAP_OFFSET, 4, bad[i].offset);
@@ -567,11 +610,26 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_identity), T(test_echo_split), T(test_echo_packed), T(test_batch_split), T(test_batch_packed),
-        T(test_late_answers), T(test_no_packed), T(test_features_refused), T(test_registers_frozen),
-        T(test_access_sizes), T(test_device_config), T(test_config_interrupt), T(test_intx), T(test_deferred_reset),
-        T(test_machine_reset), T(test_queue_reset), T(test_rings_outside_memory), T(test_bad_descriptor_needs_reset),
-        T(test_doorbells), T(test_window),
+        T(test_identity),
+        T(test_echo_split),
+        T(test_echo_packed),
+        T(test_batch_split),
+        T(test_batch_packed),
+        T(test_late_answers),
+        T(test_no_packed),
+        T(test_features_refused),
+        T(test_registers_frozen),
+        T(test_access_sizes),
+        T(test_device_config),
+        T(test_config_interrupt),
+        T(test_intx),
+        T(test_deferred_reset),
+        T(test_machine_reset),
+        T(test_queue_reset),
+        T(test_rings_outside_memory),
+        T(test_bad_descriptor_needs_reset),
+        T(test_doorbells),
+        T(test_window),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

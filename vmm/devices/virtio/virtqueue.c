@@ -1,21 +1,23 @@
 /*
  * virtqueue.c - the checked walker for split (VirtIO 1.3 §2.7) and packed (§2.8) rings.
  *
- * Theory of operation. virtqueue_start() resolves the ring areas once, with their whole lengths, so that any
- * slot below `size` is inside them; from then on the only numbers that index memory are ours, or the
- * driver's after a check. A descriptor is 16 bytes that the driver may change under us, so it is
- * loaded once into a local and only the local is checked and used. Every loop counts: a table with n
- * entries is left after n steps, and a chain after `capacity` buffers.
+ * Theory of operation. virtqueue_start() resolves the ring areas once, with their whole lengths, so
+ * that any slot below `size` is inside them; from then on the only numbers that index memory are
+ * ours, or the driver's after a check. A descriptor is 16 bytes that the driver may change under
+ * us, so it is loaded once into a local and only the local is checked and used. Every loop counts:
+ * a table with n entries is left after n steps, and a chain after `capacity` buffers.
  *
- * A head (split) or buffer id (packed) is marked in a bitmap from pop to push. A driver that makes a chain
- * available twice is caught there, which also bounds what can be in flight by the queue's size.
+ * A head (split) or buffer id (packed) is marked in a bitmap from pop to push. A driver that makes
+ * a chain available twice is caught there, which also bounds what can be in flight by the queue's
+ * size.
  *
- * What the driver may get wrong ends in virtqueue_fail(): the queue is broken, the device NEEDS_RESET, and
- * every later pop says "nothing there".
+ * What the driver may get wrong ends in virtqueue_fail(): the queue is broken, the device
+ * NEEDS_RESET, and every later pop says "nothing there".
  *
- * Notifications. After popping the ring dry, a device must be told of the next buffer. Only where pop finds
- * nothing is avail_event moved (split with EVENT_IDX), followed by a full barrier and a second look: while
- * buffers keep coming the driver need not kick, and no store is paid for each of them.
+ * Notifications. After popping the ring dry, a device must be told of the next buffer. Only where
+ * pop finds nothing is avail_event moved (split with EVENT_IDX), followed by a full barrier and a
+ * second look: while buffers keep coming the driver need not kick, and no store is paid for each of
+ * them.
  */
 #include "devices/virtio/virtqueue.h"
 
@@ -25,10 +27,17 @@
 
 enum {
     DESC_SIZE = 16,
-    AVAIL_FLAGS = 0, AVAIL_IDX = 2, AVAIL_RING = 4,
-    USED_FLAGS = 0, USED_IDX = 2, USED_RING = 4,
-    EVENT_FLAGS = 2, EVENT_SIZE = 4, /* struct pvirtq_event_suppress */
-    PACKED_LEN = 8, PACKED_ID = 12, PACKED_FLAGS = 14,   /* inside a packed descriptor */
+    AVAIL_FLAGS = 0,
+    AVAIL_IDX = 2,
+    AVAIL_RING = 4,
+    USED_FLAGS = 0,
+    USED_IDX = 2,
+    USED_RING = 4,
+    EVENT_FLAGS = 2,
+    EVENT_SIZE = 4, /* struct pvirtq_event_suppress */
+    PACKED_LEN = 8,
+    PACKED_ID = 12,
+    PACKED_FLAGS = 14, /* inside a packed descriptor */
     PACKED_AVAIL = 1 << VRING_PACKED_DESC_F_AVAIL,
     PACKED_USED = 1 << VRING_PACKED_DESC_F_USED,
     PACKED_IDS = 65536,
@@ -71,8 +80,10 @@ struct descriptor {
     uint16_t next_or_id; /* split: next; packed: buffer id */
 };
 
-/* The one copy of a descriptor. Tables may lie at any address (indirect ones), so no alignment is assumed. */
-static inline struct descriptor load_descriptor(const struct mem_span *table, unsigned i, bool packed)
+/* The one copy of a descriptor. Tables may lie at any address (indirect ones), so no alignment is
+ * assumed. */
+static inline struct descriptor load_descriptor(const struct mem_span *table, unsigned i,
+                                                bool packed)
 {
     const uint8_t *p = table->data + (size_t)i * DESC_SIZE;
     struct descriptor d;
@@ -138,15 +149,15 @@ void virtqueue_fail(struct virtqueue *vq, const char *fmt, ...)
 
 /* ---- start and stop -------------------------------------------------------------------------- */
 
-static int resolve(const struct virtqueue *vq, const char *what, gpa_t a, uint64_t len, unsigned align,
-                   struct mem_span *span, struct qz_error *err)
+static int resolve(const struct virtqueue *vq, const char *what, gpa_t a, uint64_t len,
+                   unsigned align, struct mem_span *span, struct qz_error *err)
 {
     if (a.v & (align - 1))
         return qz_fail(err, -EINVAL, "queue %u: %s at 0x%llx is not aligned to %u", vq->index, what,
                        (unsigned long long)a.v, align);
     if (mem_span(vq->memory, a, len, span) < 0)
-        return qz_fail(err, -EINVAL, "queue %u: %s at 0x%llx (0x%llx bytes) is not in memory", vq->index,
-                       what, (unsigned long long)a.v, (unsigned long long)len);
+        return qz_fail(err, -EINVAL, "queue %u: %s at 0x%llx (0x%llx bytes) is not in memory",
+                       vq->index, what, (unsigned long long)a.v, (unsigned long long)len);
     return 0;
 }
 
@@ -158,18 +169,22 @@ int virtqueue_start(struct virtqueue *vq, uint64_t features, struct qz_error *er
     int r;
 
     if (!vq->size || vq->size > VIRTQUEUE_SIZE_MAX || (!packed && (vq->size & (vq->size - 1))))
-        return qz_fail(err, -EINVAL, "queue %u: %u is no valid size for a %s ring", vq->index, vq->size,
-                       packed ? "packed" : "split");
+        return qz_fail(err, -EINVAL, "queue %u: %u is no valid size for a %s ring", vq->index,
+                       vq->size, packed ? "packed" : "split");
     if (vq->in_flight)
         return qz_fail(err, -EINVAL, "queue %u: started with buffers in flight", vq->index);
-    /* Sizes and alignments: §2.7, §2.8.10. The event fields are there whether or not they are used. */
-    r = resolve(vq, packed ? "descriptor ring" : "descriptor table", vq->desc, (uint64_t)vq->size * DESC_SIZE, 16, &desc, err);
+    /* Sizes and alignments: §2.7, §2.8.10. The event fields are there whether or not they are used.
+     */
+    r = resolve(vq, packed ? "descriptor ring" : "descriptor table", vq->desc,
+                (uint64_t)vq->size * DESC_SIZE, 16, &desc, err);
     if (!r)
         r = packed ? resolve(vq, "driver event area", vq->driver, EVENT_SIZE, 4, &driver, err)
-                   : resolve(vq, "available ring", vq->driver, AVAIL_RING + 2ull * vq->size + 2, 2, &driver, err);
+                   : resolve(vq, "available ring", vq->driver, AVAIL_RING + 2ull * vq->size + 2, 2,
+                             &driver, err);
     if (!r)
         r = packed ? resolve(vq, "device event area", vq->device_area, EVENT_SIZE, 4, &device, err)
-                   : resolve(vq, "used ring", vq->device_area, USED_RING + 8ull * vq->size + 2, 4, &device, err);
+                   : resolve(vq, "used ring", vq->device_area, USED_RING + 8ull * vq->size + 2, 4,
+                             &device, err);
     if (r)
         return r;
     busy = calloc(packed ? PACKED_IDS / 64 : (vq->size + 63u) / 64, sizeof(*busy));
@@ -208,7 +223,8 @@ static inline bool running(const struct virtqueue *vq)
     return vq->desc_span.data && !vq->broken;
 }
 
-/* ---- building a chain ------------------------------------------------------------------------- */
+/* ---- building a chain -------------------------------------------------------------------------
+ */
 
 /* Adds one buffer descriptor. Any refusal fails the queue and returns false. */
 static bool add_buffer(struct virtqueue *vq, struct virtqueue_chain *c, const struct descriptor *d)
@@ -229,12 +245,14 @@ static bool add_buffer(struct virtqueue *vq, struct virtqueue_chain *c, const st
         virtqueue_fail(vq, "a buffer of no bytes");
         return false;
     }
-    if (c->out_bytes + c->in_bytes + d->len > UINT32_MAX) { /* §2.7.5: at most 2^32 bytes; used length is 32 bits */
+    if (c->out_bytes + c->in_bytes + d->len >
+        UINT32_MAX) { /* §2.7.5: at most 2^32 bytes; used length is 32 bits */
         virtqueue_fail(vq, "a request of 4 GiB or more");
         return false;
     }
     if (mem_span(vq->memory, gpa(d->addr), d->len, &span) < 0) {
-        virtqueue_fail(vq, "buffer at 0x%llx (0x%x bytes) is not in memory", (unsigned long long)d->addr, d->len);
+        virtqueue_fail(vq, "buffer at 0x%llx (0x%x bytes) is not in memory",
+                       (unsigned long long)d->addr, d->len);
         return false;
     }
     c->iov[n].iov_base = span.data;
@@ -250,7 +268,8 @@ static bool add_buffer(struct virtqueue *vq, struct virtqueue_chain *c, const st
 }
 
 /* The table of an indirect descriptor; returns its entries, or 0 after failing the queue. */
-static unsigned open_indirect(struct virtqueue *vq, const struct descriptor *d, struct mem_span *table)
+static unsigned open_indirect(struct virtqueue *vq, const struct descriptor *d,
+                              struct mem_span *table)
 {
     if (!vq->indirect)
         virtqueue_fail(vq, "an indirect descriptor, but that was not negotiated");
@@ -305,7 +324,8 @@ static bool split_walk(struct virtqueue *vq, struct virtqueue_chain *c, uint16_t
 
 static inline bool split_available(struct virtqueue *vq, uint16_t *count)
 {
-    /* Acquire pairs with the driver's write barrier between filling the ring and avail->idx (§2.7.13.3). */
+    /* Acquire pairs with the driver's write barrier between filling the ring and avail->idx
+     * (§2.7.13.3). */
     *count = (uint16_t)(load16_acquire(&vq->driver_span, AVAIL_IDX) - vq->last_avail);
     return *count != 0;
 }
@@ -318,9 +338,9 @@ static int split_pop(struct virtqueue *vq, struct virtqueue_chain *c)
         if (!vq->event_index || !vq->notify_enabled)
             return 0;
         /*
-         * Ask for a notification at the next buffer, then look again: the full barrier pairs with the one
-         * between the driver's store to avail->idx and its load of avail_event (§2.7.13.4.1). Either it
-         * sees our event index and kicks, or we see its buffer here.
+         * Ask for a notification at the next buffer, then look again: the full barrier pairs with
+         * the one between the driver's store to avail->idx and its load of avail_event
+         * (§2.7.13.4.1). Either it sees our event index and kicks, or we see its buffer here.
          */
         store16(&vq->device_span, USED_RING + 8u * vq->size, vq->last_avail);
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -353,21 +373,25 @@ static int split_pop(struct virtqueue *vq, struct virtqueue_chain *c)
 /* Flags of the next slot if its descriptor is available (§2.8.1), else -1. */
 static inline int packed_head_flags(const struct virtqueue *vq)
 {
-    /* Acquire pairs with the driver's barrier before it writes the head's flags, the last of a chain (§2.8.21.1). */
-    uint16_t flags = load16_acquire(&vq->desc_span, (size_t)vq->last_avail * DESC_SIZE + PACKED_FLAGS);
+    /* Acquire pairs with the driver's barrier before it writes the head's flags, the last of a
+     * chain (§2.8.21.1). */
+    uint16_t flags =
+        load16_acquire(&vq->desc_span, (size_t)vq->last_avail * DESC_SIZE + PACKED_FLAGS);
     bool avail = flags & PACKED_AVAIL, used = flags & PACKED_USED;
 
     return avail == vq->avail_wrap && used != vq->avail_wrap ? flags : -1;
 }
 
-/* Asks for a notification at the descriptor in slot last_avail, then lets nothing pass (§2.8.10). */
+/* Asks for a notification at the descriptor in slot last_avail, then lets nothing pass (§2.8.10).
+ */
 static void packed_arm(struct virtqueue *vq)
 {
     uint32_t off_wrap = vq->last_avail | (uint32_t)vq->avail_wrap << VRING_PACKED_EVENT_F_WRAP_CTR;
 
     /* One store, so that the driver never sees DESC with an old offset. */
     store32(&vq->device_span, 0, off_wrap | (uint32_t)VRING_PACKED_EVENT_FLAG_DESC << 16);
-    /* Pairs with the driver's full barrier between the head's flags and its load of the event area. */
+    /* Pairs with the driver's full barrier between the head's flags and its load of the event area.
+     */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
@@ -405,7 +429,8 @@ static int packed_pop(struct virtqueue *vq, struct virtqueue_chain *c)
             entries = open_indirect(vq, &d, &table);
             if (!entries)
                 return 0;
-            for (unsigned i = 0; i < entries; i++) { /* in order; NEXT means nothing here (§2.8.7) */
+            for (unsigned i = 0; i < entries;
+                 i++) { /* in order; NEXT means nothing here (§2.8.7) */
                 struct descriptor e = load_descriptor(&table, i, true);
 
                 if (e.flags & VRING_DESC_F_INDIRECT) {
@@ -451,7 +476,8 @@ int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *c)
     return vq->packed ? packed_pop(vq, c) : split_pop(vq, c);
 }
 
-/* Takes a chain out of the books. False: it was not in flight (a mistake of the device, not of the guest). */
+/* Takes a chain out of the books. False: it was not in flight (a mistake of the device, not of the
+ * guest). */
 static bool retire(struct virtqueue *vq, const struct virtqueue_chain *c)
 {
     if (!vq->desc_span.data)
@@ -483,7 +509,8 @@ void virtqueue_unpop(struct virtqueue *vq, const struct virtqueue_chain *c)
     vq->last_avail -= c->descriptors;
 }
 
-/* ---- returning chains ------------------------------------------------------------------------- */
+/* ---- returning chains -------------------------------------------------------------------------
+ */
 
 static void packed_push(struct virtqueue *vq, const struct virtqueue_chain *c, uint32_t written)
 {
@@ -494,7 +521,8 @@ static void packed_push(struct virtqueue *vq, const struct virtqueue_chain *c, u
         flags |= VRING_DESC_F_WRITE; /* §2.8.3: the length means something */
     store32(&vq->desc_span, at + PACKED_LEN, written);
     store16(&vq->desc_span, at + PACKED_ID, c->id);
-    /* Release: data, length and id before the flags that hand them over; pairs with the driver's read barrier. */
+    /* Release: data, length and id before the flags that hand them over; pairs with the driver's
+     * read barrier. */
     store16_release(&vq->desc_span, at + PACKED_FLAGS, flags);
     vq->used_idx += c->descriptors;
     if (vq->used_idx >= vq->size) {
@@ -519,7 +547,8 @@ void virtqueue_push(struct virtqueue *vq, const struct virtqueue_chain *c, uint3
     store32(&vq->device_span, at, c->id);
     store32(&vq->device_span, at + 4, written);
     vq->used_idx++;
-    /* Release: data and element before the index; pairs with the driver's read barrier after used->idx (§2.7.14). */
+    /* Release: data and element before the index; pairs with the driver's read barrier after
+     * used->idx (§2.7.14). */
     store16_release(&vq->device_span, USED_IDX, vq->used_idx);
 }
 
@@ -527,13 +556,15 @@ static bool split_wants_interrupt(const struct virtqueue *vq, uint16_t old)
 {
     if (!vq->event_index)
         return !(load16(&vq->driver_span, AVAIL_FLAGS) & VRING_AVAIL_F_NO_INTERRUPT);
-    return vring_need_event(load16(&vq->driver_span, AVAIL_RING + 2u * vq->size), vq->used_idx, old);
+    return vring_need_event(load16(&vq->driver_span, AVAIL_RING + 2u * vq->size), vq->used_idx,
+                            old);
 }
 
 static bool packed_wants_interrupt(const struct virtqueue *vq, uint16_t old)
 {
     /* One load, so that offset and flags belong together. */
-    uint32_t event = __atomic_load_n((const uint32_t *)(const void *)vq->driver_span.data, __ATOMIC_RELAXED);
+    uint32_t event =
+        __atomic_load_n((const uint32_t *)(const void *)vq->driver_span.data, __ATOMIC_RELAXED);
     uint16_t off_wrap = (uint16_t)event, flags = event >> 16 & 3, off = off_wrap & 0x7fff;
 
     if (flags == VRING_PACKED_EVENT_FLAG_DISABLE)
@@ -554,15 +585,17 @@ void virtqueue_interrupt(struct virtqueue *vq)
         return;
     vq->signalled_used = vq->used_idx;
     /*
-     * Full barrier between handing over used buffers and reading what the driver wants to hear; pairs with the
-     * driver's between setting its event index or flags and looking for used buffers (§2.7.7, §2.8.10).
+     * Full barrier between handing over used buffers and reading what the driver wants to hear;
+     * pairs with the driver's between setting its event index or flags and looking for used buffers
+     * (§2.7.7, §2.8.10).
      */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (vq->packed ? packed_wants_interrupt(vq, old) : split_wants_interrupt(vq, old))
         vq->device->transport->queue_interrupt(vq->device, vq->msix_vector);
 }
 
-/* ---- notification suppression ------------------------------------------------------------------ */
+/* ---- notification suppression ------------------------------------------------------------------
+ */
 
 void virtqueue_notify_disable(struct virtqueue *vq)
 {
@@ -593,14 +626,17 @@ bool virtqueue_notify_enable(struct virtqueue *vq)
     } else {
         store16(&vq->device_span, EVENT_FLAGS, VRING_PACKED_EVENT_FLAG_ENABLE);
     }
-    /* Pairs with the driver's full barrier between making a buffer available and reading the above. */
+    /* Pairs with the driver's full barrier between making a buffer available and reading the above.
+     */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return vq->packed ? packed_head_flags(vq) >= 0 : split_available(vq, &count);
 }
 
-/* ---- bytes -------------------------------------------------------------------------------------- */
+/* ---- bytes --------------------------------------------------------------------------------------
+ */
 
-static size_t copy(const struct iovec *iov, unsigned count, uint64_t offset, uint8_t *buf, size_t len, bool to_guest)
+static size_t copy(const struct iovec *iov, unsigned count, uint64_t offset, uint8_t *buf,
+                   size_t len, bool to_guest)
 {
     size_t done = 0;
 
@@ -627,7 +663,8 @@ size_t virtqueue_read(const struct virtqueue_chain *c, uint64_t offset, void *bu
     return copy(c->iov, c->out_count, offset, buf, len, false);
 }
 
-size_t virtqueue_write(const struct virtqueue_chain *c, uint64_t offset, const void *buf, size_t len)
+size_t virtqueue_write(const struct virtqueue_chain *c, uint64_t offset, const void *buf,
+                       size_t len)
 {
     return copy(c->iov + c->out_count, c->in_count, offset, (uint8_t *)buf, len, true);
 }

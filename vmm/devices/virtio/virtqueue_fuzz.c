@@ -1,10 +1,10 @@
 /*
  * virtqueue_fuzz.c - a driver that writes anything into its rings, at any time.
  *
- * The input is 16 bytes of parameters, then guest memory (64 KiB, exactly allocated, so that the sanitizer sees a
- * step outside), then what is done: pops, pushes in any order, unpops, interrupts, and more bytes written
- * into the rings meanwhile. Aborts when a chain points outside memory, when books do not balance, or when more
- * is in flight than the ring has.
+ * The input is 16 bytes of parameters, then guest memory (64 KiB, exactly allocated, so that the
+ * sanitizer sees a step outside), then what is done: pops, pushes in any order, unpops, interrupts,
+ * and more bytes written into the rings meanwhile. Aborts when a chain points outside memory, when
+ * books do not balance, or when more is in flight than the ring has.
  */
 #include <linux/virtio_ring.h>
 
@@ -16,24 +16,24 @@ enum { RAM = 65536, SEGMENTS = 32, HELD = 64 };
 
 static unsigned fails;
 
-static void on_interrupt(struct virtio_device *d, uint16_t vector)
-{
-}
+static void on_interrupt(struct virtio_device *d, uint16_t vector) {}
 
 static void on_status(struct virtio_device *d)
 {
     fails++;
 }
 
-static const struct virtio_transport_ops transport = {.queue_interrupt = on_interrupt, .status_changed = on_status};
+static const struct virtio_transport_ops transport = {.queue_interrupt = on_interrupt,
+                                                      .status_changed = on_status};
 static const struct virtio_device_ops ops = {.name = "fuzz"};
 
-static void check(const struct guest_memory *m, const struct virtqueue *vq, const struct virtqueue_chain *c)
+static void check(const struct guest_memory *m, const struct virtqueue *vq,
+                  const struct virtqueue_chain *c)
 {
     uint64_t out = 0, in = 0;
 
-    if (c->out_count + c->in_count > SEGMENTS || c->out_count + c->in_count == 0 || !vq->in_flight ||
-        vq->in_flight > vq->size || vq->slots_in_flight > vq->size)
+    if (c->out_count + c->in_count > SEGMENTS || c->out_count + c->in_count == 0 ||
+        !vq->in_flight || vq->in_flight > vq->size || vq->slots_in_flight > vq->size)
         abort();
     for (unsigned i = 0; i < c->out_count + c->in_count; i++) {
         const uint8_t *p = c->iov[i].iov_base;
@@ -46,10 +46,45 @@ static void check(const struct guest_memory *m, const struct virtqueue *vq, cons
         abort();
 }
 
+/*
+ * Writes one descriptor, mostly plausible, and perhaps makes it available. b: 8 bytes: operation,
+ * how, index, flags, address (16 bits, in units of 4), length, next or id.
+ */
+static void offer(const struct guest_memory *m, const struct virtqueue *vq, const uint8_t *b)
+{
+    bool table = b[1] & 1;
+    uint64_t ring = table ? 0x4000 : vq->desc.v;
+    uint16_t flags = b[3] & 7;
+    unsigned slots = table ? 8 : vq->size, i = b[2] % slots;
+    uint8_t *d;
+
+    if (!table && vq->packed)
+        i = vq->last_avail;
+    d = m->low + ring + i * 16;
+    qz_store_le64(d, flags & VRING_DESC_F_INDIRECT ? 0x4000
+                                                   : qz_load_le16(b + 4) * (b[1] & 2 ? 4u : 1u));
+    qz_store_le32(d + 8, flags & VRING_DESC_F_INDIRECT ? (b[6] % 10) * 16 : b[6]);
+    if (vq->packed) {
+        qz_store_le16(d + 12, b[7]);
+        qz_store_le16(d + 14, flags | (vq->avail_wrap ? 0x80 : 0x8000));
+        return;
+    }
+    qz_store_le16(d + 12, flags);
+    qz_store_le16(d + 14, b[7] % (slots + (b[1] & 4 ? 1 : 0)));
+    if (!table && b[1] & 8) {
+        uint8_t *avail = m->low + vq->driver.v;
+        uint16_t idx = qz_load_le16(avail + 2);
+
+        qz_store_le16(avail + 4 + 2 * (idx & (vq->size - 1)), (uint16_t)i);
+        qz_store_le16(avail + 2, idx + 1);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uint8_t parameters[16] = {0};
-    struct guest_memory m = {.fd = -1, .size = RAM, .low_size = RAM, .low = aligned_alloc(4096, RAM)};
+    struct guest_memory m = {
+        .fd = -1, .size = RAM, .low_size = RAM, .low = aligned_alloc(4096, RAM)};
     struct virtio_device d = {.ops = &ops, .transport = &transport};
     struct virtqueue vq = {.device = &d, .memory = &m};
     static struct iovec iov[HELD][SEGMENTS];
@@ -65,13 +100,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     features = (parameters[0] & 1 ? QZ_BIT(VIRTIO_F_RING_PACKED) : 0) |
                (parameters[0] & 2 ? QZ_BIT(VIRTIO_RING_F_EVENT_IDX) : 0) |
                (parameters[0] & 4 ? 0 : QZ_BIT(VIRTIO_RING_F_INDIRECT_DESC));
-    vq.size = parameters[0] & 8 ? (uint16_t)(qz_load_le16(parameters + 2) & 1023) : (uint16_t)(1u << (parameters[2] & 7));
+    vq.size = parameters[0] & 8 ? (uint16_t)(qz_load_le16(parameters + 2) & 1023)
+                                : (uint16_t)(1u << (parameters[2] & 7));
     /* Often a layout that starts, with everything near the front where the input's bytes are. */
     vq.desc = gpa(parameters[0] & 16 ? qz_load_le32(parameters + 4) & 0x1fff0 : 0x40);
     vq.driver = gpa(parameters[0] & 32 ? qz_load_le32(parameters + 8) & 0x1fffc : 0);
     vq.device_area = gpa(parameters[0] & 64 ? qz_load_le32(parameters + 12) & 0x1fffc : 0x8000);
     at = QZ_MIN(size, sizeof(parameters));
-    fill = QZ_MIN((size - at) / 2, (size_t)RAM);
+    fill = parameters[1] & 6 ? 0 : QZ_MIN((size - at) / 2, (size_t)RAM);
     memcpy(m.low, data + at, fill);
     at += fill;
     if (virtqueue_start(&vq, features, NULL) < 0) {
@@ -80,21 +116,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (parameters[1] & 1 && !(features & QZ_BIT(VIRTIO_F_RING_PACKED))) /* let the walk begin */
         qz_store_le16(m.low + vq.driver.v + 2, parameters[3] % (vq.size + 1u));
-    for (; at + 4 <= size; at += 4) {
+    for (; at + 8 <= size; at += 8) {
         uint16_t operand = qz_load_le16(data + at + 2);
         unsigned pick = n_held ? operand % n_held : 0;
         struct virtqueue_chain last;
 
-        switch (data[at] % 9) {
+        switch (data[at] % 12) {
         case 0:
         case 1:
             if (n_held == HELD)
                 break;
-            held[n_held] = (struct virtqueue_chain){.iov = iov[n_held], .capacity = 1u + data[at + 1] % SEGMENTS};
+            held[n_held] = (struct virtqueue_chain){.iov = iov[n_held],
+                                                    .capacity = 1u + data[at + 1] % SEGMENTS};
             if (!virtqueue_pop(&vq, &held[n_held]))
                 break;
             check(&m, &vq, &held[n_held]);
-            if (data[at + 1] & 64) { /* put it back, take it again */
+            if (data[at + 1] & 128) { /* put it back, take it again */
                 last = held[n_held];
                 virtqueue_unpop(&vq, &last);
                 break;
@@ -124,17 +161,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         case 6:
             virtqueue_notify_enable(&vq);
             break;
-        case 7: /* the driver goes on: one more available */
-            if (!vq.packed) {
-                uint8_t *idx = m.low + vq.driver.v + 2;
-
-                qz_store_le16(idx, (uint16_t)(qz_load_le16(idx) + 1));
-            } else {
-                uint64_t slot = vq.desc.v + (uint64_t)vq.last_avail * 16;
-
-                m.low[slot + 15] = vq.avail_wrap ? 0 : 0x80;
-                m.low[slot + 14] = (uint8_t)((data[at + 1] & 7) | (vq.avail_wrap ? 0x80 : 0));
-            }
+        case 7:
+        case 8:
+        case 9:
+        case 10: /* the driver goes on */
+            offer(&m, &vq, data + at);
             break;
         default:
             m.low[operand] = data[at + 1];

@@ -1,6 +1,6 @@
 /*
- * virtqueue_test.c - the ring walker against rings written by hand: what is right works, and each thing a driver can
- * get wrong breaks the queue, and only that.
+ * virtqueue_test.c - the ring walker against rings written by hand: what is right works, and each
+ * thing a driver can get wrong breaks the queue, and only that.
  */
 #include "devices/virtio/virtqueue.h"
 
@@ -54,7 +54,8 @@ static void on_status(struct virtio_device *d)
     QZ_CONTAINER_OF(d, struct fixture, d)->failures++;
 }
 
-static const struct virtio_transport_ops transport = {.queue_interrupt = on_interrupt, .status_changed = on_status};
+static const struct virtio_transport_ops transport = {.queue_interrupt = on_interrupt,
+                                                      .status_changed = on_status};
 static const struct virtio_device_ops device = {.name = "virtqueue-test"};
 
 static int setup(void **state)
@@ -62,7 +63,8 @@ static int setup(void **state)
     struct fixture *f = calloc(1, sizeof(*f));
 
     qz_log_set_level(QZ_LOG_ERROR);
-    f->memory = (struct guest_memory){.fd = -1, .size = RAM, .low_size = RAM, .low = aligned_alloc(4096, RAM)};
+    f->memory = (struct guest_memory){
+        .fd = -1, .size = RAM, .low_size = RAM, .low = aligned_alloc(4096, RAM)};
     memset(f->memory.low, 0, DATA + 0x10000);
     f->d.ops = &device;
     f->d.transport = &transport;
@@ -102,7 +104,8 @@ static uint8_t *at(struct fixture *f, uint64_t a)
     return f->memory.low + a;
 }
 
-static void split_desc(struct fixture *f, uint64_t table, unsigned i, uint64_t addr, uint32_t len, uint16_t flags, uint16_t next)
+static void split_desc(struct fixture *f, uint64_t table, unsigned i, uint64_t addr, uint32_t len,
+                       uint16_t flags, uint16_t next)
 {
     uint8_t *p = at(f, table + i * 16);
 
@@ -112,7 +115,8 @@ static void split_desc(struct fixture *f, uint64_t table, unsigned i, uint64_t a
     qz_store_le16(p + 14, next);
 }
 
-static void packed_desc(struct fixture *f, uint64_t table, unsigned i, uint64_t addr, uint32_t len, uint16_t id, uint16_t flags)
+static void packed_desc(struct fixture *f, uint64_t table, unsigned i, uint64_t addr, uint32_t len,
+                        uint16_t id, uint16_t flags)
 {
     split_desc(f, table, i, addr, len, id, flags);
 }
@@ -245,7 +249,8 @@ static void test_split_wrap_and_unpop(void **state)
         assert_int_equal(virtqueue_pop(&f->vq, &f->c), 1);
         assert_int_equal(f->c.id, i % 4);
         virtqueue_push(&f->vq, &f->c, i);
-        assert_int_equal(qz_load_le32(at(f, DEVICE + 4 + 8 * (i % 4) + 4)), QZ_MIN(i, 8u)); /* never more than there was */
+        assert_int_equal(qz_load_le32(at(f, DEVICE + 4 + 8 * (i % 4) + 4)),
+                         QZ_MIN(i, 8u));                   /* never more than there was */
         qz_store_le16(at(f, DRIVER + 4 + 8), (uint16_t)i); /* used_event: this one */
         virtqueue_interrupt(&f->vq);
         assert_int_equal(f->interrupts, i + 1);
@@ -276,11 +281,13 @@ static void test_split_refusals(void **state)
 {
     struct fixture *f = *state;
 
-    start(f, 8, INDIRECT); /* more available than the ring has */
+    start(f, 8, INDIRECT);                 /* more available than the ring has */
+    split_desc(f, DESC, 0, DATA, 8, 0, 0); /* which would be fine by itself */
     qz_store_le16(at(f, DRIVER + 2), 9);
     assert_broken(f);
 
     start(f, 8, INDIRECT); /* index runs backwards */
+    split_desc(f, DESC, 0, DATA, 8, 0, 0);
     qz_store_le16(at(f, DRIVER + 2), 0xffff);
     assert_broken(f);
 
@@ -302,6 +309,8 @@ static void test_split_refusals(void **state)
     split_desc(f, DESC, 1, DATA, 8, N, 2);
     split_desc(f, DESC, 2, DATA, 8, N, 1);
     avail(f, 0);
+    assert_int_equal(virtqueue_pop(&f->vq, &f->c), 0);
+    assert_true(f->c.out_count <= 8); /* noticed by the number of steps, long before capacity */
     assert_broken(f);
 
     start(f, 8, INDIRECT); /* loop inside a table */
@@ -362,7 +371,8 @@ static void test_split_refusals(void **state)
     static const struct {
         uint64_t addr;
         uint32_t len;
-    } outside[] = {{RAM - 7, 8}, {RAM, 1}, {UINT64_MAX, 2}, {UINT64_MAX - 3, 8}, {0, UINT32_MAX}, {0xfee00000, 4}};
+    } outside[] = {{RAM - 7, 8},        {RAM, 1},        {UINT64_MAX, 2},
+                   {UINT64_MAX - 3, 8}, {0, UINT32_MAX}, {0xfee00000, 4}};
     for (unsigned i = 0; i < QZ_ARRAY_LEN(outside); i++) {
         start(f, 8, INDIRECT);
         split_desc(f, DESC, 0, outside[i].addr, outside[i].len, W, 0);
@@ -570,7 +580,8 @@ static void test_packed_refusals(void **state)
     packed_desc(f, DESC, 0, TABLE, 16, 0, A | I);
     assert_broken(f);
 
-    start(f, 4, PACKED | INDIRECT); /* a table of a million, most of it beyond what the device takes */
+    start(f, 4,
+          PACKED | INDIRECT); /* a table of a million, most of it beyond what the device takes */
     packed_desc(f, DESC, 0, DATA, 16 << 20, 0, A | I);
     assert_broken(f);
 
@@ -641,9 +652,10 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_start_checks),    T(test_split_basic),    T(test_split_wrap_and_unpop), T(test_split_indirect),
-        T(test_split_refusals),  T(test_push_of_nothing), T(test_split_events),        T(test_packed_basic),
-        T(test_packed_indirect), T(test_packed_refusals), T(test_packed_events),
+        T(test_start_checks),    T(test_split_basic),    T(test_split_wrap_and_unpop),
+        T(test_split_indirect),  T(test_split_refusals), T(test_push_of_nothing),
+        T(test_split_events),    T(test_packed_basic),   T(test_packed_indirect),
+        T(test_packed_refusals), T(test_packed_events),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

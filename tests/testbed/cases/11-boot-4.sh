@@ -1,0 +1,6 @@
+# 4 vCPUs, all of them online and running code.
+. "$(dirname "$0")/../lib.sh"
+guest --cpus 4 -- sh -c 'echo "cpus $(nproc)"; for i in $(seq 0 3); do taskset -c $i sh -c "echo ran $i"; done' >"$log" 2>&1 ||
+    fail "exit code $?"
+expect "vCPUs" 4 "$(said cpus)"
+expect "vCPUs that ran a program" 4 "$(grep -c '^ran ' "$log")"
