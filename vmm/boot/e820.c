@@ -27,7 +27,7 @@ unsigned boot_e820(const struct guest_memory *m, bool acpi_reserved,
         if (acpi > ONE_MIB)
             map[n++] = (struct e820_entry){ONE_MIB, acpi - ONE_MIB, E820_RAM};
         map[n++] = (struct e820_entry){acpi, BOOT_ACPI_SIZE, E820_ACPI};
-        map[n++] = (struct e820_entry){PCI_ECAM_BASE, PCI_ECAM_SIZE, E820_RESERVED};
+        map[n++] = (struct e820_entry){PCI_ECAM_DEFAULT, PCI_ECAM_SIZE, E820_RESERVED};
     } else {
         map[n++] = (struct e820_entry){0, m->low_size, E820_RAM};
     }

@@ -22,7 +22,7 @@ static void add_fixed(struct qz_acpi_tables *t, const struct machine *m)
         {.irq = ACPI_SCI_GSI, .gsi = ACPI_SCI_GSI, .flags = QZ_ACPI_INTI_HIGH | QZ_ACPI_INTI_LEVEL},
     };
     const struct qz_acpi_lapic_nmi nmi = {.uid = QZ_ACPI_ALL_CPUS, .lint = 1};
-    const struct qz_acpi_ecam ecam = {.base = PCI_ECAM_BASE, .last_bus = 255};
+    const struct qz_acpi_ecam ecam = {.base = PCI_ECAM_DEFAULT, .last_bus = 255};
 
     if (!cpus)
         return qz_acpi_blob_fail(&t->blob, -ENOMEM, "no memory");
@@ -80,8 +80,8 @@ static void add_pci_root(struct qz_aml *a, const struct machine *m)
     qz_aml_io(a, 0xcf8, 0xcf8, 1, 8);
     qz_aml_word_io(a, 0x0000, 0x0cf7);
     qz_aml_word_io(a, 0x0d00, 0xffff);
-    qz_aml_dword_memory(a, LOW_RAM_MAX, PCI_ECAM_BASE - 1, QZ_AML_MEM_RW);
-    qz_aml_dword_memory(a, PCI_ECAM_BASE + PCI_ECAM_SIZE, IOAPIC_BASE - 1, QZ_AML_MEM_RW);
+    qz_aml_dword_memory(a, LOW_RAM_MAX, PCI_ECAM_DEFAULT - 1, QZ_AML_MEM_RW);
+    qz_aml_dword_memory(a, PCI_ECAM_DEFAULT + PCI_ECAM_SIZE, IOAPIC_BASE - 1, QZ_AML_MEM_RW);
     if (high_start < high_end)
         qz_aml_qword_memory(a, high_start, high_end, QZ_AML_MEM_RW | QZ_AML_MEM_PREFETCHABLE);
     qz_aml_end(a);
@@ -96,7 +96,7 @@ static void add_pci_root(struct qz_aml *a, const struct machine *m)
     qz_aml_device(a, "MBRD");
     qz_aml_name(a, "_HID", qz_ax_eisaid("PNP0C02"));
     qz_aml_name_resources(a, "_CRS");
-    qz_aml_memory32_fixed(a, PCI_ECAM_BASE, PCI_ECAM_SIZE, QZ_AML_MEM_RW);
+    qz_aml_memory32_fixed(a, PCI_ECAM_DEFAULT, PCI_ECAM_SIZE, QZ_AML_MEM_RW);
     qz_aml_io(a, ACPI_PM_BASE, ACPI_PM_BASE, 1, 0x80);
     qz_aml_end(a);
     qz_aml_end(a);

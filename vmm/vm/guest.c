@@ -7,6 +7,7 @@
  */
 #include "vm/guest.h"
 
+#include "devices/fw_cfg.h"
 #include "devices/pci.h"
 #include "vm/acpi_tables.h"
 
@@ -142,6 +143,46 @@ static int load_kernel(struct guest_source *g, struct machine *m, struct vcpu_st
     return r < 0 ? r : place_acpi(m, err);
 }
 
+/* ---- firmware ----------------------------------------------------------------------------------------------- */
+
+/* The e820 file of fw_cfg: 20 byte entries, RAM and reserved ranges. */
+static int add_e820(struct machine *m, struct fw_cfg *fw)
+{
+    struct e820_entry map[E820_MAX];
+    unsigned n = boot_e820(&m->memory, false, map);
+    uint8_t file[E820_MAX * 20];
+
+    for (unsigned i = 0; i < n; i++) {
+        qz_store_le64(file + i * 20, map[i].base);
+        qz_store_le64(file + i * 20 + 8, map[i].size);
+        qz_store_le32(file + i * 20 + 16, map[i].type);
+    }
+    return fw_cfg_add_file(fw, "etc/e820", file, n * 20);
+}
+
+static int add_firmware_files(struct machine *m, struct fw_cfg *fw, struct qz_error *err)
+{
+    struct qz_acpi_blob rsdp, tables, loader;
+    struct qz_acpi_tables t;
+    int r;
+
+    acpi_tables_build(&t, m);
+    qz_acpi_blob_init(&rsdp, 4096);
+    qz_acpi_blob_init(&tables, QZ_ACPI_BYTES_MAX);
+    qz_acpi_blob_init(&loader, 1 << 20);
+    r = qz_acpi_export(&t, &rsdp, &tables, &loader, err);
+    if (r >= 0 &&
+        ((r = fw_cfg_add_file(fw, QZ_ACPI_FILE_RSDP, rsdp.data, rsdp.len)) < 0 ||
+         (r = fw_cfg_add_file(fw, QZ_ACPI_FILE_TABLES, tables.data, tables.len)) < 0 ||
+         (r = fw_cfg_add_file(fw, QZ_ACPI_FILE_LOADER, loader.data, loader.len)) < 0 || (r = add_e820(m, fw)) < 0))
+        qz_fail(err, r, "fw_cfg: cannot add a file: %s", strerror(-r));
+    qz_acpi_blob_fini(&rsdp);
+    qz_acpi_blob_fini(&tables);
+    qz_acpi_blob_fini(&loader);
+    qz_acpi_tables_fini(&t);
+    return r < 0 ? r : 0;
+}
+
 int guest_load(struct guest_source *g, struct machine *m, struct pc *pc, struct vcpu_state *bsp,
                struct boot_report *report, struct qz_error *err)
 {
@@ -149,6 +190,8 @@ int guest_load(struct guest_source *g, struct machine *m, struct pc *pc, struct 
 
     if (g->config->kernel)
         return load_kernel(g, m, bsp, report, err);
+    if (!g->files_added)
+        r = add_firmware_files(m, pc->fw_cfg, err); /* *bsp stays at the reset vector, in the firmware */
     g->files_added = r == 0;
     *report = (struct boot_report){.protocol = "firmware", .compression = "none"};
     return r;

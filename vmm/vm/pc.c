@@ -6,9 +6,11 @@
 #include <fcntl.h>
 
 #include "devices/acpi_pm.h"
+#include "devices/fw_cfg.h"
 #include "devices/isa_ports.h"
 #include "devices/pci.h"
 #include "devices/pci_q35.h"
+#include "devices/pflash.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/virtio/block_backend.h"
@@ -34,11 +36,13 @@ static int build_platform(struct pc *pc, const struct vm_config *config, const s
             return qz_fail(err, -errno, "debug log %s: %s", config->debug_log, strerror(errno));
     }
     if ((r = pci_bus_new(&m->pci, m, err)) < 0 || (r = acpi_pm_new(&pc->pm, m, err)) < 0 ||
-        (r = pci_q35_new(&pc->q35, m, &(struct pci_q35_config){on_pmbase, pc->pm}, err)) < 0 || (r = pit_new(&pc->pit, m, err)) < 0 ||
+        (r = pci_q35_new(&pc->q35, m, on_pmbase, pc->pm, err)) < 0 || (r = pit_new(&pc->pit, m, err)) < 0 ||
         (r = hpet_new(&pc->hpet, m, pc->pit, err)) < 0 || (r = rtc_new(&pc->rtc, m, err)) < 0 ||
         (r = serial_new(&pc->serial, m, COM1_PORT, COM1_IRQ, host->terminal, err)) < 0 ||
-        (r = isa_ports_new(&pc->ports, m, pc->debug_fd, err)) < 0)
+        (r = isa_ports_new(&pc->ports, m, pc->debug_fd, err)) < 0 || (r = fw_cfg_new(&pc->fw_cfg, m, err)) < 0)
         return r;
+    if (config->firmware)
+        return pflash_new(&pc->pflash, m, config->firmware, config->firmware_vars, err);
     return 0;
 }
 
@@ -116,6 +120,8 @@ void pc_free(struct pc *pc)
 {
     while (pc->virtio_count)
         virtio_pci_free(pc->virtio[--pc->virtio_count].transport);
+    pflash_free(pc->pflash);
+    fw_cfg_free(pc->fw_cfg);
     isa_ports_free(pc->ports);
     serial_free(pc->serial);
     rtc_free(pc->rtc);
@@ -138,6 +144,9 @@ void pc_reset(struct pc *pc)
     rtc_reset(pc->rtc);
     serial_reset(pc->serial);
     isa_ports_reset(pc->ports);
+    fw_cfg_reset(pc->fw_cfg);
+    if (pc->pflash)
+        pflash_reset(pc->pflash);
 }
 
 bool pc_idle(struct pc *pc)
