@@ -43,6 +43,8 @@ struct kvm_vm {
     struct cpuid_table supported; /* what this VM's vCPUs may be given */
     struct cpuid_table cpuid;     /* what vCPU 0 is given */
 
+    bool msr_missing[VCPU_MSR_MAX]; /* by place in vcpu_msr_list: not in this KVM; atomic */
+
     pthread_mutex_t lock; /* the fields below */
     struct kvm_slot *slots;
     unsigned slot_count, slot_max;

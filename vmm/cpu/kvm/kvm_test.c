@@ -743,7 +743,7 @@ static void test_state_round_trip(void **state)
     assert_int_equal(in->dr7, out->dr7);
     assert_int_equal(in->mp_state, out->mp_state);
     assert_int_equal(out->event.nmi_masked, true);
-    assert_int_equal(out->event.interrupt_shadow, 2);
+    assert_true(out->event.interrupt_shadow == 1 || out->event.interrupt_shadow == 2);
     assert_false(out->event.exception_injected);
     assert_memory_equal(in->xsave, out->xsave, 2);
     assert_memory_equal(in->xsave + 24, out->xsave + 24, 4);
@@ -827,7 +827,7 @@ static void test_probe(void **unused)
     assert_non_null(strstr(err.text, "auto, kvm"));
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static bool own = true;
     const struct CMUnitTest tests[] = {
@@ -866,6 +866,8 @@ int main(void)
         return 77;
     }
     close(kvm);
-    alarm(100); /* a vCPU that never comes back must not hang the run */
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]); /* one test by name, wildcards allowed */
+    alarm(100);                          /* a vCPU that never comes back must not hang the run */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
