@@ -55,13 +55,12 @@ int64_t vm_clock_now(struct vm_clock *c)
 {
     for (;;) {
         unsigned before = __atomic_load_n(&c->sequence, __ATOMIC_ACQUIRE);
-        bool running = __atomic_load_n(&c->running, __ATOMIC_RELAXED);
-        int64_t offset = __atomic_load_n(&c->offset, __ATOMIC_RELAXED);
-        int64_t stood_at = __atomic_load_n(&c->stood_at, __ATOMIC_RELAXED);
+        /* Acquire pairs with the releases in set_time(): who sees a new value also sees the sequence that announced it. */
+        bool running = __atomic_load_n(&c->running, __ATOMIC_ACQUIRE);
+        int64_t offset = __atomic_load_n(&c->offset, __ATOMIC_ACQUIRE);
+        int64_t stood_at = __atomic_load_n(&c->stood_at, __ATOMIC_ACQUIRE);
         int64_t now = running ? qz_now_ns() - offset : stood_at;
 
-        /* Pairs with set_time(): whoever saw a new value also sees the sequence that announced it. */
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
         if (!(before & 1) && __atomic_load_n(&c->sequence, __ATOMIC_RELAXED) == before)
             return now;
     }
@@ -71,10 +70,9 @@ int64_t vm_clock_now(struct vm_clock *c)
 static void set_time(struct vm_clock *c, bool running, int64_t offset, int64_t stood_at)
 {
     __atomic_store_n(&c->sequence, c->sequence + 1, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_RELEASE);
-    __atomic_store_n(&c->running, running, __ATOMIC_RELAXED);
-    __atomic_store_n(&c->offset, offset, __ATOMIC_RELAXED);
-    __atomic_store_n(&c->stood_at, stood_at, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->running, running, __ATOMIC_RELEASE);
+    __atomic_store_n(&c->offset, offset, __ATOMIC_RELEASE);
+    __atomic_store_n(&c->stood_at, stood_at, __ATOMIC_RELEASE);
     __atomic_store_n(&c->sequence, c->sequence + 1, __ATOMIC_RELEASE);
 }
 
