@@ -324,6 +324,11 @@ int kvm_read_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value)
     return 0;
 }
 
+int kvm_get_tsc(struct accel_vcpu *vcpu, uint64_t *tsc)
+{
+    return kvm_read_msr(QZ_CONTAINER_OF(vcpu, struct kvm_vcpu, base), MSR_TSC, tsc);
+}
+
 int kvm_write_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value)
 {
     union msr_buffer one = {.head = {.nmsrs = 1}};
