@@ -92,6 +92,16 @@ static void park(struct vcpu *v)
     g->parked--;
 }
 
+/* Our local APICs fire at moments that the guest names by its TSC. The TSCs of all vCPUs run as one. */
+static void tell_tsc(struct vcpu *v)
+{
+    struct machine *m = v->group->machine;
+    uint64_t before = __rdtsc(), tsc;
+
+    if (v->group->ops->get_tsc(v->accel, &tsc) == 0)
+        irq_lapic_set_tsc(m->irq, v->group->ops->tsc_khz(m->accel), tsc - (before + __rdtsc()) / 2);
+}
+
 static void set_state(struct vcpu *v, const struct vcpu_state *s)
 {
     int r = v->group->ops->set_state(v->accel, s);
@@ -105,16 +115,6 @@ static void set_state(struct vcpu *v, const struct vcpu_state *s)
         snprintf(text, sizeof(text), "cannot set the CPU's state: %s", strerror(-r));
         v->group->events.failed(v->group->events.context, v->id, text);
     }
-}
-
-/* Our local APICs fire at moments that the guest names by its TSC. The TSCs of all vCPUs run as one. */
-static void tell_tsc(struct vcpu *v)
-{
-    struct machine *m = v->group->machine;
-    uint64_t before = __rdtsc(), tsc;
-
-    if (v->group->ops->get_tsc(v->accel, &tsc) == 0)
-        irq_lapic_set_tsc(m->irq, v->group->ops->tsc_khz(m->accel), tsc - (before + __rdtsc()) / 2);
 }
 
 /* INIT and SIPI of our own local APICs (SDM vol 3 §9.4): INIT makes it wait, the SIPI after it makes it run. */
