@@ -104,6 +104,8 @@ static void one_shot(void **state)
     set(T0 + COMPARE, 1000);
     assert_int_equal(messages_in(MS), 0); /* the counter stands */
     set(CONFIG, 1);
+    test_clock_fire_early(t->m.clock);
+    assert_int_equal(t->messages, 0);
     assert_int_equal(messages_in(1000 * 10 - 1), 0);
     assert_int_equal(messages_in(1), 1);
     assert_int_equal(messages_in(1000000ll * MS), 0);

@@ -519,6 +519,7 @@ static void one_shot(void **state)
     set(1, R_DIVIDE, 0x3); /* by 16 */
     set(1, R_INITIAL, 100000);
     test_clock_advance(t->m.clock, MS);
+    test_clock_fire_early(t->m.clock);
     assert_int_equal(get(1, R_CURRENT), 100000 - MS / 16);
     assert_int_equal(take(1), -1);
     assert_int_equal(test_clock_advance(t->m.clock, MS), 1);

@@ -127,6 +127,8 @@ static void step(struct test_machine *t, struct input *in, struct irq_line *line
         int64_t ns = (int64_t)(take(in, 3) & 0x3fffff);
 
         /* Timers: one PIT channel, three comparators, the local ones; each at most once in 20 us. */
+        if (op & 32)
+            test_clock_fire_early(t->m.clock);
         if (op & 16)
             test_clock_stall(t->m.clock, ns * 1000);
         else if (test_clock_advance(t->m.clock, ns) > 64 + ns / 1000000 * FIRINGS_PER_MS_MAX + FIRINGS_PER_MS_MAX)

@@ -13,6 +13,8 @@
 unsigned test_clock_advance(struct vm_clock *c, int64_t ns);
 /* Jumps without firing what lies between, as a stalled host would; the timers fire late, at the new time. */
 unsigned test_clock_stall(struct vm_clock *c, int64_t ns);
+/* Fires all armed timers now, as if each had just been moved after the clock decided to fire it; they stay armed. */
+void test_clock_fire_early(struct vm_clock *c);
 unsigned test_clock_armed(const struct vm_clock *c);
 
 #endif
