@@ -18,18 +18,10 @@ void vm_clock_free(struct vm_clock *c)
 {
     free(c);
 }
-void vm_clock_thread(struct vm_clock *c)
-{
-}
-void vm_clock_stop(struct vm_clock *c)
-{
-}
-void vm_clock_pause(struct vm_clock *c)
-{
-}
-void vm_clock_resume(struct vm_clock *c)
-{
-}
+void vm_clock_thread(struct vm_clock *c) {}
+void vm_clock_stop(struct vm_clock *c) {}
+void vm_clock_pause(struct vm_clock *c) {}
+void vm_clock_resume(struct vm_clock *c) {}
 int64_t vm_clock_now(struct vm_clock *c)
 {
     return c->now;
