@@ -1,18 +1,26 @@
 /*
  * hpet.c - the high precision event timer (IA-PC HPET 1.0a).
  *
- * Theory of operation. The main counter is machine time in units of 10 ns while enabled. A comparator arms a timer for
- * the moment at which the counter reaches it; a firing first looks whether that moment has really come, as the guest may
- * have moved it meanwhile. Comparators drive I/O APIC pins 20 to 23 as in ICH9 (§19.1.5), or in legacy replacement
- * mode IRQ 0 and 8. FSB delivery is not announced.
+ * Theory of operation. The main counter is machine time in units of 10 ns while enabled. A
+ * comparator arms a timer for the moment at which the counter reaches it; a firing first looks
+ * whether that moment has really come, as the guest may have moved it meanwhile. Comparators drive
+ * I/O APIC pins 20 to 23 as in ICH9 (§19.1.5), or in legacy replacement mode IRQ 0 and 8. FSB
+ * delivery is not announced.
  */
 #include "machine/hpet.h"
 
 enum { TIMERS = 3, TICK_NS = 10, PERIOD_FS = TICK_NS * 1000000, SIZE = 0x400, STRIDE = 0x20 };
-enum { REG_CAPABILITY = 0x000, REG_CONFIG = 0x010, REG_STATUS = 0x020, REG_COUNTER = 0x0f0, REG_TIMER0 = 0x100 };
+enum {
+    REG_CAPABILITY = 0x000,
+    REG_CONFIG = 0x010,
+    REG_STATUS = 0x020,
+    REG_COUNTER = 0x0f0,
+    REG_TIMER0 = 0x100
+};
 enum { TIMER_CONFIG = 0x00, TIMER_COMPARE = 0x08 };
 enum { CONFIG_ENABLE = 1, CONFIG_LEGACY = 2 };
-enum { PERIOD_MIN_NS = 20000 }; /* no guest makes the clock thread busy: shorter periods are served at this one */
+/* No guest makes the clock thread busy: shorter periods are served at this one. */
+enum { PERIOD_MIN_NS = 20000 };
 
 #define TN_LEVEL      (1u << 1)
 #define TN_ENABLE     (1u << 2)
@@ -25,8 +33,8 @@ enum { PERIOD_MIN_NS = 20000 }; /* no guest makes the clock thread busy: shorter
 #define TN_ROUTE_BITS (31u << 9)
 #define TN_WRITABLE   (TN_LEVEL | TN_ENABLE | TN_PERIODIC | TN_SET_VALUE | TN_32MODE | TN_ROUTE_BITS)
 
-#define ROUTES        0x00f00000u /* pins that a comparator may be told to drive */
-#define NEVER_TICKS   ((uint64_t)INT64_MAX / TICK_NS / 4) /* 73 years */
+#define ROUTES      0x00f00000u /* pins that a comparator may be told to drive */
+#define NEVER_TICKS ((uint64_t)INT64_MAX / TICK_NS / 4) /* 73 years */
 
 struct comparator {
     struct hpet *hpet;
@@ -56,7 +64,7 @@ static uint64_t width(const struct comparator *t)
     return t->config & TN_32MODE ? 0xffffffff : ~0ull;
 }
 
-/* ---- counter ---------------------------------------------------------------------------------------- */
+/* ---- counter -------------------------------------------------------------------------------- */
 
 static uint64_t counter_at(const struct hpet *h, int64_t now)
 {
@@ -68,7 +76,7 @@ static uint64_t counter(const struct hpet *h)
     return counter_at(h, vm_clock_now(h->machine->clock));
 }
 
-/* ---- interrupts ---------------------------------------------------------------------------------------- */
+/* ---- interrupts ----------------------------------------------------------------------------- */
 
 /* The pin of a comparator, -1: not connected. */
 static int route(const struct comparator *t)
@@ -110,9 +118,10 @@ static void interrupt(struct comparator *t)
     }
 }
 
-/* ---- comparators ----------------------------------------------------------------------------------------- */
+/* ---- comparators ---------------------------------------------------------------------------- */
 
-/* fired: the counter has been seen at the comparator's value, so the next match is a whole turn away. */
+/* fired: the counter has been seen at the comparator's value, so the next match is a whole turn
+ * away. */
 static void arm(struct comparator *t, bool fired)
 {
     struct hpet *h = t->hpet;
@@ -123,7 +132,8 @@ static void arm(struct comparator *t, bool fired)
         left = t->config & TN_32MODE ? 1ull << 32 : ~0ull;
     t->due = -1;
     /* Comparators also set their status bit and step on while their interrupt is disabled. */
-    if (!(h->config & CONFIG_ENABLE) || !(t->config & (TN_ENABLE | TN_LEVEL | TN_PERIODIC)) || left > NEVER_TICKS) {
+    if (!(h->config & CONFIG_ENABLE) || !(t->config & (TN_ENABLE | TN_LEVEL | TN_PERIODIC)) ||
+        left > NEVER_TICKS) {
         vm_timer_cancel(&t->timer);
         return;
     }
@@ -168,8 +178,8 @@ static void write_timer_config(struct comparator *t, uint64_t v, uint64_t mask)
 }
 
 /*
- * In periodic mode a write sets the period, and the comparator itself only while SET_VALUE is on, which goes off with the
- * last half that is written (1.0a §2.3.9.2.2).
+ * In periodic mode a write sets the period, and the comparator itself only while SET_VALUE is on,
+ * which goes off with the last half that is written (1.0a §2.3.9.2.2).
  */
 static void write_compare(struct comparator *t, uint64_t v, uint64_t mask)
 {
@@ -182,7 +192,7 @@ static void write_compare(struct comparator *t, uint64_t v, uint64_t mask)
     arm(t, false);
 }
 
-/* ---- registers --------------------------------------------------------------------------------------------- */
+/* ---- registers ------------------------------------------------------------------------------ */
 
 static void write_config(struct hpet *h, uint64_t v)
 {
@@ -205,7 +215,9 @@ static void write_config(struct hpet *h, uint64_t v)
 /* The comparator whose registers include this one, or NULL. */
 static struct comparator *timer_of(struct hpet *h, unsigned reg)
 {
-    return reg >= REG_TIMER0 && reg < REG_TIMER0 + TIMERS * STRIDE ? &h->timer[(reg - REG_TIMER0) / STRIDE] : NULL;
+    return reg >= REG_TIMER0 && reg < REG_TIMER0 + TIMERS * STRIDE
+               ? &h->timer[(reg - REG_TIMER0) / STRIDE]
+               : NULL;
 }
 
 static uint64_t read_register(struct hpet *h, unsigned reg)
@@ -252,7 +264,8 @@ static void write_register(struct hpet *h, unsigned reg, uint64_t v, uint64_t ma
     }
 }
 
-/* An access that runs over the end of its 8-byte register sees nothing of the next one: the specification forbids it. */
+/* An access that runs over the end of its 8-byte register sees nothing of the next one: the
+ * specification forbids it. */
 static uint64_t hpet_read(void *device, uint64_t offset, unsigned size)
 {
     return read_register(device, offset & ~7u) >> (offset & 7) * 8;
@@ -266,7 +279,7 @@ static void hpet_write(void *device, uint64_t offset, unsigned size, uint64_t va
     write_register(device, offset & ~7u, value << shift, mask);
 }
 
-/* ---- life ----------------------------------------------------------------------------------------------------- */
+/* ---- life ----------------------------------------------------------------------------------- */
 
 void hpet_reset(struct hpet *h)
 {

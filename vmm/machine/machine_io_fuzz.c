@@ -1,6 +1,7 @@
 /*
- * machine_io_fuzz.c - random port and memory accesses, MSRs, line changes and time over PIC, I/O APIC, own local APICs, PIT
- * and HPET on one pair of buses. Nothing may crash, and no state may make the clock thread busy.
+ * machine_io_fuzz.c - random port and memory accesses, MSRs, line changes and time over PIC, I/O
+ * APIC, own local APICs, PIT and HPET on one pair of buses. Nothing may crash, and no state may
+ * make the clock thread busy.
  *
  * The input is a row of operations: one byte what, then its operands (missing ones are 0).
  */
@@ -30,7 +31,8 @@ static uint64_t take(struct input *in, unsigned bytes)
 /* Mostly addresses that mean something. */
 static uint16_t port(struct input *in)
 {
-    static const uint16_t ports[] = {0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1, 0x40, 0x41, 0x42, 0x43, 0x61, 0x1f, 0x3f, 0x4cf};
+    static const uint16_t ports[] = {0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1, 0x40,
+                                     0x41, 0x42, 0x43, 0x61, 0x1f,  0x3f,  0x4cf};
     uint8_t i = (uint8_t)take(in, 1);
 
     return i < 0xf0 ? ports[i % QZ_ARRAY_LEN(ports)] : (uint16_t)take(in, 2);
@@ -38,8 +40,9 @@ static uint16_t port(struct input *in)
 
 static uint64_t address(struct input *in)
 {
-    static const uint64_t bases[] = {IOAPIC_BASE, IOAPIC_BASE + 0x10, IOAPIC_BASE + 0x40, HPET_BASE, HPET_BASE + 0x100,
-                                     LAPIC_BASE, IOAPIC_BASE - 4, HPET_BASE + 0x3fc};
+    static const uint64_t bases[] = {IOAPIC_BASE,     IOAPIC_BASE + 0x10, IOAPIC_BASE + 0x40,
+                                     HPET_BASE,       HPET_BASE + 0x100,  LAPIC_BASE,
+                                     IOAPIC_BASE - 4, HPET_BASE + 0x3fc};
     uint8_t i = (uint8_t)take(in, 1);
 
     if (i >= 0xf8)
@@ -126,10 +129,14 @@ static void step(struct test_machine *t, struct input *in, struct irq_line *line
     case 15: {
         int64_t ns = (int64_t)(take(in, 3) & 0x3fffff);
 
-        /* Timers: one PIT channel, three comparators, the local ones; each at most once in 20 us. */
+        /* Timers: one PIT channel, three comparators, the local ones; each at most once in 20 us.
+         */
+        if (op & 32)
+            test_clock_fire_early(t->m.clock);
         if (op & 16)
             test_clock_stall(t->m.clock, ns * 1000);
-        else if (test_clock_advance(t->m.clock, ns) > 64 + ns / 1000000 * FIRINGS_PER_MS_MAX + FIRINGS_PER_MS_MAX)
+        else if (test_clock_advance(t->m.clock, ns) >
+                 64 + ns / 1000000 * FIRINGS_PER_MS_MAX + FIRINGS_PER_MS_MAX)
             abort();
         break;
     }

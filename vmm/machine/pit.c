@@ -1,29 +1,35 @@
 /*
  * pit.c - the 8254 interval timer (Intel 8254 data sheet; port 0x61 as in ICH9 §13.7.1).
  *
- * Theory of operation. Nothing counts: a channel remembers the tick (of 1.193182 MHz machine time) at which its count
- * was loaded, and count and output are worked out when somebody looks. Only channel 0 arms a timer, for the next rising
- * edge of its output. A low phase between two rising edges is shown on the line just before the edge that ends it: IRQ 0 is
- * edge triggered and nobody sees the difference. The one tick between writing a count and its transfer is left out.
+ * Theory of operation. Nothing counts: a channel remembers the tick (of 1.193182 MHz machine time)
+ * at which its count was loaded, and count and output are worked out when somebody looks. Only
+ * channel 0 arms a timer, for the next rising edge of its output. A low phase between two rising
+ * edges is shown on the line just before the edge that ends it: IRQ 0 is edge triggered and nobody
+ * sees the difference. The one tick between writing a count and its transfer is left out.
  */
 #include "machine/pit.h"
 
 enum { PIT_HZ = 1193182, CHANNELS = 3, CONTROL = 3, PORT_BASE = 0x40, PORT_B = 0x61 };
 enum { ACCESS_LATCH, ACCESS_LOW, ACCESS_HIGH, ACCESS_BOTH };
 enum { ON_TERMINAL_COUNT, ONE_SHOT, RATE, SQUARE, SOFT_STROBE, HARD_STROBE }; /* modes 0 to 5 */
-enum { GATE2 = 1 << 0, PORT_B_KEPT = 0x0f, REFRESH_NS = 15085 /* toggles with every DRAM refresh */ };
-enum { PERIOD_MIN_NS = 20000 }; /* no guest makes the clock thread busy: shorter periods are served at this one */
+enum {
+    GATE2 = 1 << 0,
+    PORT_B_KEPT = 0x0f,
+    REFRESH_NS = 15085 /* toggles with every DRAM refresh */
+};
+/* No guest makes the clock thread busy: shorter periods are served at this one. */
+enum { PERIOD_MIN_NS = 20000 };
 
 struct channel {
     uint8_t mode, access;
     bool bcd, gate;
-    bool loaded;              /* a count is in the counter, or waits for its trigger */
-    bool triggered;           /* ONE_SHOT, HARD_STROBE: the gate has risen since */
-    bool paused;              /* ON_TERMINAL_COUNT, SOFT_STROBE: counting stands while the gate is low */
-    bool next_waits;          /* `next` takes over: at tick switch_at, or with the next trigger */
-    bool switch_low;          /* SQUARE: it takes over for a low half */
+    bool loaded;     /* a count is in the counter, or waits for its trigger */
+    bool triggered;  /* ONE_SHOT, HARD_STROBE: the gate has risen since */
+    bool paused;     /* ON_TERMINAL_COUNT, SOFT_STROBE: counting stands while the gate is low */
+    bool next_waits; /* `next` takes over: at tick switch_at, or with the next trigger */
+    bool switch_low; /* SQUARE: it takes over for a low half */
     bool write_high, read_high;
-    uint8_t low_byte;         /* first half of a two-byte write */
+    uint8_t low_byte; /* first half of a two-byte write */
     bool count_latched, status_latched;
     uint16_t latch;
     uint8_t status;
@@ -43,7 +49,7 @@ struct pit {
     bool irq_enabled;
 };
 
-/* ---- time -------------------------------------------------------------------------------------------- */
+/* ---- time ----------------------------------------------------------------------------------- */
 
 static int64_t now_ticks(struct pit *p)
 {
@@ -56,7 +62,7 @@ static int64_t ns_of(int64_t tick)
     return (int64_t)(((__int128)tick * 1000000000 + PIT_HZ - 1) / PIT_HZ);
 }
 
-/* ---- a channel's state at a tick --------------------------------------------------------------------------- */
+/* ---- a channel's state at a tick ------------------------------------------------------------ */
 
 static bool is_periodic(const struct channel *c)
 {
@@ -143,7 +149,7 @@ static int64_t next_edge(const struct channel *c, int64_t now)
     return c->start + (t / c->count + 1) * c->count;
 }
 
-/* ---- IRQ 0 ------------------------------------------------------------------------------------------------- */
+/* ---- IRQ 0 ---------------------------------------------------------------------------------- */
 
 /* Shows channel 0's output on the line and arms the timer for its next rising edge. Lock held. */
 static void update(struct pit *p)
@@ -170,7 +176,8 @@ static void on_timer(struct vm_timer *timer)
     struct pit *p = QZ_CONTAINER_OF(timer, struct pit, timer);
     QZ_LOCKED(&p->lock);
 
-    /* The guest may have stopped or moved the edge since this firing was decided. Missed edges are one edge. */
+    /* The guest may have stopped or moved the edge since this firing was decided. Missed edges are
+     * one edge. */
     if (p->edge_at < 0 || now_ticks(p) < p->edge_at)
         return;
     irq_line_set(&p->line, false);
@@ -186,7 +193,7 @@ void pit_set_irq_enabled(struct pit *p, bool enabled)
     update(p);
 }
 
-/* ---- counts ------------------------------------------------------------------------------------------------ */
+/* ---- counts --------------------------------------------------------------------------------- */
 
 static uint32_t from_bcd(uint32_t v)
 {
@@ -254,11 +261,12 @@ static void latch_status(struct channel *c, int64_t now)
 
     if (c->status_latched)
         return;
-    c->status = (uint8_t)(output_at(c, now) << 7 | null_count << 6 | c->access << 4 | c->mode << 1 | c->bcd);
+    c->status = (uint8_t)(output_at(c, now) << 7 | null_count << 6 | c->access << 4 | c->mode << 1 |
+                          c->bcd);
     c->status_latched = true;
 }
 
-/* ---- ports 0x40 to 0x43 -------------------------------------------------------------------------------------- */
+/* ---- ports 0x40 to 0x43 --------------------------------------------------------------------- */
 
 static void read_back(struct pit *p, uint8_t v, int64_t now)
 {
@@ -339,7 +347,9 @@ static uint64_t pit_read(void *device, uint64_t offset, unsigned size)
     struct pit *p = device;
     int64_t now = all_catch_up(p);
 
-    return offset == CONTROL ? 0xff : read_count(&p->channel[offset], now); /* the control word is write-only */
+    return offset == CONTROL
+               ? 0xff
+               : read_count(&p->channel[offset], now); /* the control word is write-only */
 }
 
 static void pit_write(void *device, uint64_t offset, unsigned size, uint64_t value)
@@ -355,7 +365,7 @@ static void pit_write(void *device, uint64_t offset, unsigned size, uint64_t val
         update(p);
 }
 
-/* ---- port 0x61: channel 2's gate and output ---------------------------------------------------------------------- */
+/* ---- port 0x61: channel 2's gate and output ------------------------------------------------- */
 
 static void set_gate(struct channel *c, bool gate, int64_t now)
 {
@@ -398,7 +408,7 @@ static void port_b_write(void *device, uint64_t offset, unsigned size, uint64_t 
     p->port_b = value & PORT_B_KEPT;
 }
 
-/* ---- life ----------------------------------------------------------------------------------------------------- */
+/* ---- life ----------------------------------------------------------------------------------- */
 
 void pit_reset(struct pit *p)
 {
@@ -415,7 +425,8 @@ void pit_reset(struct pit *p)
 
 int pit_new(struct pit **out, struct machine *m, struct qz_error *err)
 {
-    static const struct bus_ops counter_ops = {pit_read, pit_write}, port_b_ops = {port_b_read, port_b_write};
+    static const struct bus_ops counter_ops = {pit_read, pit_write},
+                                port_b_ops = {port_b_read, port_b_write};
     struct pit *p = calloc(1, sizeof(*p));
     int r;
 
@@ -426,8 +437,10 @@ int pit_new(struct pit **out, struct machine *m, struct qz_error *err)
     irq_line_init(&p->line, m->irq, 0);
     vm_timer_init(&p->timer, m->clock, on_timer);
     pit_reset(p);
-    if ((r = bus_add(m->pio, &(struct bus_region){PORT_BASE, 4, &counter_ops, p, &p->lock, "pit"})) < 0 ||
-        (r = bus_add(m->pio, &(struct bus_region){PORT_B, 1, &port_b_ops, p, &p->lock, "port61"})) < 0) {
+    if ((r = bus_add(m->pio,
+                     &(struct bus_region){PORT_BASE, 4, &counter_ops, p, &p->lock, "pit"})) < 0 ||
+        (r = bus_add(m->pio, &(struct bus_region){PORT_B, 1, &port_b_ops, p, &p->lock, "port61"})) <
+            0) {
         pit_free(p);
         return qz_fail(err, r, "pit: its ports are taken");
     }
