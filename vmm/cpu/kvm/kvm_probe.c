@@ -30,7 +30,9 @@ enum {
     ASK_PORT = 0x10,
 
     FIRST_ROUNDS = 200, /* under a millisecond even when interpreted at microseconds each */
-    LAST_ROUNDS = 20000,
+    LAST_ROUNDS = 2000000,
+    CLEAR_OF_BASE =
+        8, /* a slice that much longer than entry and exit alone is measured well enough */
     USABLE_NS = 200, /* a round on hardware takes under 1 ns, on a simulated processor under 20 */
     SLICE_NS = 10000000, /* no slice is begun that would take longer */
     GIVE_UP_NS = 50000000,
@@ -208,7 +210,7 @@ static int measure(struct probe_machine *m, double *loop_ns, struct qz_error *er
         if (r < 0)
             return r;
         *loop_ns = (double)QZ_MAX(ns - base, (int64_t)1) / rounds;
-        if (*loop_ns * rounds * 10 > SLICE_NS)
+        if (ns > base * CLEAR_OF_BASE || *loop_ns * rounds * 10 > SLICE_NS)
             break;
     }
     return 0;
