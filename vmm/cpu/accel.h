@@ -6,7 +6,7 @@
  * accelerator has nothing of the kind; the caller then does the work itself and says so beside the call.
  *
  * Thread rules: vcpu_new, run, inject*, request_window, get_state and set_state belong to the vCPU's own
- * thread; kick, signal_msi, ioapic_route, memory_* and doorbell_* may be called from any thread.
+ * thread; kick, signal_msi, ioapic_route, memory_* (memory_written included) and doorbell_* may be called from any thread.
  */
 #ifndef VMM_ACCEL_H
 #define VMM_ACCEL_H
@@ -65,6 +65,12 @@ struct accel_config {
     bool own_lapic; /* the machine emulates the local APICs itself (irqchip=user) */
     enum cpu_model model;
     struct cpu_topology topology;
+    /*
+     * For accelerators that meet the machine in the middle of an instruction (the software CPU): answers
+     * EXIT_PIO, EXIT_MMIO, EXIT_RDMSR and EXIT_WRMSR at once, on the vCPU's thread; run() does not return them.
+     */
+    void (*serve)(void *context, unsigned vcpu, struct vcpu_exit *exit);
+    void *serve_context;
 };
 
 /* What an accelerator is worth on this host, found by measuring (queztl-hv doctor, --accel auto). */
@@ -119,6 +125,9 @@ struct accel_ops {
     /* Optional: a guest write of `len` bytes at gpa wakes `eventfd` instead of exiting. */
     int (*doorbell_add)(struct accel_vm *vm, uint64_t gpa, unsigned len, int eventfd);
     int (*doorbell_del)(struct accel_vm *vm, uint64_t gpa, unsigned len, int eventfd);
+
+    /* Optional: a device wrote to guest memory; what was made from the old bytes (translated code) is dropped. */
+    void (*memory_written)(struct accel_vm *vm, uint64_t gpa, uint64_t len);
 
     /* TSC frequency that the guest sees, kHz. */
     uint32_t (*tsc_khz)(struct accel_vm *vm);

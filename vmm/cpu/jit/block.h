@@ -1,0 +1,43 @@
+/*
+ * block.h - runs of decoded instructions, cached by where they physically are.
+ *
+ * A block begins at one guest-physical address, ends at the first instruction that can change the
+ * flow or the mode, at JIT_BLOCK_MAX instructions or with its page, and is keyed by address, code
+ * width, and the rest of the mode that decoding and translating depend on. Interpreter and
+ * translator execute the same blocks.
+ */
+#ifndef VMM_JIT_BLOCK_H
+#define VMM_JIT_BLOCK_H
+
+#include "cpu/jit/cpu.h"
+
+enum { JIT_BLOCK_MAX = 32 };
+
+struct jit_block {
+    uint64_t gpa;   /* key */
+    uint32_t mode;  /* key: BLOCK_MODE bits */
+    uint16_t bytes; /* guest bytes */
+    uint8_t count;
+    bool valid;          /* atomic: false after a write to its bytes; it may still be executing */
+    struct insn *insn;   /* count of them */
+    void *code;          /* translated, or NULL */
+    uint32_t executions; /* until translation */
+    struct jit_block *hash_next;
+    struct jit_block *page_next; /* of the same guest page, for invalidation */
+};
+
+/* The block at cpu->rip in the current mode, made when it is not there. Raises fetch faults. */
+struct jit_block *block_lookup(struct jit_cpu *cpu);
+
+int blocks_new(struct jit_vm *vm); /* -ENOMEM */
+void blocks_free(struct jit_vm *vm);
+
+/*
+ * Guest memory [gpa, gpa + len) was written, by a vCPU or a device: blocks with a byte there become
+ * invalid. Any thread. True when there were any.
+ */
+bool blocks_written(struct jit_vm *vm, uint64_t gpa, uint64_t len);
+/* Whether any block lies in that page: stores to it must take the slow path. */
+bool blocks_in_page(struct jit_vm *vm, uint64_t gpa);
+
+#endif

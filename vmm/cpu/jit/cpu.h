@@ -1,0 +1,233 @@
+/*
+ * cpu.h - one virtual CPU of the software CPU, and the machine it belongs to.
+ *
+ * Theory of operation. jit_run() alternates between delivering events and executing blocks.
+ * Anything that goes wrong inside an instruction ends in jit_raise(), which never returns: it
+ * abandons the instruction and the run loop delivers the exception. For that to be exact, an
+ * instruction writes architectural state only after its last access that may fault; cpu->rip stays
+ * at its first byte until it is complete.
+ *
+ * All of it belongs to the vCPU's thread, except `attention`, which anybody may set.
+ */
+#ifndef VMM_JIT_CPU_H
+#define VMM_JIT_CPU_H
+
+#include "cpu/accel.h"
+#include "cpu/jit/insn.h"
+#include "cpu/jit/tlb.h"
+
+enum {
+    RFLAGS_CF = 1 << 0,
+    RFLAGS_FIXED = 1 << 1,
+    RFLAGS_TF = 1 << 8,
+    RFLAGS_IF = 1 << 9,
+    RFLAGS_DF = 1 << 10,
+    RFLAGS_IOPL = 3 << 12,
+    RFLAGS_NT = 1 << 14,
+    RFLAGS_RF = 1 << 16,
+    RFLAGS_VM = 1 << 17,
+    RFLAGS_AC = 1 << 18,
+    RFLAGS_VIF = 1 << 19,
+    RFLAGS_VIP = 1 << 20,
+    RFLAGS_ID = 1 << 21,
+};
+
+enum {
+    CR0_PE = 1 << 0,
+    CR0_MP = 1 << 1,
+    CR0_EM = 1 << 2,
+    CR0_TS = 1 << 3,
+    CR0_ET = 1 << 4,
+    CR0_NE = 1 << 5,
+    CR0_WP = 1 << 16,
+    CR0_AM = 1 << 18,
+    CR0_NW = 1 << 29,
+    CR0_CD = 1 << 30,
+};
+#define CR0_PG (1ull << 31)
+
+enum {
+    CR4_VME = 1 << 0,
+    CR4_PVI = 1 << 1,
+    CR4_TSD = 1 << 2,
+    CR4_DE = 1 << 3,
+    CR4_PSE = 1 << 4,
+    CR4_PAE = 1 << 5,
+    CR4_MCE = 1 << 6,
+    CR4_PGE = 1 << 7,
+    CR4_PCE = 1 << 8,
+    CR4_OSFXSR = 1 << 9,
+    CR4_OSXMMEXCPT = 1 << 10,
+    CR4_UMIP = 1 << 11,
+    CR4_FSGSBASE = 1 << 16,
+    CR4_PCIDE = 1 << 17,
+    CR4_OSXSAVE = 1 << 18,
+    CR4_SMEP = 1 << 20,
+    CR4_SMAP = 1 << 21,
+};
+
+enum { EFER_SCE = 1 << 0, EFER_LME = 1 << 8, EFER_LMA = 1 << 10, EFER_NXE = 1 << 11 };
+
+enum {
+    VECTOR_DE = 0,
+    VECTOR_DB = 1,
+    VECTOR_NMI = 2,
+    VECTOR_BP = 3,
+    VECTOR_OF = 4,
+    VECTOR_BR = 5,
+    VECTOR_UD = 6,
+    VECTOR_NM = 7,
+    VECTOR_DF = 8,
+    VECTOR_TS = 10,
+    VECTOR_NP = 11,
+    VECTOR_SS = 12,
+    VECTOR_GP = 13,
+    VECTOR_PF = 14,
+    VECTOR_MF = 16,
+    VECTOR_AC = 17,
+    VECTOR_MC = 18,
+    VECTOR_XM = 19,
+};
+
+/* Why a running vCPU has to look up between blocks. */
+enum {
+    ATTENTION_KICK = 1 << 0,      /* return EXIT_KICKED */
+    ATTENTION_FLUSH = 1 << 1,     /* the physical map changed: drop every cached translation */
+    ATTENTION_INTERRUPT = 1 << 2, /* .interrupt_vector is to be delivered (set by inject) */
+    ATTENTION_WINDOW = 1 << 3,    /* return EXIT_IRQ_WINDOW as soon as can_inject */
+    ATTENTION_NMI = 1 << 4,
+    ATTENTION_TRACE =
+        1 << 5, /* TF, a shadow, or armed debug registers: one instruction at a time */
+    ATTENTION_EXCLUSIVE = 1 << 6, /* another vCPU wants to be alone (jit_exclusive_begin) */
+    ATTENTION_BLOCKS = 1 << 7,    /* blocks were invalidated: forget pointers to them */
+};
+
+/* The state of x87, MMX, SSE in the layout of FXSAVE64 (SDM vol 1 table 10-2), which the host loads
+ * and stores. */
+struct jit_fpu {
+    uint16_t fcw, fsw;
+    uint8_t ftw_abridged, reserved0;
+    uint16_t fop;
+    uint64_t fip, fdp;
+    uint32_t mxcsr, mxcsr_mask;
+    uint8_t st[8][16]; /* st[0] is ST(0), the top */
+    uint8_t xmm[16][16];
+    uint8_t reserved1[96];
+} __attribute__((aligned(64)));
+
+struct jit_vm;
+struct jit_msrs; /* msr.h */
+
+struct jit_cpu {
+    /* Hot, addressed by generated code; the order is the translator's. */
+    uint64_t gpr[GPR_COUNT];
+    uint64_t rip;       /* of the instruction being executed */
+    uint64_t next_rip;  /* of the one after it: branches write it */
+    uint64_t rflags;    /* all of RFLAGS, bit 1 set */
+    unsigned attention; /* atomic, ATTENTION_* */
+    uint8_t cpl;
+    uint8_t code_width; /* enum code_width: from CS and EFER.LMA */
+    uint8_t stack_size; /* bytes of the stack pointer: 2, 4 or 8 */
+    bool long_mode;     /* EFER.LMA and CS.L: 64-bit code */
+    struct segment seg[SEG_COUNT];
+    struct jit_tlb tlb;
+
+    /* Registers that only instructions of their own touch. */
+    struct segment ldt, tr;
+    struct descriptor_table gdt, idt;
+    uint64_t cr0, cr2, cr3, cr4, cr8, efer, xcr0;
+    uint64_t dr[4], dr6, dr7;
+    uint64_t apic_base;
+    uint64_t pdpte[4]; /* PAE paging: loaded with CR3 (SDM vol 3 §4.4.1) */
+    struct jit_fpu fpu;
+    struct jit_msrs *msrs;
+    uint64_t features; /* CPU_FEATURE bits of the guest's CPUID */
+
+    /* Events (event.c). */
+    struct {
+        bool pending; /* an exception raised and not yet delivered */
+        uint8_t vector;
+        bool has_code;
+        uint32_t code;
+        uint64_t address; /* CR2 for #PF */
+        uint64_t dr6;     /* bits to set for #DB */
+    } exception;
+    uint8_t interrupt_vector;
+    uint8_t shadow; /* bit 0: MOV SS, bit 1: STI: no interrupt before the next instruction is
+                       complete */
+    bool nmi_masked;
+    bool halted;
+    bool shutdown;
+    bool a_fault_interrupts; /* delivering an event now: a fault is a contributory one (double fault
+                                logic) */
+
+    void *unwind[5];        /* __builtin_setjmp buffer of the run loop */
+    struct vcpu_exit *exit; /* of the run() in progress */
+    struct cpuid_table cpuid;
+    uint64_t tsc_offset;
+    uint64_t instructions;     /* executed; deterministic mode counts time by it */
+    struct jit_blocks *blocks; /* block.h: this vCPU's view of the block cache */
+    struct jit_vm *vm;
+    struct accel_vcpu accel;
+};
+
+enum { JIT_SLOTS_MAX = 64 };
+
+struct jit_slot { /* guest-physical memory */
+    uint64_t gpa, size;
+    uint8_t *host;
+    bool readonly;
+};
+
+struct jit_vm {
+    struct accel_vm accel;
+    struct accel_config config;
+    uint32_t tsc_khz;
+    struct cpuid_table supported; /* what this CPU can do at most */
+    struct cpuid_table cpuid;     /* of vCPU 0 */
+
+    pthread_rwlock_t slots_lock;         /* written by memory_map and memory_unmap only */
+    struct jit_slot slot[JIT_SLOTS_MAX]; /* by gpa */
+    unsigned slots;
+
+    struct jit_smc *smc; /* smc.h: which physical lines hold code */
+    pthread_mutex_t cpus_lock;
+    struct jit_cpu **cpus; /* config.vcpus of them, NULL where not created */
+};
+
+/* --- Exceptions: none of these returns
+ * ------------------------------------------------------------------- */
+
+_Noreturn void jit_raise(struct jit_cpu *cpu, uint8_t vector);
+_Noreturn void jit_raise_code(struct jit_cpu *cpu, uint8_t vector, uint32_t code);
+_Noreturn void jit_raise_page_fault(struct jit_cpu *cpu, uint64_t linear, uint32_t code);
+_Noreturn void jit_raise_debug(struct jit_cpu *cpu, uint64_t dr6_bits);
+/* Leaves the instruction unfinished and the run loop with it: cpu->exit is filled, cpu->rip as it
+ * is. */
+_Noreturn void jit_leave(struct jit_cpu *cpu);
+
+/* --- Derived state: call after changing what it is derived from
+ * ------------------------------------------ */
+
+/* code_width, stack_size, long_mode and cpl from CS, SS, EFER and RFLAGS.VM. */
+void jit_mode_changed(struct jit_cpu *cpu);
+
+static inline void jit_attention_set(struct jit_cpu *cpu, unsigned bits)
+{
+    __atomic_or_fetch(&cpu->attention, bits, __ATOMIC_SEQ_CST);
+}
+static inline void jit_attention_clear(struct jit_cpu *cpu, unsigned bits)
+{
+    __atomic_and_fetch(&cpu->attention, ~bits, __ATOMIC_SEQ_CST);
+}
+
+/* The machine answers: port, memory-mapped and MSR accesses go to accel_config.serve in the middle
+ * of an instruction. */
+void jit_serve(struct jit_cpu *cpu, struct vcpu_exit *exit);
+
+static inline struct jit_cpu *jit_cpu_of(struct accel_vcpu *v)
+{
+    return (struct jit_cpu *)((char *)v - offsetof(struct jit_cpu, accel));
+}
+
+#endif
