@@ -15,6 +15,7 @@
  * A timer bounds the whole: KVM_RUN returns on its signal even when KVM is interpreting. Probing
  * comes before confinement, so its system calls are not declared.
  */
+#include <math.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -36,6 +37,7 @@ enum {
     USABLE_NS = 200, /* a round on hardware takes under 1 ns, on a simulated processor under 20 */
     SLICE_NS = 10000000, /* no slice is begun that would take longer */
     GIVE_UP_NS = 50000000,
+    ATTEMPTS = 5,
     WARM_UP_NS = 900000000, /* a simulated host translates KVM itself in the first runs */
 };
 
@@ -183,37 +185,49 @@ static double interrupted_rate(struct probe_machine *m, uint32_t rounds, int64_t
     return (double)ns / (left < rounds ? rounds - left : 1);
 }
 
-static int measure(struct probe_machine *m, double *loop_ns, struct qz_error *err)
+/* One measurement: longer loops until one is long enough to tell. */
+static int measure_once(struct probe_machine *m, double *loop_ns, struct qz_error *err)
 {
     int64_t base = 0, ns = 0;
-    int r = run_to_question(m, err);
+    int r = set_timer(m, GIVE_UP_NS);
 
-    if (r == 0)
-        r = time_rounds(m, 1, &base, err); /* faults everything in */
-    if (r == 0)
-        r = time_rounds(m, 1, &base, err);
-    if (r < 0) {
-        if (r == -ETIME)
-            r = qz_fail(err, -EIO, "a handful of instructions took more than %d ms",
-                        WARM_UP_NS / 1000000);
-        return r;
-    }
-    r = set_timer(m, GIVE_UP_NS);
     if (r < 0)
         return qz_fail(err, -EIO, "timer: %s", strerror(-r));
-    for (uint32_t rounds = FIRST_ROUNDS; rounds <= LAST_ROUNDS; rounds *= 10) {
+    r = time_rounds(m, 1, &base, err);
+    for (uint32_t rounds = FIRST_ROUNDS; r == 0 && rounds <= LAST_ROUNDS; rounds *= 10) {
         r = time_rounds(m, rounds, &ns, err);
         if (r == -ETIME) {
             *loop_ns = interrupted_rate(m, rounds, ns);
             return 0;
         }
-        if (r < 0)
-            return r;
         *loop_ns = (double)QZ_MAX(ns - base, (int64_t)1) / rounds;
         if (ns > base * CLEAR_OF_BASE || *loop_ns * rounds * 10 > SLICE_NS)
             break;
     }
-    return 0;
+    return r;
+}
+
+/* The best of a few: whatever else the host does makes a measurement slower, never quicker. */
+static int measure(struct probe_machine *m, double *loop_ns, struct qz_error *err)
+{
+    int64_t base;
+    int r = run_to_question(m, err);
+
+    if (r == 0)
+        r = time_rounds(m, 1, &base, err); /* faults everything in */
+    if (r == -ETIME)
+        return qz_fail(err, -EIO, "a handful of instructions took more than %d ms",
+                       WARM_UP_NS / 1000000);
+    *loop_ns = HUGE_VAL;
+    for (int i = 0; r == 0 && i < ATTEMPTS && *loop_ns > USABLE_NS; i++) {
+        double once = HUGE_VAL;
+
+        r = measure_once(m, &once, err);
+        *loop_ns = QZ_MIN(*loop_ns, once);
+        if (r == 0 && m->exit.kind == EXIT_KICKED)
+            break; /* cut off in the middle of a loop: there is no question to answer */
+    }
+    return r == -ETIME ? 0 : r;
 }
 
 /* ---- the verdict ----------------------------------------------------------------------------- */
