@@ -263,6 +263,7 @@ int control_new(struct control **out, struct qz_loop *loop, struct vm *vm, const
         return qz_fail(err, -ENAMETOOLONG, "control socket %s: a path of at most %zu characters is needed", path,
                        sizeof(c->address.sun_path) - 1);
     strcpy(c->address.sun_path, path);
+    json_object_seed(0); /* reads /dev/urandom and the clock now: the first object comes after confinement */
     r = remove_stale(&c->address, err);
     if (r < 0)
         return r;
