@@ -118,6 +118,13 @@ struct accel_ops {
 
     int (*get_tsc)(struct accel_vcpu *vcpu, uint64_t *tsc); /* own local APIC: what RDTSC says in the guest now */
 
+    /*
+     * The guest's clocks (TSC, paravirtual) stand still from clock_stop to clock_start; no vCPU runs in between.
+     * -errno: this host cannot, and they ran on.
+     */
+    int (*clock_stop)(struct accel_vm *vm);
+    int (*clock_start)(struct accel_vm *vm);
+
     /* Optional, with the accelerator's own local APICs (accel_config.own_lapic false): */
     int (*signal_msi)(struct accel_vm *vm, uint64_t address, uint32_t data);
     int (*ioapic_route)(struct accel_vm *vm, unsigned pin, uint64_t address, uint32_t data, bool masked);

@@ -414,6 +414,12 @@ void vcpu_group_park(struct vcpu_group *g)
     pthread_mutex_unlock(&g->lock);
 }
 
+void vcpu_group_clock_started(struct vcpu_group *g)
+{
+    if (g->machine->accel->own_lapic)
+        tell_tsc(&g->vcpu[0]);
+}
+
 void vcpu_group_resume(struct vcpu_group *g)
 {
     for (unsigned i = 0; i < g->created; i++) {

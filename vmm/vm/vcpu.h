@@ -33,6 +33,8 @@ int vcpu_group_reset(struct vcpu_group *g, const struct vcpu_state *bsp, struct 
 /* Returns once no vCPU executes guest code or holds a device lock. */
 void vcpu_group_park(struct vcpu_group *g);
 void vcpu_group_resume(struct vcpu_group *g);
+/* The guest's TSC was set: our own local APICs go by it. Parked vCPUs only. */
+void vcpu_group_clock_started(struct vcpu_group *g);
 
 /* For irq_fabric_new(); context is the group pointer's address (it does not exist yet then). Any thread. */
 extern const struct irq_cpu_ops vcpu_irq_ops;

@@ -64,6 +64,7 @@ struct vm {
     char exit_text[16]; /* from org.queztl.exit */
     size_t exit_text_len;
 
+    bool clock_stands; /* the accelerator's clocks were stopped with the vCPUs */
     int landlock_abi;
     unsigned resets;
     int64_t born_ns, built_ns, loaded_ns, confined_ns, resumed_ns, first_exit_ns;
@@ -151,12 +152,19 @@ static void end(struct vm *vm, int code)
 
 static void set_running(struct vm *vm, bool running)
 {
+    struct accel_vm *accel = vm->machine.accel;
+
     if (running) {
+        if (vm->clock_stands && accel->ops->clock_start(accel) < 0)
+            qz_log(QZ_LOG_WARN, "the guest's clocks ran on during the pause: this host cannot set them (Linux 5.16 can)");
+        vm->clock_stands = false;
+        vcpu_group_clock_started(vm->vcpus);
         vm_clock_resume(vm->machine.clock);
         vcpu_group_resume(vm->vcpus);
         vm->state = VM_RUNNING;
     } else {
         vcpu_group_park(vm->vcpus);
+        vm->clock_stands = accel->ops->clock_stop(accel) == 0;
         vm_clock_pause(vm->machine.clock);
         vm->state = VM_PAUSED;
     }

@@ -45,7 +45,11 @@ struct kvm_vm {
 
     bool msr_missing[VCPU_MSR_MAX]; /* by place in vcpu_msr_list: not in this KVM; atomic */
 
+    uint64_t stopped_tsc; /* kvm_clock.c: the host's counter and the paravirtual clock at clock_stop */
+    struct kvm_clock_data stopped_clock;
+
     pthread_mutex_t lock; /* the fields below */
+    struct kvm_vcpu *vcpus; /* those that exist, by .next */
     struct kvm_slot *slots;
     unsigned slot_count, slot_max;
     struct kvm_route route[KVM_IOAPIC_PINS];
@@ -54,6 +58,7 @@ struct kvm_vm {
 struct kvm_vcpu {
     struct accel_vcpu base;
     struct kvm_vm *vm;
+    struct kvm_vcpu *next;
     int fd;
     struct kvm_run *run;
     bool xsave;                 /* the guest has XSAVE, so XCR0 means something */
@@ -121,6 +126,10 @@ int kvm_set_state(struct accel_vcpu *vcpu, const struct vcpu_state *state);
 int kvm_get_tsc(struct accel_vcpu *vcpu, uint64_t *tsc);
 int kvm_read_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value); /* -ENOTSUP: not there */
 int kvm_write_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value); /* -ENOTSUP: refused */
+
+/* kvm_clock.c */
+int kvm_clock_stop(struct accel_vm *vm);
+int kvm_clock_start(struct accel_vm *vm);
 
 /* kvm_probe.c */
 int kvm_probe(struct accel_probe *out);

@@ -115,14 +115,31 @@ int kvm_vcpu_new(struct accel_vm *base, unsigned id, struct accel_vcpu **out, st
         kvm_vcpu_free(&v->base);
         return r;
     }
+    pthread_mutex_lock(&vm->lock);
+    v->next = vm->vcpus;
+    vm->vcpus = v;
+    pthread_mutex_unlock(&vm->lock);
     *out = &v->base;
     return 0;
+}
+
+static void forget(struct kvm_vcpu *v)
+{
+    struct kvm_vcpu **p = &v->vm->vcpus;
+
+    pthread_mutex_lock(&v->vm->lock);
+    while (*p && *p != v)
+        p = &(*p)->next;
+    if (*p)
+        *p = v->next;
+    pthread_mutex_unlock(&v->vm->lock);
 }
 
 void kvm_vcpu_free(struct accel_vcpu *vcpu)
 {
     struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
 
+    forget(v);
     if (v->run)
         munmap(v->run, v->vm->run_size);
     if (v->fd >= 0)
