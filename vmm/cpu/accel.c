@@ -31,7 +31,7 @@ static int choose_named(const char *name, const struct accel_ops **ops, struct a
 
     if (r < 0)
         return r;
-    r = found->probe(probe);
+    r = found->probe(probe, false);
     if (r < 0 || !probe->present)
         return qz_fail(err, -ENODEV, "accelerator %s: %s", name, probe->reason);
     *ops = found;
@@ -51,7 +51,7 @@ int accel_choose(const char *name, const struct accel_ops **ops, struct accel_pr
         const size_t used = strlen(reasons);
 
         memset(probe, 0, sizeof(*probe));
-        if (accel_all[i]->probe(probe) == 0 && probe->usable) {
+        if (accel_all[i]->probe(probe, true) == 0 && probe->usable) {
             *ops = accel_all[i];
             return 0;
         }

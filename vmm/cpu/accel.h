@@ -84,7 +84,7 @@ struct accel_probe {
 struct accel_ops {
     const char *name;
 
-    int (*probe)(struct accel_probe *out);
+    int (*probe)(struct accel_probe *out, bool measure); /* measure false: only whether it is there */
 
     int (*vm_new)(const struct accel_config *config, struct accel_vm **vm, struct qz_error *err);
     void (*vm_free)(struct accel_vm *vm); /* after every vCPU was freed */

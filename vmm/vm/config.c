@@ -342,7 +342,7 @@ const struct qz_option vm_options[] = {
     {"timeout", "SECONDS", "end the machine after this long, with exit code 124", set_timeout},
     {"irqchip", "split|user", "local APICs in the kernel (default) or our own", set_irqchip},
     {"debug-log", "FILE", "what firmware writes to port 0x402", set_debug_log},
-    {"trace-start", NULL, "say on standard error when the first guest instruction ran", set_trace_start},
+    {"trace-start", NULL, "say on standard error how long the start took, by phases", set_trace_start},
     {"verbose", NULL, "say what happens", set_verbose},
     {NULL, NULL, NULL, NULL},
 };

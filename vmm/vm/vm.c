@@ -111,8 +111,10 @@ static void on_first_exit(void *context)
 
     vm->first_exit_ns = qz_now_ns();
     if (vm->config.trace_start)
-        qz_log(QZ_LOG_WARN, "first guest instruction after %lld us",
-               (long long)(vm->first_exit_ns - vm->born_ns) / 1000);
+        qz_log(QZ_LOG_WARN, "first exit of the guest after %lld us: devices built %lld, confined %lld, loaded %lld, entered %lld",
+               (long long)(vm->first_exit_ns - vm->born_ns) / 1000, (long long)(vm->built_ns - vm->born_ns) / 1000,
+               (long long)(vm->confined_ns - vm->born_ns) / 1000, (long long)(vm->loaded_ns - vm->born_ns) / 1000,
+               (long long)(vm->resumed_ns - vm->born_ns) / 1000);
 }
 
 static void on_exit_status(void *context, const void *data, size_t len)

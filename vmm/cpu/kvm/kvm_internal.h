@@ -132,6 +132,6 @@ int kvm_clock_stop(struct accel_vm *vm);
 int kvm_clock_start(struct accel_vm *vm);
 
 /* kvm_probe.c */
-int kvm_probe(struct accel_probe *out);
+int kvm_probe(struct accel_probe *out, bool measure);
 
 #endif

@@ -816,7 +816,7 @@ static void test_probe(void **unused)
     const struct accel_ops *ops = NULL;
     struct qz_error err = {0};
 
-    assert_int_equal(accel_kvm.probe(&probe), 0);
+    assert_int_equal(accel_kvm.probe(&probe, true), 0);
     print_message("%s\n", probe.reason);
     assert_true(probe.present);
     assert_true(probe.ring0_loop_ns > 0);
