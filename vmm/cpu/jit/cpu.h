@@ -115,6 +115,15 @@ struct jit_fpu {
     uint8_t reserved1[96];
 } __attribute__((aligned(64)));
 
+struct jit_link;
+
+/* Linear address to translated code: generated code looks here before it leaves. */
+enum { JIT_JUMP_BITS = 13, JIT_JUMPS = 1 << JIT_JUMP_BITS };
+struct jit_jump {
+    uint64_t tag; /* address ^ jump_key */
+    const uint8_t *code;
+};
+
 struct jit_vm;
 struct jit_msrs; /* msr.h */
 
@@ -131,6 +140,19 @@ struct jit_cpu {
     bool long_mode;     /* EFER.LMA and CS.L: 64-bit code */
     struct segment seg[SEG_COUNT];
     struct jit_tlb tlb;
+
+    /* Translated code (translate.h). */
+    struct jit_cpu *self;
+    uint64_t host_flags; /* the arithmetic flags as PUSHFQ gave them, where they are not in the
+                            host's own */
+    uint64_t code_base;  /* linear address of the page that is executed */
+    uint64_t scratch;
+    bool fpu_loaded; /* xmm and MXCSR are in the host's registers, not in .fpu */
+    bool gs_set;     /* this thread's gs: is this structure */
+    uint32_t host_mxcsr;
+    struct jit_link *exit_link;
+    uint64_t jump_key; /* mixed into the tags, so that a new key empties the jump cache */
+    struct jit_jump jump[JIT_JUMPS];
 
     /* Registers that only instructions of their own touch. */
     struct segment ldt, tr;

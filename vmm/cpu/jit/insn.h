@@ -77,6 +77,7 @@ struct insn {
     uint8_t modrm;  /* as it was, 0 when there is none */
     uint16_t vec;   /* OP_VEC: index into vec_ops (vec.h) */
     uint16_t imm2;
+    uint16_t page_offset; /* of its first byte; the translator's */
     int32_t disp; /* for moffs with 64-bit addresses the whole address is in imm, and base and index
                      are REG_NONE, disp 0, map 0, opcode a0 to a3 */
     uint64_t imm;

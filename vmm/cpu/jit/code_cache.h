@@ -1,0 +1,34 @@
+/*
+ * code_cache.h - where translated code lives: one memfd seen twice, writable and executable, never
+ * both in one view.
+ *
+ * Space is handed out upwards and taken back all at once (code_cache_reset), when no vCPU is inside
+ * it. The first part holds the stubs, which stay.
+ */
+#ifndef VMM_JIT_CODE_CACHE_H
+#define VMM_JIT_CODE_CACHE_H
+
+#include "cpu/jit/emit.h"
+
+struct code_cache {
+    int fd;
+    uint8_t *write, *run;
+    size_t size, used, kept; /* kept: what a reset leaves */
+};
+
+/*
+ * size: bytes, page aligned. -errno where the host forbids executable memory: the caller interprets
+ * then.
+ */
+int code_cache_new(struct code_cache *c, size_t size);
+void code_cache_free(struct code_cache *c);
+
+/* An emitter for at most `most` bytes at the end of what is used; false when there is not as much
+ * space left. */
+bool code_cache_begin(struct code_cache *c, struct emitter *e, size_t most);
+/* What was emitted stays; returns its first address in the executable view. */
+uint8_t *code_cache_commit(struct code_cache *c, const struct emitter *e);
+void code_cache_keep(struct code_cache *c); /* everything up to here survives resets */
+void code_cache_reset(struct code_cache *c);
+
+#endif

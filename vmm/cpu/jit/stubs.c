@@ -1,0 +1,208 @@
+/*
+ * stubs.c - entering and leaving translated code, and its ways into C (stubs.h).
+ *
+ * Stack: enter() leaves rsp 16-byte aligned in translated code. A called stub finds it off by 8 and
+ * puts it right before it calls C. C may unwind (jit_raise): whatever it may need is in memory
+ * before it is called.
+ */
+#include "cpu/jit/stubs.h"
+
+#include "cpu/jit/exec.h"
+#include "cpu/jit/translate.h"
+
+const uint8_t jit_host_register[16] = {
+    H_RAX, H_RCX, H_RDX,     H_RBX,     H_R15, H_RBP, H_RSI, H_RDI,
+    H_R8,  H_R9,  HOST_NONE, HOST_NONE, H_R12, H_R13, H_R14, HOST_NONE,
+};
+
+static const uint8_t callee_saved[] = {H_RBX, H_RBP, H_R12, H_R13, H_R14, H_R15};
+
+static bool survives_call(unsigned host)
+{
+    return memchr(callee_saved, (int)host, sizeof(callee_saved)) != NULL;
+}
+
+static void store_guest(struct emitter *e)
+{
+    for (unsigned g = 0; g < 16; g++)
+        if (jit_host_register[g] != HOST_NONE)
+            emit_store(e, jit_host_register[g], ENV_GPR(g));
+}
+
+static void load_guest(struct emitter *e, bool all)
+{
+    for (unsigned g = 0; g < 16; g++)
+        if (jit_host_register[g] != HOST_NONE && (all || !survives_call(jit_host_register[g])))
+            emit_load(e, jit_host_register[g], ENV_GPR(g));
+}
+
+static void xmm(struct emitter *e, unsigned n, bool store)
+{
+    emit_env(e, op2(4, store ? 0x29 : 0x28), n, ENV(fpu.xmm) + n * 16); /* MOVAPS */
+}
+
+/* cmp byte gs:[fpu_loaded], 0 */
+static void test_loaded(struct emitter *e)
+{
+    emit8(e, 0x65);
+    emit_rmx(e, op1(4, 0x80), 7, 0xff, 0xff, 0, ENV(fpu_loaded));
+    emit8(e, 0);
+}
+
+static void set_loaded(struct emitter *e, bool loaded)
+{
+    emit8(e, 0x65);
+    emit_rmx(e, op1(4, 0xc6), 0, 0xff, 0xff, 0, ENV(fpu_loaded));
+    emit8(e, loaded);
+}
+
+static void mxcsr(struct emitter *e, bool store, uint32_t offset)
+{
+    emit_env(e, op2(4, 0xae), store ? 3 : 2, offset);
+}
+
+/* C code uses the vector registers as it likes: they go to memory first. */
+static void save_fpu(struct emitter *e)
+{
+    uint8_t *hole;
+
+    test_loaded(e);
+    hole = emit_jcc_hole(e, CC_E);
+    for (unsigned i = 0; i < 16; i++)
+        xmm(e, i, true);
+    mxcsr(e, true, ENV(fpu.mxcsr));
+    mxcsr(e, false, ENV(host_mxcsr));
+    set_loaded(e, false);
+    emit_fill(e, hole);
+}
+
+static void emit_fpu_need(struct emitter *e)
+{
+    uint8_t *hole;
+
+    test_loaded(e);
+    hole = emit_jcc_hole(e, CC_NE);
+    for (unsigned i = 0; i < 16; i++)
+        xmm(e, i, false);
+    mxcsr(e, false, ENV(fpu.mxcsr));
+    set_loaded(e, true);
+    emit_fill(e, hole);
+    emit8(e, 0xc3);
+}
+
+static void call_c(struct emitter *e, const void *function)
+{
+    emit_imm(e, H_RAX, (uintptr_t)function);
+    emit_rr(e, op1(4, 0xff), 2, H_RAX);
+}
+
+static void emit_enter(struct emitter *e)
+{
+    for (unsigned i = 0; i < sizeof(callee_saved); i++)
+        emit_opcode(e, op1(4, 0x50 | (callee_saved[i] & 7)), 0, 0, callee_saved[i], false);
+    emit_alu_imm(e, 8, 5, H_RSP, 8); /* sub: six pushes and the return address make 56 */
+    emit_mov(e, H_R11, H_RSI);
+    load_guest(e, true);
+    emit_rr(e, op1(4, 0xff), 4, H_R11); /* jmp r11 */
+}
+
+static void emit_leave_stored(struct emitter *e)
+{
+    save_fpu(e);
+    emit_alu_imm(e, 8, 0, H_RSP, 8);
+    for (unsigned i = sizeof(callee_saved); i-- > 0;)
+        emit_opcode(e, op1(4, 0x58 | (callee_saved[i] & 7)), 0, 0, callee_saved[i], false);
+    emit8(e, 0xc3);
+}
+
+/* The jump cache: see struct jit_jump. An entry is 16 bytes, its index the address from bit 2 up.
+ */
+static void emit_lookup(struct emitter *e, const uint8_t *leave)
+{
+    uint8_t *miss;
+
+    emit_store(e, H_R11, ENV(rip));
+    emit_rmx(e, op1(4, 0x8d), H_R10, 0xff, H_R11, 2, 0); /* lea r10d, [r11 * 4] */
+    emit_alu_imm(e, 4, 4, H_R10, (JIT_JUMPS - 1) << 4);
+    emit_env(e, op1(8, 0x33), H_R11, ENV(jump_key)); /* xor */
+    emit_env_at(e, op1(8, 0x3b), H_R11, H_R10, ENV(jump) + offsetof(struct jit_jump, tag));
+    miss = emit_jcc_hole(e, CC_NE);
+    emit_load(e, H_R11, ENV(rip));
+    emit_alu_imm(e, 8, 4, H_R11, -4096);
+    emit_store(e, H_R11, ENV(code_base));
+    emit_env_at(e, op1(4, 0xff), 4, H_R10, ENV(jump) + offsetof(struct jit_jump, code)); /* jmp */
+    emit_fill(e, miss);
+    emit_jmp(e, leave);
+}
+
+/* void *(cpu, linear, size, insn) */
+static void emit_fill_stub(struct emitter *e, unsigned kind, unsigned size)
+{
+    store_guest(e);
+    save_fpu(e);
+    emit_alu_imm(e, 8, 5, H_RSP, 8);
+    emit_load(e, H_RDI, ENV(self));
+    emit_mov(e, H_RSI, H_R11);
+    emit_imm(e, H_RDX, size);
+    emit_mov(e, H_RCX, H_R10);
+    call_c(e, kind == TLB_READ ? (void *)translate_fill_read : (void *)translate_fill_write);
+    emit_alu_imm(e, 8, 0, H_RSP, 8);
+    emit_mov(e, H_R11, H_RAX);
+    load_guest(e, false);
+    emit8(e, 0xc3);
+}
+
+/* unsigned (cpu, insn) */
+static void emit_execute(struct emitter *e)
+{
+    store_guest(e);
+    save_fpu(e);
+    emit_alu_imm(e, 8, 5, H_RSP, 8);
+    emit_load(e, H_RDI, ENV(self));
+    emit_mov(e, H_RSI, H_R10);
+    call_c(e, (void *)translate_execute);
+    emit_alu_imm(e, 8, 0, H_RSP, 8);
+    emit_mov(e, H_R11, H_RAX);
+    load_guest(e, true);
+    emit8(e, 0xc3);
+}
+
+static void emit_execute_end(struct emitter *e, const uint8_t *leave_stored)
+{
+    store_guest(e);
+    save_fpu(e);
+    emit_load(e, H_RDI, ENV(self));
+    emit_mov(e, H_RSI, H_R10);
+    call_c(e, (void *)translate_execute);
+    emit_jmp(e, leave_stored);
+}
+
+static const uint8_t *align(struct emitter *e)
+{
+    while ((uintptr_t)e->p & 15)
+        emit8(e, 0x90);
+    return emit_here(e);
+}
+
+void jit_stubs_emit(struct jit_stubs *s, struct emitter *e)
+{
+    s->enter = (void (*)(struct jit_cpu *, const uint8_t *))align(e);
+    emit_enter(e);
+    s->leave = align(e);
+    store_guest(e);
+    s->leave_stored = emit_here(e);
+    emit_leave_stored(e);
+    s->lookup = align(e);
+    emit_lookup(e, s->leave);
+    s->execute_end = align(e);
+    emit_execute_end(e, s->leave_stored);
+    s->execute = align(e);
+    emit_execute(e);
+    s->fpu_need = align(e);
+    emit_fpu_need(e);
+    for (unsigned kind = 0; kind < TLB_KINDS; kind++)
+        for (unsigned size = 0; size < STUB_SIZES; size++) {
+            s->fill[kind][size] = align(e);
+            emit_fill_stub(e, kind, 1u << size);
+        }
+}

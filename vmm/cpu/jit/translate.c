@@ -1,0 +1,279 @@
+/*
+ * translate.c - a block as host code (translate.h): the walk over its instructions, and what stands
+ * behind them.
+ */
+#include "cpu/jit/translate.h"
+
+#include "cpu/jit/translate_internal.h"
+
+enum {
+    CACHE_SIZE = 128 << 20,
+    BLOCK_CODE_MAX =
+        32 << 10, /* far more than JIT_BLOCK_MAX instructions with their slow paths take */
+    STUBS_MAX = 16 << 10,
+};
+
+int translator_new(struct translator **out)
+{
+    struct translator *t = calloc(1, sizeof(*t));
+    struct emitter e;
+    int r;
+
+    if (!t)
+        return -ENOMEM;
+    r = code_cache_new(&t->cache, CACHE_SIZE);
+    if (r < 0) {
+        free(t);
+        return r;
+    }
+    t->bmi2 = __builtin_cpu_supports("bmi2");
+    code_cache_begin(&t->cache, &e, STUBS_MAX);
+    jit_stubs_emit(&t->stubs, &e);
+    assert(!e.full); /* our own stubs: their size is known */
+    code_cache_commit(&t->cache, &e);
+    code_cache_keep(&t->cache);
+    *out = t;
+    return 0;
+}
+
+void translator_free(struct translator *t)
+{
+    if (!t)
+        return;
+    code_cache_free(&t->cache);
+    free(t);
+}
+
+void translator_reset(struct translator *t)
+{
+    code_cache_reset(&t->cache);
+}
+
+/* ---- one instruction
+ * --------------------------------------------------------------------------------------- */
+
+static bool translate_native(struct translation *x, const struct insn *i)
+{
+    return translate_integer(x, i) || translate_stack(x, i) || translate_flow(x, i) ||
+           (x->vectors && translate_vector(x, i));
+}
+
+/* What may change the flow or the mode: nothing of this block is executed behind it. */
+static bool ends_block(const struct translation *x)
+{
+    return x->k + 1 == x->block->count;
+}
+
+static void need_vectors(struct translation *x)
+{
+    flags_lose(x, x->k < x->block->count ? flags_live_before(x) : 0);
+    emit_call(&x->e, x->t->stubs.fpu_need);
+}
+
+/* Vectors that come after a call into C are loaded again. */
+static bool more_vectors(const struct translation *x)
+{
+    for (unsigned k = x->k + 1; x->vectors && k < x->block->count; k++)
+        if (is_native_vector(&x->block->insn[k]))
+            return true;
+    return false;
+}
+
+static void translate_by_interpreter(struct translation *x, const struct insn *i)
+{
+    struct emitter *e = &x->e;
+
+    flags_lose(x, flags_live_before(x));
+    emit_imm(e, H_R10, (uintptr_t)i);
+    if (ends_block(x)) {
+        emit_jmp(e, x->t->stubs.execute_end);
+        x->ended = true;
+        return;
+    }
+    emit_call(e, x->t->stubs.execute);
+    emit_rr(e, op1(4, 0x85), H_R11, H_R11);
+    emit_jcc(e, CC_NE, x->t->stubs.leave);
+    x->flags_in_memory = true;
+    x->flags_in_host = false;
+    if (more_vectors(x))
+        emit_call(e, x->t->stubs.fpu_need);
+}
+
+/* ---- slow paths
+ * -------------------------------------------------------------------------------------------- */
+
+static unsigned log2_of(unsigned size)
+{
+    return (unsigned)__builtin_ctz(size);
+}
+
+static void emit_slow_path(struct translation *x, const struct slow_path *s)
+{
+    struct emitter *e = &x->e;
+    const struct insn *i = &x->block->insn[s->insn];
+    const bool last = s->insn + 1 == x->block->count;
+    const uint32_t table =
+        ENV(tlb.entry) + (x->set * TLB_KINDS + s->access) * sizeof(struct tlb_entry[TLB_ENTRIES]);
+
+    emit_fill(e, s->hole);
+    if (s->kind == SLOW_FILL) {
+        emit_env_at(e, op1(8, 0x33), H_R11, H_R10,
+                    table + offsetof(struct tlb_entry, tag)); /* linear again */
+        emit_imm(e, H_R10, (uintptr_t)i);
+        emit_call(e, x->t->stubs.fill[s->access][log2_of(s->size)]);
+        if (x->vectors)
+            emit_call(e, x->t->stubs.fpu_need);
+        emit_rr(e, op1(8, 0x85), H_R11, H_R11);
+        emit_jcc(e, CC_NE, s->resume);
+    }
+    emit_imm(e, H_R10, (uintptr_t)i);
+    if (last && x->ended) {
+        emit_jmp(e, x->t->stubs.execute_end);
+        return;
+    }
+    emit_call(e, x->t->stubs.execute);
+    emit_rr(e, op1(4, 0x85), H_R11, H_R11);
+    emit_jcc(e, CC_NE, x->t->stubs.leave);
+    if (x->vectors)
+        emit_call(e, x->t->stubs.fpu_need);
+    if (x->flags_in_host_at[s->insn + 1])
+        flags_load(e);
+    emit_jmp(e, x->start[s->insn + 1]);
+}
+
+/* ---- the block
+ * --------------------------------------------------------------------------------------------- */
+
+/* Somebody wants this vCPU: leave before anything of the block happened. */
+static uint8_t *emit_attention_check(struct translation *x)
+{
+    emit8(&x->e, 0x65);
+    emit_rmx(&x->e, op1(4, 0x83), 7, 0xff, 0xff, 0, ENV(attention));
+    emit8(&x->e, 0);
+    return emit_jcc_hole(&x->e, CC_NE);
+}
+
+static void emit_attention_exit(struct translation *x, uint8_t *hole)
+{
+    emit_fill(&x->e, hole);
+    emit_load(&x->e, H_R11, ENV(code_base));
+    emit_rmx(&x->e, op1(8, 0x8d), H_R11, H_R11, HOST_NONE, 0, x->block->insn[0].page_offset);
+    emit_store(&x->e, H_R11, ENV(rip));
+    emit_jmp(&x->e, x->t->stubs.leave);
+}
+
+static void number_instructions(struct jit_block *b)
+{
+    unsigned at = b->gpa & 4095;
+
+    for (unsigned k = 0; k < b->count; k++) {
+        b->insn[k].page_offset = at;
+        at += b->insn[k].len;
+    }
+}
+
+static void emit_block(struct translation *x)
+{
+    struct jit_block *b = x->block;
+    uint8_t *attention = emit_attention_check(x);
+
+    for (unsigned k = 0; k < b->count; k++)
+        x->vectors = x->vectors || is_native_vector(&b->insn[k]);
+    if (x->vectors)
+        emit_call(&x->e, x->t->stubs.fpu_need);
+    for (x->k = 0; x->k < b->count && !x->e.full; x->k++) {
+        x->start[x->k] = emit_here(&x->e);
+        x->flags_in_host_at[x->k] = x->flags_in_host;
+        if (!translate_native(x, current(x)))
+            translate_by_interpreter(x, current(x));
+    }
+    x->start[b->count] = emit_here(&x->e);
+    x->flags_in_host_at[b->count] = x->flags_in_host;
+    x->k = b->count - 1;
+    if (!x->ended)
+        translate_fall_through(x);
+    for (unsigned k = 0; k < x->slows; k++)
+        emit_slow_path(x, &x->slow[k]);
+    emit_attention_exit(x, attention);
+}
+
+bool translate_block(struct translator *t, struct jit_block *b, struct jit_cpu *cpu)
+{
+    struct translation x = {
+        .t = t,
+        .block = b,
+        .set = cpu->tlb.data_set,
+        .flags_in_memory = true,
+    };
+
+    if (!code_cache_begin(&t->cache, &x.e, BLOCK_CODE_MAX))
+        return false;
+    x.code = calloc(1, sizeof(*x.code));
+    if (!x.code)
+        return false;
+    number_instructions(b);
+    insn_flags_live(b->insn, b->count, FLAGS_ARITH, x.live);
+    emit_block(&x);
+    if (x.e.full) { /* cannot be: BLOCK_CODE_MAX */
+        free(x.code);
+        return false;
+    }
+    x.code->to_run = x.e.to_run;
+    x.code->entry = code_cache_commit(&t->cache, &x.e);
+    b->code = x.code;
+    return true;
+}
+
+/* ---- links
+ * -------------------------------------------------------------------------------------------------
+ */
+
+static void write_jump(uint8_t *at, uint32_t rel)
+{
+    __atomic_store_n((uint32_t *)at, rel, __ATOMIC_RELEASE);
+}
+
+void translate_link(struct jit_link *link, struct jit_block *to)
+{
+    struct jit_code *code = to->code, *from = link->from->code;
+    ptrdiff_t to_run;
+
+    if (link->to || !code || !from)
+        return;
+    to_run = from->to_run;
+    link->to = to;
+    link->next = code->incoming;
+    code->incoming = link;
+    write_jump(link->jump, (uint32_t)(code->entry - (link->jump + 4 + to_run)));
+}
+
+static void unlink_one(struct jit_link *link)
+{
+    write_jump(link->jump, 0); /* its way out stands right behind it */
+    link->to = NULL;
+}
+
+static void leave_incoming(struct jit_link *link)
+{
+    struct jit_link **p = &((struct jit_code *)link->to->code)->incoming;
+
+    while (*p != link)
+        p = &(*p)->next;
+    *p = link->next;
+}
+
+void translate_forget(struct jit_block *b)
+{
+    struct jit_code *code = b->code;
+
+    if (!code)
+        return;
+    for (struct jit_link *l = code->incoming; l; l = l->next)
+        unlink_one(l);
+    for (unsigned i = 0; i < code->links; i++)
+        if (code->link[i].to) {
+            leave_incoming(&code->link[i]);
+            unlink_one(&code->link[i]);
+        }
+    code->incoming = NULL;
+}

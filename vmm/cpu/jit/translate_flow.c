@@ -1,0 +1,166 @@
+/*
+ * translate_flow.c - jumps, calls, returns: how one block leads to the next.
+ */
+#include "cpu/jit/translate_internal.h"
+
+/* Leaves to an offset from the page's start: linked within the page, by the jump cache outside. */
+static void leave_to(struct translation *x, int64_t offset)
+{
+    struct emitter *e = &x->e;
+    struct jit_link *link;
+    uint8_t *jump;
+
+    if (offset < 0 || offset > 4095) {
+        emit_load(e, H_R11, ENV(code_base));
+        if (offset == (int32_t)offset) {
+            emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, HOST_NONE, 0, offset);
+        } else {
+            emit_imm(e, H_R10, offset);
+            emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, H_R10, 0, 0);
+        }
+        emit_jmp(e, x->t->stubs.lookup);
+        return;
+    }
+    link = &x->code->link[x->code->links++];
+    /* The rel32 is written whole while other vCPUs run: it must not cross an 8-byte border. */
+    while (((uintptr_t)e->p + 1) % 8 > 4)
+        emit8(e, 0x90);
+    jump = emit_jmp_hole(e);
+    emit_fill(e, jump);
+    *link = (struct jit_link){.jump = jump, .target = offset, .from = x->block};
+    emit_load(e, H_R11, ENV(code_base));
+    emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, HOST_NONE, 0, offset);
+    emit_store(e, H_R11, ENV(rip));
+    emit_imm(e, H_R11, (uintptr_t)link);
+    emit_store(e, H_R11, ENV(exit_link));
+    emit_jmp(e, x->t->stubs.leave);
+}
+
+static int64_t behind(const struct insn *i)
+{
+    return i->page_offset + i->len;
+}
+
+void translate_fall_through(struct translation *x)
+{
+    flags_save(x);
+    leave_to(x, behind(current(x)));
+}
+
+/* Near branches have 64-bit operands in 64-bit code; a 66 prefix is the interpreter's affair. */
+static bool is_plain(const struct insn *i)
+{
+    return i->size == 8;
+}
+
+static bool jcc(struct translation *x, const struct insn *i)
+{
+    uint8_t *taken;
+
+    if (!is_plain(i))
+        return false;
+    flags_need(x);
+    flags_save(x); /* keeps the host's */
+    taken = emit_jcc_hole(&x->e, i->cond);
+    leave_to(x, behind(i));
+    emit_fill(&x->e, taken);
+    leave_to(x, behind(i) + (int64_t)i->imm);
+    x->ended = true;
+    return true;
+}
+
+/* r11 := the target of JMP or CALL rm */
+static bool indirect_target(struct translation *x, const struct insn *i)
+{
+    if (!i->mem) {
+        if (in_memory(i->rm))
+            emit_load(&x->e, H_R11, ENV_GPR(i->rm));
+        else
+            emit_mov(&x->e, H_R11, jit_host_register[i->rm]);
+        return true;
+    }
+    if (!emit_address(x, i, true))
+        return false;
+    emit_access(x, TLB_READ, 8);
+    emit_rm(&x->e, op1(8, 0x8b), H_R11, H_R11);
+    return true;
+}
+
+static bool jmp(struct translation *x, const struct insn *i)
+{
+    if (!is_plain(i) || (i->form != FORM_REL && i->mem && !address_emittable(i)))
+        return false;
+    flags_save(x);
+    if (i->form == FORM_REL) {
+        leave_to(x, behind(i) + (int64_t)i->imm);
+    } else {
+        indirect_target(x, i);
+        emit_jmp(&x->e, x->t->stubs.lookup);
+    }
+    x->ended = true;
+    return true;
+}
+
+static void push_return_address(struct translation *x, const struct insn *i)
+{
+    struct emitter *e = &x->e;
+
+    emit_rmx(e, op1(8, 0x8d), H_R11, H_R15, HOST_NONE, 0, -8);
+    emit_access(x, TLB_WRITE, 8);
+    emit_load(e, H_R10, ENV(code_base));
+    emit_rmx(e, op1(8, 0x8d), H_R10, H_R10, HOST_NONE, 0, behind(i));
+    emit_rm(e, op1(8, 0x89), H_R10, H_R11);
+    emit_rmx(e, op1(8, 0x8d), H_R15, H_R15, HOST_NONE, 0, -8);
+}
+
+static bool call(struct translation *x, const struct insn *i)
+{
+    if (!is_plain(i) || (i->form != FORM_REL && i->mem && !address_emittable(i)))
+        return false;
+    flags_save(x);
+    if (i->form == FORM_REL) {
+        push_return_address(x, i);
+        leave_to(x, behind(i) + (int64_t)i->imm);
+    } else {
+        indirect_target(x, i);
+        emit_store(&x->e, H_R11, ENV(scratch));
+        push_return_address(x, i);
+        emit_load(&x->e, H_R11, ENV(scratch));
+        emit_jmp(&x->e, x->t->stubs.lookup);
+    }
+    x->ended = true;
+    return true;
+}
+
+static bool ret(struct translation *x, const struct insn *i)
+{
+    struct emitter *e = &x->e;
+
+    if (!is_plain(i))
+        return false;
+    flags_save(x);
+    emit_mov(e, H_R11, H_R15);
+    emit_access(x, TLB_READ, 8);
+    emit_rm(e, op1(8, 0x8b), H_R11, H_R11);
+    emit_rmx(e, op1(8, 0x8d), H_R15, H_R15, HOST_NONE, 0,
+             8 + (i->form == FORM_IMM ? (uint16_t)i->imm : 0));
+    emit_jmp(e, x->t->stubs.lookup);
+    x->ended = true;
+    return true;
+}
+
+bool translate_flow(struct translation *x, const struct insn *i)
+{
+    switch (i->op) {
+    case OP_JCC:
+        return jcc(x, i);
+    case OP_JMP:
+        return jmp(x, i);
+    case OP_CALL:
+        return call(x, i);
+    case OP_RET:
+        return ret(x, i);
+    default:
+        return false;
+    }
+}

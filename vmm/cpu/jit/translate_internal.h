@@ -1,0 +1,101 @@
+/*
+ * translate_internal.h - the translation in progress, shared by translate_*.c.
+ */
+#ifndef VMM_JIT_TRANSLATE_INTERNAL_H
+#define VMM_JIT_TRANSLATE_INTERNAL_H
+
+#include "cpu/jit/flags.h"
+#include "cpu/jit/stubs.h"
+#include "cpu/jit/translate.h"
+
+struct translator {
+    struct code_cache cache;
+    struct jit_stubs stubs;
+    bool bmi2; /* the host has RORX */
+};
+
+/* Code that is only reached when something is out of the ordinary; it stands behind the block's. */
+struct slow_path {
+    enum {
+        SLOW_FILL,    /* TLB miss: fill, then resume, or execute the instruction */
+        SLOW_EXECUTE, /* the interpreter executes the instruction */
+    } kind;
+    uint8_t *hole;
+    unsigned insn;
+    unsigned access, size; /* TLB_*, bytes */
+    const uint8_t *resume;
+};
+
+enum { SLOW_MAX = 3 * JIT_BLOCK_MAX };
+
+struct translation {
+    struct emitter e;
+    struct translator *t;
+    struct jit_block *block;
+    struct jit_code *code;
+    unsigned set; /* TLB set of data accesses in this block's mode */
+    unsigned k;   /* instruction being translated */
+    bool vectors; /* this block uses xmm registers in the host's */
+    bool flags_in_host, flags_in_memory;
+    uint16_t live[JIT_BLOCK_MAX];
+    const uint8_t *start[JIT_BLOCK_MAX + 1];
+    bool flags_in_host_at[JIT_BLOCK_MAX + 1]; /* at start[] */
+    struct slow_path slow[SLOW_MAX];
+    unsigned slows;
+    bool ended; /* the last instruction left the block by itself */
+};
+
+static inline const struct insn *current(const struct translation *x)
+{
+    return &x->block->insn[x->k];
+}
+
+/* --- Flags (translate_state.c)
+ * ----------------------------------------------------------------------------- */
+
+void flags_save(struct translation *x); /* into memory, where they are only in the host's */
+void flags_need(struct translation *x); /* into the host's */
+void flags_lose(struct translation *x,
+                uint16_t wanted);          /* the host's are about to be overwritten */
+void flags_written(struct translation *x); /* the host's are the guest's */
+void flags_load(struct emitter *e);        /* memory to host; keeps all registers */
+uint16_t flags_live_before(const struct translation *x);
+/* Around a native instruction: what it reads or keeps is in the host's flags before it. */
+void flags_for(struct translation *x, const struct insn *i);
+void flags_after(struct translation *x, const struct insn *i);
+
+/* --- Registers and memory (translate_state.c)
+ * -------------------------------------------------------------- */
+
+/* The host register that holds a guest register now: its own, or `scratch` after loading it there.
+ */
+unsigned use_register(struct translation *x, unsigned guest, unsigned scratch);
+/* A guest register's new value is in `host`: stored where the register lives in memory. */
+void put_register(struct translation *x, unsigned guest, unsigned host);
+static inline bool in_memory(unsigned guest)
+{
+    return jit_host_register[guest] == HOST_NONE;
+}
+
+/* r11 := the operand's address. False: not a form that is emitted. With the segment's base: flags
+ * are lost. */
+bool emit_address(struct translation *x, const struct insn *i, bool with_segment);
+bool address_emittable(const struct insn *i);
+/* r11, a linear address, becomes a host address good for `size` bytes; r10 is lost. */
+void emit_access(struct translation *x, unsigned access, unsigned size);
+/* The interpreter executes the instruction when the 16-byte alignment of r11 is not there. */
+void emit_alignment_check(struct translation *x);
+
+/* --- Instructions: false when there is no host form, and nothing was emitted
+ * ------------------------------- */
+
+bool translate_integer(struct translation *x, const struct insn *i);
+bool translate_stack(struct translation *x, const struct insn *i);
+bool translate_flow(struct translation *x, const struct insn *i);
+bool translate_vector(struct translation *x, const struct insn *i);
+bool is_native_vector(const struct insn *i);
+
+/* Leaves the block for the instruction behind the last one. */
+void translate_fall_through(struct translation *x);
+
+#endif
