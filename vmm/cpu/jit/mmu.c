@@ -68,6 +68,8 @@ struct mmu_page mmu_page(struct jit_cpu *cpu, uint64_t linear, unsigned access)
     struct mmu_page page;
     uint32_t error;
 
+    if (!mmu_is_canonical(cpu, linear)) /* the rest of something that began below */
+        jit_raise_code(cpu, VECTOR_GP, 0);
     if (!tlb_translate(cpu, linear, access, &page, &error))
         jit_raise_page_fault(cpu, linear, error);
     return page;
@@ -128,36 +130,75 @@ static void copy_out(uint8_t *to, const void *from, unsigned len)
     }
 }
 
-void mmu_read_page(struct jit_cpu *cpu, const struct mmu_page *page, uint64_t linear, void *buf,
-                   unsigned len)
+unsigned mmu_pieces(struct jit_cpu *cpu, uint64_t linear, unsigned len, unsigned access,
+                    struct mmu_piece piece[MMU_PIECES])
 {
-    note_watch(cpu, linear, len, false);
-    if (page->host)
-        copy_in(buf, page->host + (linear & 4095), len);
-    else
-        ask_machine(cpu, page->gpa + (linear & 4095), buf, len, false);
+    unsigned n = 0, done = 0;
+
+    while (done < len && n < MMU_PIECES) {
+        struct mmu_piece *p = &piece[n++];
+
+        p->linear = mmu_wrap(cpu, linear + done);
+        p->at = done;
+        p->len = QZ_MIN(len - done, 4096 - (unsigned)(p->linear & 4095));
+        p->page = mmu_page(cpu, p->linear, access);
+        done += p->len;
+    }
+    return n;
 }
 
-void mmu_write_page(struct jit_cpu *cpu, const struct mmu_page *page, uint64_t linear,
-                    const void *buf, unsigned len)
+/* Memory first: while the machine answers for a device, a piece's host memory may go away. */
+void mmu_read_pieces(struct jit_cpu *cpu, const struct mmu_piece piece[], unsigned n, void *buf)
 {
-    const uint64_t gpa = page->gpa + (linear & 4095);
+    uint8_t *to = buf;
 
-    note_watch(cpu, linear, len, true);
-    if (!page->host || page->readonly) {
-        uint8_t data[8];
-
-        for (unsigned done = 0; done < len; done += sizeof(data)) {
-            const unsigned piece = QZ_MIN(len - done, (unsigned)sizeof(data));
-
-            memcpy(data, (const uint8_t *)buf + done, piece);
-            ask_machine(cpu, gpa + done, data, piece, true);
-        }
-        return;
+    for (unsigned i = 0; i < n; i++) {
+        note_watch(cpu, piece[i].linear, piece[i].len, false);
+        if (piece[i].page.host)
+            copy_in(to + piece[i].at, piece[i].page.host + (piece[i].linear & 4095), piece[i].len);
     }
-    copy_out(page->host + (linear & 4095), buf, len);
-    if (page->writes_slow)
-        blocks_written(cpu->vm, gpa, len); /* after the store: see block_cache.c */
+    for (unsigned i = 0; i < n; i++)
+        if (!piece[i].page.host)
+            ask_machine(cpu, piece[i].page.gpa + (piece[i].linear & 4095), to + piece[i].at,
+                        piece[i].len, false);
+}
+
+static void write_device(struct jit_cpu *cpu, const struct mmu_piece *p, const uint8_t *from)
+{
+    const uint64_t gpa = p->page.gpa + (p->linear & 4095);
+    uint8_t data[8]; /* the machine takes what it could also write to */
+
+    for (unsigned done = 0; done < p->len; done += sizeof(data)) {
+        const unsigned len = QZ_MIN(p->len - done, (unsigned)sizeof(data));
+
+        memcpy(data, from + done, len);
+        ask_machine(cpu, gpa + done, data, len, true);
+    }
+}
+
+static bool is_memory(const struct mmu_page *page)
+{
+    return page->host && !page->readonly;
+}
+
+void mmu_write_pieces(struct jit_cpu *cpu, const struct mmu_piece piece[], unsigned n,
+                      const void *buf)
+{
+    const uint8_t *from = buf;
+
+    for (unsigned i = 0; i < n; i++) {
+        const struct mmu_piece *p = &piece[i];
+
+        note_watch(cpu, p->linear, p->len, true);
+        if (!is_memory(&p->page))
+            continue;
+        copy_out(p->page.host + (p->linear & 4095), from + p->at, p->len);
+        if (p->page.writes_slow) /* after the store: see block_cache.c */
+            blocks_written(cpu->vm, p->page.gpa + (p->linear & 4095), p->len);
+    }
+    for (unsigned i = 0; i < n; i++)
+        if (!is_memory(&piece[i].page))
+            write_device(cpu, &piece[i], from + piece[i].at);
 }
 
 /* ---- single values
@@ -169,54 +210,31 @@ static void check_alignment(struct jit_cpu *cpu, uint64_t linear, unsigned size,
         jit_raise_code(cpu, VECTOR_AC, 0);
 }
 
-static unsigned bytes_in_page(uint64_t linear, unsigned len)
-{
-    return QZ_MIN(len, 4096 - (unsigned)(linear & 4095));
-}
-
 uint64_t mmu_load_slow(struct jit_cpu *cpu, uint64_t linear, unsigned size, unsigned set)
 {
-    const unsigned access = mmu_set_access(set);
-    struct mmu_page page, second;
+    struct mmu_piece piece[MMU_PIECES];
     uint64_t value = 0;
-    unsigned first;
+    unsigned n;
 
-    linear = mmu_wrap(cpu, linear);
     check_alignment(cpu, linear, size, set);
-    first = bytes_in_page(linear, size);
-    page = mmu_page(cpu, linear, access);
-    if (first == size) {
-        tlb_fill(cpu, set, TLB_READ, linear, &page);
-        mmu_read_page(cpu, &page, linear, &value, size);
-        return value;
-    }
-    second = mmu_page(cpu, mmu_wrap(cpu, linear + first), access);
-    mmu_read_page(cpu, &page, linear, &value, first);
-    mmu_read_page(cpu, &second, mmu_wrap(cpu, linear + first), (uint8_t *)&value + first,
-                  size - first);
+    n = mmu_pieces(cpu, linear, size, mmu_set_access(set), piece);
+    if (n == 1)
+        tlb_fill(cpu, set, TLB_READ, piece[0].linear, &piece[0].page);
+    mmu_read_pieces(cpu, piece, n, &value);
     return value;
 }
 
 void mmu_store_slow(struct jit_cpu *cpu, uint64_t linear, unsigned size, uint64_t value,
                     unsigned set)
 {
-    const unsigned access = mmu_set_access(set) | PF_WRITE;
-    struct mmu_page page, second;
-    unsigned first;
+    struct mmu_piece piece[MMU_PIECES];
+    unsigned n;
 
-    linear = mmu_wrap(cpu, linear);
     check_alignment(cpu, linear, size, set);
-    first = bytes_in_page(linear, size);
-    page = mmu_page(cpu, linear, access);
-    if (first == size) {
-        tlb_fill(cpu, set, TLB_WRITE, linear, &page);
-        mmu_write_page(cpu, &page, linear, &value, size);
-        return;
-    }
-    second = mmu_page(cpu, mmu_wrap(cpu, linear + first), access);
-    mmu_write_page(cpu, &page, linear, &value, first);
-    mmu_write_page(cpu, &second, mmu_wrap(cpu, linear + first), (uint8_t *)&value + first,
-                   size - first);
+    n = mmu_pieces(cpu, linear, size, mmu_set_access(set) | PF_WRITE, piece);
+    if (n == 1)
+        tlb_fill(cpu, set, TLB_WRITE, piece[0].linear, &piece[0].page);
+    mmu_write_pieces(cpu, piece, n, &value);
 }
 
 uint64_t mmu_load_system(struct jit_cpu *cpu, uint64_t linear, unsigned size)

@@ -5,89 +5,59 @@
 #include "cpu/jit/block.h"
 #include "cpu/jit/mmu_internal.h"
 
-enum { PIECES_MAX = 2 }; /* at most 4096 bytes touch two pages */
-
-struct piece {
-    struct mmu_page page;
-    uint64_t linear;
-    unsigned len;
-};
-
-/* Translates all of it, or raises. */
-static unsigned pieces(struct jit_cpu *cpu, uint64_t linear, unsigned len, unsigned access,
-                       struct piece piece[PIECES_MAX])
-{
-    unsigned n = 0;
-
-    while (len > 0 && n < PIECES_MAX) {
-        struct piece *p = &piece[n++];
-
-        p->linear = mmu_wrap(cpu, linear);
-        p->len = QZ_MIN(len, 4096 - (unsigned)(linear & 4095));
-        p->page = mmu_page(cpu, p->linear, access);
-        linear += p->len;
-        len -= p->len;
-    }
-    return n;
-}
-
 void mmu_load_bytes(struct jit_cpu *cpu, uint64_t linear, void *buf, unsigned len)
 {
     const unsigned set = cpu->tlb.data_set;
     const void *hit = mmu_hit(cpu, linear, len, set, TLB_READ);
-    struct piece piece[PIECES_MAX];
+    struct mmu_piece piece[MMU_PIECES];
     unsigned n;
-    uint8_t *to = buf;
 
     if (hit) {
         memcpy(buf, hit, len);
         return;
     }
-    n = pieces(cpu, linear, len, mmu_set_access(set), piece);
-    for (unsigned i = 0; i < n; to += piece[i++].len) {
+    n = mmu_pieces(cpu, linear, len, mmu_set_access(set), piece);
+    for (unsigned i = 0; i < n; i++)
         tlb_fill(cpu, set, TLB_READ, piece[i].linear, &piece[i].page);
-        mmu_read_page(cpu, &piece[i].page, piece[i].linear, to, piece[i].len);
-    }
+    mmu_read_pieces(cpu, piece, n, buf);
 }
 
 void mmu_store_bytes(struct jit_cpu *cpu, uint64_t linear, const void *buf, unsigned len)
 {
     const unsigned set = cpu->tlb.data_set;
     void *hit = mmu_hit(cpu, linear, len, set, TLB_WRITE);
-    struct piece piece[PIECES_MAX];
+    struct mmu_piece piece[MMU_PIECES];
     unsigned n;
-    const uint8_t *from = buf;
 
     if (hit) {
         memcpy(hit, buf, len);
         return;
     }
-    n = pieces(cpu, linear, len, mmu_set_access(set) | PF_WRITE, piece);
-    for (unsigned i = 0; i < n; from += piece[i++].len) {
+    n = mmu_pieces(cpu, linear, len, mmu_set_access(set) | PF_WRITE, piece);
+    for (unsigned i = 0; i < n; i++)
         tlb_fill(cpu, set, TLB_WRITE, piece[i].linear, &piece[i].page);
-        mmu_write_page(cpu, &piece[i].page, piece[i].linear, from, piece[i].len);
-    }
+    mmu_write_pieces(cpu, piece, n, buf);
 }
 
 void mmu_probe(struct jit_cpu *cpu, uint64_t linear, unsigned len, bool write)
 {
-    struct piece piece[PIECES_MAX];
+    struct mmu_piece piece[MMU_PIECES];
 
-    pieces(cpu, linear, len, mmu_set_access(cpu->tlb.data_set) | (write ? PF_WRITE : 0), piece);
+    mmu_pieces(cpu, linear, len, mmu_set_access(cpu->tlb.data_set) | (write ? PF_WRITE : 0), piece);
 }
 
 void *mmu_atomic(struct jit_cpu *cpu, uint64_t linear, unsigned size)
 {
     const unsigned set = cpu->tlb.data_set;
     void *hit = mmu_hit(cpu, linear, size, set, TLB_WRITE);
-    struct piece piece[PIECES_MAX];
+    struct mmu_piece piece[MMU_PIECES];
     unsigned n;
 
     if (hit)
         return hit;
     if (set == TLB_USER_STRICT && (linear & (size - 1)))
         jit_raise_code(cpu, VECTOR_AC, 0);
-    n = pieces(cpu, linear, size, mmu_set_access(set) | PF_WRITE, piece);
+    n = mmu_pieces(cpu, linear, size, mmu_set_access(set) | PF_WRITE, piece);
     if (n != 1 || !piece[0].page.host || piece[0].page.readonly || piece[0].page.writes_slow ||
         mmu_watched(cpu, linear, size))
         return NULL;

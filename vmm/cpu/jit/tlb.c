@@ -13,36 +13,6 @@
 #include "cpu/jit/mmu_internal.h"
 #include "cpu/jit/slots.h"
 
-enum {
-    LEVEL2_BITS = 13,
-    LEVEL2_ENTRIES = 1 << LEVEL2_BITS,
-    PCIDS = 4096,
-    CODE_ENTRIES = 256,
-    REGION_BITS = 12,
-};
-
-#define KEY_LINEAR 0x0000fffffffff000ull
-#define KEY_GLOBAL (1ull << 63)
-#define KEY_EMPTY  (1ull << 62)
-
-enum { ENTRY_READONLY = 1 << 16 };
-
-struct level2_entry {
-    uint64_t key; /* linear page, PCID below it, KEY_GLOBAL */
-    uint64_t gpa;
-    uint8_t *host;
-    uint32_t generation;
-    uint32_t flags; /* PAGE_*, ENTRY_READONLY */
-};
-
-struct jit_tlb_level2 {
-    struct tlb_code code[2][CODE_ENTRIES]; /* supervisor, user */
-    uint64_t filled[TLB_SETS][TLB_KINDS][TLB_ENTRIES / 64]; /* entries that are not global */
-    uint32_t generation[PCIDS], global_generation, changes;
-    uint64_t large[2][(1 << REGION_BITS) / 64]; /* 2 MiB and 1 GiB regions seen large, hashed */
-    struct level2_entry entry[LEVEL2_ENTRIES];
-};
-
 /* ---- first level
  * ------------------------------------------------------------------------------------------- */
 
@@ -66,7 +36,7 @@ void tlb_fill(struct jit_cpu *cpu, unsigned set, unsigned kind, uint64_t linear,
 static void empty_code(struct jit_cpu *cpu)
 {
     for (unsigned u = 0; u < 2; u++)
-        for (unsigned i = 0; i < CODE_ENTRIES; i++)
+        for (unsigned i = 0; i < TLB_CODE_ENTRIES; i++)
             cpu->tlb.level2->code[u][i].tag = TLB_EMPTY;
 }
 
@@ -105,7 +75,7 @@ static void drop_level1(struct jit_cpu *cpu, uint64_t linear)
         for (unsigned kind = 0; kind < TLB_KINDS; kind++)
             cpu->tlb.entry[set][kind][tlb_index(linear)].tag = TLB_EMPTY;
     for (unsigned u = 0; u < 2; u++) {
-        code = &cpu->tlb.level2->code[u][linear >> 12 & (CODE_ENTRIES - 1)];
+        code = &cpu->tlb.level2->code[u][linear >> 12 & (TLB_CODE_ENTRIES - 1)];
         code->tag = TLB_EMPTY;
     }
 }
@@ -118,17 +88,9 @@ void tlb_drop_writes(struct jit_cpu *cpu, const uint8_t *host)
                 cpu->tlb.entry[set][TLB_WRITE][i].tag = TLB_EMPTY;
 }
 
-const struct tlb_code *tlb_code_find(const struct jit_cpu *cpu, uint64_t linear)
-{
-    const struct tlb_code *c =
-        &cpu->tlb.level2->code[cpu->cpl == 3][linear >> 12 & (CODE_ENTRIES - 1)];
-
-    return c->tag == (linear & ~0xfffull) ? c : NULL;
-}
-
 void tlb_code_fill(struct jit_cpu *cpu, uint64_t linear, const struct mmu_page *page)
 {
-    cpu->tlb.level2->code[cpu->cpl == 3][linear >> 12 & (CODE_ENTRIES - 1)] =
+    cpu->tlb.level2->code[cpu->cpl == 3][linear >> 12 & (TLB_CODE_ENTRIES - 1)] =
         (struct tlb_code){linear & ~0xfffull, page->gpa, page->host};
 }
 
