@@ -163,7 +163,9 @@ struct jit_cpu {
     uint64_t pdpte[4]; /* PAE paging: loaded with CR3 (SDM vol 3 §4.4.1) */
     struct jit_fpu fpu;
     struct jit_msrs *msrs;
-    uint64_t features; /* CPU_FEATURE bits of the guest's CPUID */
+    uint64_t features;     /* CPU_FEATURE bits of the guest's CPUID */
+    uint8_t physical_bits; /* of the guest's CPUID */
+    bool huge_pages;       /* 1 GiB pages are there */
 
     /* Events (event.c). */
     struct {
@@ -177,6 +179,7 @@ struct jit_cpu {
     uint8_t interrupt_vector;
     uint8_t shadow; /* bit 0: MOV SS, bit 1: STI: no interrupt before the next instruction is
                        complete */
+    uint8_t watch_hits; /* data breakpoints that the instruction met: bits of DR6 */
     bool nmi_masked;
     bool halted;
     bool shutdown;
@@ -185,6 +188,9 @@ struct jit_cpu {
 
     void *unwind[5];        /* __builtin_setjmp buffer of the run loop */
     struct vcpu_exit *exit; /* of the run() in progress */
+    bool running;           /* executes guest code; world.c's lock */
+    bool alone;             /* between jit_exclusive_begin and _end */
+    bool leaving;           /* jit_leave() unwinds, not an exception */
     struct cpuid_table cpuid;
     uint64_t tsc_offset;
     uint64_t instructions;     /* executed; deterministic mode counts time by it */
@@ -199,6 +205,7 @@ struct jit_slot { /* guest-physical memory */
     uint64_t gpa, size;
     uint8_t *host;
     bool readonly;
+    uint64_t *code; /* atomic, a bit for each page: blocks were made from its bytes */
 };
 
 struct jit_vm {
@@ -212,9 +219,10 @@ struct jit_vm {
     struct jit_slot slot[JIT_SLOTS_MAX]; /* by gpa */
     unsigned slots;
 
-    struct jit_smc *smc; /* smc.h: which physical lines hold code */
-    pthread_mutex_t cpus_lock;
-    struct jit_cpu **cpus; /* config.vcpus of them, NULL where not created */
+    struct jit_smc *smc;     /* block_cache.h: the blocks, and which physical lines hold code */
+    struct jit_world *world; /* world.h: who executes guest code */
+    struct jit_cpu **cpus;   /* config.vcpus of them, NULL where not created; changes while the
+                                world stands */
 };
 
 /* --- Exceptions: none of these returns

@@ -16,7 +16,13 @@
 #include <queztl/base.h>
 
 enum { TLB_BITS = 9, TLB_ENTRIES = 1 << TLB_BITS };
-enum { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC /* SMAP with EFLAGS.AC set */, TLB_SETS };
+enum {
+    TLB_KERNEL,
+    TLB_USER,
+    TLB_KERNEL_AC,   /* SMAP with EFLAGS.AC set */
+    TLB_USER_STRICT, /* alignment is checked (#AC): always empty, the slow path looks */
+    TLB_SETS
+};
 enum { TLB_READ, TLB_WRITE, TLB_KINDS };
 
 #define TLB_EMPTY 0x8000000000000000ull /* not canonical: matches no linear address in 48 bits */

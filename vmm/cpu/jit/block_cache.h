@@ -1,0 +1,75 @@
+/*
+ * block_cache.h - a vCPU's view of the blocks (block.h), and the way to one that is at hand.
+ */
+#ifndef VMM_JIT_BLOCK_CACHE_H
+#define VMM_JIT_BLOCK_CACHE_H
+
+#include "cpu/jit/block.h"
+#include "cpu/jit/mmu_internal.h"
+
+enum { JUMP_BITS = 12, JUMPS = 1 << JUMP_BITS, CROSSINGS = 64, INSN_BYTES_MAX = 15 };
+
+/* Where a linear address led last time. Believed only when the page is still where it was. */
+struct jump {
+    uint64_t linear;
+    struct jit_block *block; /* NULL: none */
+};
+
+/*
+ * One instruction as a block of its own, of this vCPU alone: it crosses into another page, or lies
+ * in no memory. It is good as long as the bytes are the same, which is looked up each time.
+ */
+struct lone_block {
+    struct jit_block block;
+    struct insn insn;
+    uint8_t bytes[INSN_BYTES_MAX];
+};
+
+/* The debug registers that the first level of translations was filled under. */
+struct watch {
+    uint64_t dr[4], dr7;
+};
+
+struct jit_blocks {
+    struct jump jump[JUMPS];
+    struct jit_block *current; /* executing, or executed last: its memory is not reused */
+    struct lone_block crossing[CROSSINGS];
+    struct watch watch;
+};
+
+/* What decoding and translating depend on besides the bytes. */
+static inline uint32_t block_mode(const struct jit_cpu *cpu)
+{
+    return cpu->code_width | cpu->tlb.data_set << 2;
+}
+
+static inline uint64_t block_linear(const struct jit_cpu *cpu)
+{
+    return cpu->long_mode ? cpu->rip : (uint32_t)(cpu->seg[SEG_CS].base + cpu->rip);
+}
+
+static inline struct jump *block_jump(struct jit_cpu *cpu, uint64_t linear)
+{
+    return &cpu->blocks->jump[(linear ^ linear >> JUMP_BITS) & (JUMPS - 1)];
+}
+
+/* block_lookup() for the common case. */
+static inline struct jit_block *block_at_hand(struct jit_cpu *cpu)
+{
+    const uint64_t linear = block_linear(cpu);
+    const struct jump *j = block_jump(cpu, linear);
+    const struct tlb_code *page;
+
+    if (j->linear != linear || !j->block || j->block->mode != block_mode(cpu))
+        return block_lookup(cpu);
+    page = tlb_code_find(cpu, linear);
+    if (!page || page->gpa + (linear & 4095) != j->block->gpa ||
+        !__atomic_load_n(&j->block->valid, __ATOMIC_ACQUIRE))
+        return block_lookup(cpu);
+    return j->block;
+}
+
+int blocks_cpu_new(struct jit_cpu *cpu); /* -ENOMEM */
+void blocks_cpu_free(struct jit_cpu *cpu);
+
+#endif

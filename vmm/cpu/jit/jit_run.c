@@ -1,0 +1,319 @@
+/*
+ * jit_run.c - the run loop: events, then blocks, until the machine is needed.
+ *
+ * Theory of operation. Whatever goes wrong in an instruction unwinds to run() by
+ * __builtin_longjmp, which leaves everything in struct jit_cpu: nothing of the loop lives in
+ * locals across an instruction that may raise. A word of attention bits is looked at after every
+ * instruction; bits are rare, so the look is what costs.
+ *
+ * Order at an instruction boundary (SDM vol 3 table 6-2, highest first): traps of the instruction
+ * before (#DB), NMI, external interrupts, breakpoints and faults of the fetch. Exceptions that an
+ * instruction raised are delivered before anything else is looked at.
+ */
+#include "cpu/jit/jit_run.h"
+
+#include "cpu/jit/block_cache.h"
+#include "cpu/jit/event.h"
+#include "cpu/jit/exec.h"
+#include "cpu/jit/world.h"
+
+enum {
+    DR6_SINGLE_STEP = 1 << 14,
+    DR7_ENABLED = 0xff,
+};
+
+/* ---- raising
+ * ----------------------------------------------------------------------------------------------- */
+
+/* Not inlined: __builtin_longjmp must not be in the function of its __builtin_setjmp. */
+static _Noreturn __attribute__((noinline)) void unwind(struct jit_cpu *cpu)
+{
+    __builtin_longjmp(cpu->unwind, 1);
+}
+
+static _Noreturn void raise(struct jit_cpu *cpu, uint8_t vector, bool has_code, uint32_t code)
+{
+    cpu->exception.pending = true;
+    cpu->exception.vector = vector;
+    cpu->exception.has_code = has_code;
+    cpu->exception.code = code;
+    unwind(cpu);
+}
+
+_Noreturn void jit_raise(struct jit_cpu *cpu, uint8_t vector)
+{
+    raise(cpu, vector, false, 0);
+}
+
+_Noreturn void jit_raise_code(struct jit_cpu *cpu, uint8_t vector, uint32_t code)
+{
+    raise(cpu, vector, true, code);
+}
+
+_Noreturn void jit_raise_page_fault(struct jit_cpu *cpu, uint64_t linear, uint32_t code)
+{
+    cpu->exception.address = linear;
+    raise(cpu, VECTOR_PF, true, code);
+}
+
+_Noreturn void jit_raise_debug(struct jit_cpu *cpu, uint64_t dr6_bits)
+{
+    cpu->exception.dr6 = dr6_bits;
+    raise(cpu, VECTOR_DB, false, 0);
+}
+
+_Noreturn void jit_leave(struct jit_cpu *cpu)
+{
+    cpu->leaving = true;
+    unwind(cpu);
+}
+
+void jit_serve(struct jit_cpu *cpu, struct vcpu_exit *exit)
+{
+    const struct accel_config *config = &cpu->vm->config;
+
+    /* Whoever is alone stays it; everybody else may be stopped while a device thinks. */
+    if (!cpu->alone)
+        world_leave(cpu);
+    config->serve(config->serve_context, cpu->accel.id, exit);
+    if (!cpu->alone)
+        world_enter(cpu);
+}
+
+/* ---- executing
+ * --------------------------------------------------------------------------------------------- */
+
+/* What ends a block before its end. The other bits wait for IF or the end of a shadow, and what
+ * changes those ends a block by itself. */
+static inline bool is_urgent(const struct jit_cpu *cpu)
+{
+    return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) &
+           (ATTENTION_KICK | ATTENTION_FLUSH | ATTENTION_EXCLUSIVE | ATTENTION_BLOCKS);
+}
+
+static void execute_one(struct jit_cpu *cpu, const struct insn *i)
+{
+    cpu->next_rip = cpu->rip + i->len;
+    if (!cpu->long_mode) {
+        if (cpu->next_rip - 1 > cpu->seg[SEG_CS].limit)
+            jit_raise_code(cpu, VECTOR_GP, 0);
+        cpu->next_rip = (uint32_t)cpu->next_rip;
+    }
+    jit_handlers[i->op](cpu, i);
+    cpu->rip = cpu->next_rip;
+    cpu->instructions++;
+}
+
+/* 64-bit code needs no look at CS, which makes this loop worth its own place. */
+static void execute_block_64(struct jit_cpu *cpu, const struct jit_block *b)
+{
+    const struct insn *i = b->insn, *end = i + b->count;
+
+    do {
+        cpu->next_rip = cpu->rip + i->len;
+        jit_handlers[i->op](cpu, i);
+        cpu->rip = cpu->next_rip;
+        cpu->instructions++;
+    } while (++i != end && !is_urgent(cpu));
+}
+
+static void execute_block(struct jit_cpu *cpu, const struct jit_block *b)
+{
+    const struct insn *i = b->insn, *end = i + b->count;
+
+    do
+        execute_one(cpu, i);
+    while (++i != end && !is_urgent(cpu));
+}
+
+/* ---- one instruction at a time
+ * ----------------------------------------------------------------------------- */
+
+/* Instruction breakpoints at rip (SDM vol 3 §17.2.4): bits of DR6. */
+static uint64_t breakpoints_here(const struct jit_cpu *cpu)
+{
+    const uint64_t linear = block_linear(cpu);
+    uint64_t met = 0;
+
+    for (unsigned n = 0; n < 4; n++)
+        if ((cpu->dr7 >> (2 * n) & 3) && (cpu->dr7 >> (16 + 4 * n) & 15) == 0 &&
+            cpu->dr[n] == linear)
+            met |= 1ull << n;
+    return met;
+}
+
+/* The first level of translations leaves out watched pages: it is emptied when these change. */
+static void follow_debug_registers(struct jit_cpu *cpu)
+{
+    struct watch *w = &cpu->blocks->watch;
+
+    if (w->dr7 == cpu->dr7 && memcmp(w->dr, cpu->dr, sizeof(w->dr)) == 0)
+        return;
+    w->dr7 = cpu->dr7;
+    memcpy(w->dr, cpu->dr, sizeof(w->dr));
+    tlb_flush_level1(cpu);
+}
+
+/* These clear TF on their way, and no trap follows them (§17.3.1.4). */
+static bool enters_handler(const struct insn *i)
+{
+    return i->op == OP_INT || i->op == OP_INT3 || i->op == OP_INT1 || i->op == OP_INTO ||
+           i->op == OP_SYSCALL || i->op == OP_SYSENTER;
+}
+
+static void step(struct jit_cpu *cpu)
+{
+    const bool single_step = cpu->rflags & RFLAGS_TF;
+    const uint8_t shadow = cpu->shadow;
+    uint64_t traps;
+
+    follow_debug_registers(cpu);
+    cpu->shadow = 0;
+    if ((cpu->dr7 & DR7_ENABLED) && !(cpu->rflags & RFLAGS_RF) && !shadow &&
+        (traps = breakpoints_here(cpu)) != 0)
+        jit_raise_debug(cpu, traps);
+    cpu->watch_hits = 0;
+    cpu->blocks->current = block_at_hand(cpu);
+    execute_one(cpu, cpu->blocks->current->insn);
+    if (cpu->blocks->current->insn->op != OP_IRET && cpu->blocks->current->insn->op != OP_POPF)
+        cpu->rflags &= ~(uint64_t)RFLAGS_RF; /* §17.3.1.1: good for one instruction */
+    traps = cpu->watch_hits;
+    if (single_step && !enters_handler(cpu->blocks->current->insn))
+        traps |= DR6_SINGLE_STEP;
+    /* MOV SS holds the trap of its own instruction back, and it is lost with it (§6.8.3). */
+    if (traps && !(cpu->shadow & SHADOW_MOV_SS))
+        jit_raise_debug(cpu, traps);
+}
+
+/* ---- events
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static void interrupt(struct jit_cpu *cpu, uint8_t vector)
+{
+    cpu->halted = false;
+    event_interrupt(cpu, vector, EVENT_EXTERNAL, false, 0);
+}
+
+enum next { NEXT_BLOCK, NEXT_LOOK /* something changed: look again */, NEXT_LEAVE };
+
+static enum next leave_with(struct jit_cpu *cpu, enum vcpu_exit_kind kind)
+{
+    cpu->exit->kind = kind;
+    return NEXT_LEAVE;
+}
+
+static enum next attend(struct jit_cpu *cpu)
+{
+    const unsigned a = __atomic_load_n(&cpu->attention, __ATOMIC_SEQ_CST);
+
+    if (a & (ATTENTION_BLOCKS | ATTENTION_TRACE))
+        jit_attention_clear(cpu, ATTENTION_BLOCKS | ATTENTION_TRACE);
+    if (a & ATTENTION_EXCLUSIVE)
+        world_yield(cpu);
+    if (a & ATTENTION_FLUSH) {
+        jit_attention_clear(cpu, ATTENTION_FLUSH);
+        mmu_flush_all(cpu);
+    }
+    if ((a & ATTENTION_INTERRUPT) && event_can_interrupt(cpu)) {
+        jit_attention_clear(cpu, ATTENTION_INTERRUPT);
+        interrupt(cpu, cpu->interrupt_vector);
+        return NEXT_LOOK;
+    }
+    if ((a & ATTENTION_NMI) && !cpu->nmi_masked && !(cpu->shadow & SHADOW_MOV_SS)) {
+        jit_attention_clear(cpu, ATTENTION_NMI);
+        cpu->nmi_masked = true;
+        interrupt(cpu, VECTOR_NMI);
+        return NEXT_LOOK;
+    }
+    if (a & ATTENTION_KICK) {
+        jit_attention_clear(cpu, ATTENTION_KICK);
+        return leave_with(cpu, EXIT_KICKED);
+    }
+    if ((a & ATTENTION_WINDOW) && event_can_interrupt(cpu)) {
+        jit_attention_clear(cpu, ATTENTION_WINDOW);
+        return leave_with(cpu, EXIT_IRQ_WINDOW);
+    }
+    return NEXT_BLOCK;
+}
+
+static bool is_traced(const struct jit_cpu *cpu)
+{
+    return cpu->shadow || (cpu->rflags & (RFLAGS_TF | RFLAGS_RF)) || (cpu->dr7 & DR7_ENABLED);
+}
+
+static enum next between_blocks(struct jit_cpu *cpu)
+{
+    enum next next;
+
+    if (cpu->exception.pending) {
+        event_deliver_pending(cpu);
+        return NEXT_LOOK;
+    }
+    if (cpu->shutdown)
+        return leave_with(cpu, EXIT_SHUTDOWN);
+    next = attend(cpu);
+    if (next != NEXT_BLOCK)
+        return next;
+    if (cpu->halted)
+        return leave_with(cpu, EXIT_HALT);
+    if (!is_traced(cpu))
+        return NEXT_BLOCK;
+    step(cpu);
+    return NEXT_LOOK;
+}
+
+static inline bool is_quiet(const struct jit_cpu *cpu)
+{
+    return !__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) && !cpu->exception.pending &&
+           !cpu->halted && !cpu->shutdown && !is_traced(cpu);
+}
+
+static __attribute__((noinline)) void loop(struct jit_cpu *cpu)
+{
+    for (;;) {
+        if (!is_quiet(cpu)) {
+            const enum next next = between_blocks(cpu);
+
+            if (next == NEXT_LEAVE)
+                return;
+            if (next == NEXT_LOOK)
+                continue;
+        }
+        cpu->blocks->current = block_at_hand(cpu);
+        if (cpu->long_mode)
+            execute_block_64(cpu, cpu->blocks->current);
+        else
+            execute_block(cpu, cpu->blocks->current);
+    }
+}
+
+/* Everything that raises is called from here or below; setjmp needs a frame that stays. */
+static __attribute__((noinline)) void run_unwinding(struct jit_cpu *cpu)
+{
+    if (__builtin_setjmp(cpu->unwind)) {
+        jit_exclusive_end(cpu);
+        if (cpu->leaving) {
+            cpu->leaving = false;
+            return;
+        }
+    }
+    loop(cpu);
+}
+
+int jit_vcpu_run(struct accel_vcpu *vcpu, struct vcpu_exit *exit)
+{
+    struct jit_cpu *cpu = jit_cpu_of(vcpu);
+
+    cpu->exit = exit;
+    world_enter(cpu);
+    run_unwinding(cpu);
+    world_leave(cpu);
+    cpu->exit = NULL;
+    return 0;
+}
+
+void jit_vcpu_kick(struct accel_vcpu *vcpu)
+{
+    jit_attention_set(jit_cpu_of(vcpu), ATTENTION_KICK);
+}
