@@ -116,6 +116,7 @@ struct jit_fpu {
 } __attribute__((aligned(64)));
 
 struct jit_link;
+struct translator;
 
 /* Linear address to translated code: generated code looks here before it leaves. */
 enum { JIT_JUMP_BITS = 13, JIT_JUMPS = 1 << JIT_JUMP_BITS };
@@ -151,7 +152,10 @@ struct jit_cpu {
     bool gs_set;     /* this thread's gs: is this structure */
     uint32_t host_mxcsr;
     struct jit_link *exit_link;
-    uint64_t jump_key; /* mixed into the tags, so that a new key empties the jump cache */
+    uint8_t jump_generation;
+    bool interpret; /* translated code could not run this block */
+    bool vectors_native; /* xmm registers may be the host's now */
+    uint64_t jump_key;   /* mixed into the tags, so that a new key empties the jump cache */
     struct jit_jump jump[JIT_JUMPS];
 
     /* Registers that only instructions of their own touch. */
@@ -219,6 +223,8 @@ struct jit_vm {
     struct jit_slot slot[JIT_SLOTS_MAX]; /* by gpa */
     unsigned slots;
 
+    struct translator *translator; /* NULL: everything is interpreted */
+
     struct jit_smc *smc;     /* block_cache.h: the blocks, and which physical lines hold code */
     struct jit_world *world; /* world.h: who executes guest code */
     struct jit_cpu **cpus;   /* config.vcpus of them, NULL where not created; changes while the
@@ -235,6 +241,8 @@ _Noreturn void jit_raise_debug(struct jit_cpu *cpu, uint64_t dr6_bits);
 /* Leaves the instruction unfinished and the run loop with it: cpu->exit is filled, cpu->rip as it
  * is. */
 _Noreturn void jit_leave(struct jit_cpu *cpu);
+/* Back to the run loop from a complete instruction: cpu->rip is where to go on. */
+_Noreturn void jit_resume(struct jit_cpu *cpu);
 
 /* --- Derived state: call after changing what it is derived from
  * ------------------------------------------ */

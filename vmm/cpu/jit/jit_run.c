@@ -68,6 +68,11 @@ _Noreturn void jit_leave(struct jit_cpu *cpu)
     unwind(cpu);
 }
 
+_Noreturn void jit_resume(struct jit_cpu *cpu)
+{
+    unwind(cpu);
+}
+
 void jit_serve(struct jit_cpu *cpu, struct vcpu_exit *exit)
 {
     const struct accel_config *config = &cpu->vm->config;

@@ -115,14 +115,14 @@ static void emit_leave_stored(struct emitter *e)
     emit8(e, 0xc3);
 }
 
-/* The jump cache: see struct jit_jump. An entry is 16 bytes, its index the address from bit 2 up.
+/* The jump cache: see struct jit_jump. An entry is 16 bytes, its index the address from bit 1 up.
  */
 static void emit_lookup(struct emitter *e, const uint8_t *leave)
 {
     uint8_t *miss;
 
     emit_store(e, H_R11, ENV(rip));
-    emit_rmx(e, op1(4, 0x8d), H_R10, 0xff, H_R11, 2, 0); /* lea r10d, [r11 * 4] */
+    emit_rmx(e, op1(4, 0x8d), H_R10, 0xff, H_R11, 3, 0); /* lea r10d, [r11 * 8] */
     emit_alu_imm(e, 4, 4, H_R10, (JIT_JUMPS - 1) << 4);
     emit_env(e, op1(8, 0x33), H_R11, ENV(jump_key)); /* xor */
     emit_env_at(e, op1(8, 0x3b), H_R11, H_R10, ENV(jump) + offsetof(struct jit_jump, tag));

@@ -4,6 +4,9 @@
  */
 #include "cpu/jit/translate.h"
 
+#include <assert.h>
+#include <sys/mman.h>
+
 #include "cpu/jit/translate_internal.h"
 
 enum {
@@ -11,6 +14,7 @@ enum {
     BLOCK_CODE_MAX =
         32 << 10, /* far more than JIT_BLOCK_MAX instructions with their slow paths take */
     STUBS_MAX = 16 << 10,
+    CODES_MAX = 1 << 19,
 };
 
 int translator_new(struct translator **out)
@@ -22,8 +26,14 @@ int translator_new(struct translator **out)
     if (!t)
         return -ENOMEM;
     r = code_cache_new(&t->cache, CACHE_SIZE);
+    if (r == 0) {
+        t->codes = mmap(NULL, CODES_MAX * sizeof(*t->codes), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        r = t->codes == MAP_FAILED ? -errno : 0;
+    }
     if (r < 0) {
-        free(t);
+        t->codes = NULL;
+        translator_free(t);
         return r;
     }
     t->bmi2 = __builtin_cpu_supports("bmi2");
@@ -40,6 +50,8 @@ void translator_free(struct translator *t)
 {
     if (!t)
         return;
+    if (t->codes)
+        munmap(t->codes, CODES_MAX * sizeof(*t->codes));
     code_cache_free(&t->cache);
     free(t);
 }
@@ -47,6 +59,8 @@ void translator_free(struct translator *t)
 void translator_reset(struct translator *t)
 {
     code_cache_reset(&t->cache);
+    t->code_count = 0;
+    t->generation++;
 }
 
 /* ---- one instruction
@@ -64,10 +78,10 @@ static bool ends_block(const struct translation *x)
     return x->k + 1 == x->block->count;
 }
 
-static void need_vectors(struct translation *x)
+/* After these it has to be looked anew whether vector code may run natively. */
+static bool changes_vectors(const struct insn *i)
 {
-    flags_lose(x, x->k < x->block->count ? flags_live_before(x) : 0);
-    emit_call(&x->e, x->t->stubs.fpu_need);
+    return i->op == OP_LDMXCSR || i->op == OP_FXRSTOR || i->op == OP_XRSTOR;
 }
 
 /* Vectors that come after a call into C are loaded again. */
@@ -85,7 +99,7 @@ static void translate_by_interpreter(struct translation *x, const struct insn *i
 
     flags_lose(x, flags_live_before(x));
     emit_imm(e, H_R10, (uintptr_t)i);
-    if (ends_block(x)) {
+    if (ends_block(x) || changes_vectors(i)) {
         emit_jmp(e, x->t->stubs.execute_end);
         x->ended = true;
         return;
@@ -153,13 +167,40 @@ static uint8_t *emit_attention_check(struct translation *x)
     return emit_jcc_hole(&x->e, CC_NE);
 }
 
-static void emit_attention_exit(struct translation *x, uint8_t *hole)
+/* xmm registers in the host's from here on; or not at all, when an instruction of theirs has to raise something. */
+static uint8_t *emit_vectors_check(struct translation *x)
 {
-    emit_fill(&x->e, hole);
+    uint8_t *hole;
+
+    emit8(&x->e, 0x65);
+    emit_rmx(&x->e, op1(4, 0x80), 7, 0xff, 0xff, 0, ENV(vectors_native)); /* cmp byte, 0 */
+    emit8(&x->e, 0);
+    hole = emit_jcc_hole(&x->e, CC_E);
+    emit_call(&x->e, x->t->stubs.fpu_need);
+    return hole;
+}
+
+static void emit_leave_at_start(struct translation *x)
+{
     emit_load(&x->e, H_R11, ENV(code_base));
     emit_rmx(&x->e, op1(8, 0x8d), H_R11, H_R11, HOST_NONE, 0, x->block->insn[0].page_offset);
     emit_store(&x->e, H_R11, ENV(rip));
     emit_jmp(&x->e, x->t->stubs.leave);
+}
+
+static void emit_attention_exit(struct translation *x, uint8_t *hole)
+{
+    emit_fill(&x->e, hole);
+    emit_leave_at_start(x);
+}
+
+static void emit_interpret_exit(struct translation *x, uint8_t *hole)
+{
+    emit_fill(&x->e, hole);
+    emit8(&x->e, 0x65);
+    emit_rmx(&x->e, op1(4, 0xc6), 0, 0xff, 0xff, 0, ENV(interpret)); /* mov byte, 1 */
+    emit8(&x->e, 1);
+    emit_leave_at_start(x);
 }
 
 static void number_instructions(struct jit_block *b)
@@ -168,6 +209,7 @@ static void number_instructions(struct jit_block *b)
 
     for (unsigned k = 0; k < b->count; k++) {
         b->insn[k].page_offset = at;
+        b->insn[k].number = k;
         at += b->insn[k].len;
     }
 }
@@ -175,13 +217,13 @@ static void number_instructions(struct jit_block *b)
 static void emit_block(struct translation *x)
 {
     struct jit_block *b = x->block;
-    uint8_t *attention = emit_attention_check(x);
+    uint8_t *attention = emit_attention_check(x), *vectors = NULL;
 
     for (unsigned k = 0; k < b->count; k++)
         x->vectors = x->vectors || is_native_vector(&b->insn[k]);
     if (x->vectors)
-        emit_call(&x->e, x->t->stubs.fpu_need);
-    for (x->k = 0; x->k < b->count && !x->e.full; x->k++) {
+        vectors = emit_vectors_check(x);
+    for (x->k = 0; x->k < b->count && !x->e.full && !x->ended; x->k++) {
         x->start[x->k] = emit_here(&x->e);
         x->flags_in_host_at[x->k] = x->flags_in_host;
         if (!translate_native(x, current(x)))
@@ -195,6 +237,8 @@ static void emit_block(struct translation *x)
     for (unsigned k = 0; k < x->slows; k++)
         emit_slow_path(x, &x->slow[k]);
     emit_attention_exit(x, attention);
+    if (x->vectors)
+        emit_interpret_exit(x, vectors);
 }
 
 bool translate_block(struct translator *t, struct jit_block *b, struct jit_cpu *cpu)
@@ -206,18 +250,16 @@ bool translate_block(struct translator *t, struct jit_block *b, struct jit_cpu *
         .flags_in_memory = true,
     };
 
-    if (!code_cache_begin(&t->cache, &x.e, BLOCK_CODE_MAX))
+    if (t->code_count == CODES_MAX || !code_cache_begin(&t->cache, &x.e, BLOCK_CODE_MAX))
         return false;
-    x.code = calloc(1, sizeof(*x.code));
-    if (!x.code)
-        return false;
+    x.code = &t->codes[t->code_count];
+    *x.code = (struct jit_code){.entry = NULL};
     number_instructions(b);
     insn_flags_live(b->insn, b->count, FLAGS_ARITH, x.live);
     emit_block(&x);
-    if (x.e.full) { /* cannot be: BLOCK_CODE_MAX */
-        free(x.code);
+    if (x.e.full) /* cannot be: BLOCK_CODE_MAX */
         return false;
-    }
+    t->code_count++;
     x.code->to_run = x.e.to_run;
     x.code->entry = code_cache_commit(&t->cache, &x.e);
     b->code = x.code;

@@ -1,0 +1,152 @@
+/*
+ * translate_run.c - translated code and C meeting at run time: entering it, the jump cache, and what its stubs call.
+ */
+#include "cpu/jit/block_cache.h"
+#include "cpu/jit/exec.h"
+#include "cpu/jit/translate_internal.h"
+
+#include <asm/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+QZ_SYSCALLS(vcpu, "arch_prctl");
+
+enum {
+    MXCSR_MASKS = 0x1f80, /* also its value after reset: all exceptions masked */
+    KEY_MODE_SHIFT = 48,
+    KEY_GENERATION_SHIFT = 56,
+};
+
+/* ---- state ------------------------------------------------------------------------------------------------- */
+
+void translate_enter_state(struct jit_cpu *cpu)
+{
+    /* What POPFQ loads: nothing but the arithmetic flags and what user code of the host has anyway. */
+    cpu->host_flags = (cpu->rflags & FLAGS_ARITH) | RFLAGS_FIXED | RFLAGS_IF;
+}
+
+void translate_leave_state(struct jit_cpu *cpu)
+{
+    cpu->rflags = (cpu->rflags & ~(uint64_t)FLAGS_ARITH) | (cpu->host_flags & FLAGS_ARITH);
+}
+
+/* Vector code in the host's registers needs what makes no exception there. */
+static bool vectors_can_be_native(const struct jit_cpu *cpu)
+{
+    return !(cpu->cr0 & (CR0_EM | CR0_TS)) && (cpu->cr4 & CR4_OSFXSR) &&
+           (cpu->fpu.mxcsr & MXCSR_MASKS) == MXCSR_MASKS;
+}
+
+bool translate_wanted(const struct jit_cpu *cpu, const struct jit_block *b)
+{
+    return cpu->long_mode && b->insn != NULL;
+}
+
+static void use_gs(struct jit_cpu *cpu)
+{
+    if (cpu->gs_set)
+        return;
+    syscall(SYS_arch_prctl, ARCH_SET_GS, cpu);
+    cpu->gs_set = true;
+    cpu->self = cpu;
+}
+
+void translate_run(struct translator *t, struct jit_cpu *cpu, struct jit_block *b)
+{
+    const struct jit_code *code = b->code;
+
+    use_gs(cpu);
+    cpu->exit_link = NULL;
+    cpu->interpret = false;
+    cpu->code_base = cpu->rip & ~0xfffull;
+    cpu->vectors_native = vectors_can_be_native(cpu);
+    cpu->host_mxcsr = MXCSR_MASKS;
+    jump_cache_mode(cpu);
+    translate_enter_state(cpu);
+    t->stubs.enter(cpu, code->entry);
+    translate_leave_state(cpu);
+}
+
+/* ---- the jump cache ---------------------------------------------------------------------------------------- */
+
+/*
+ * The key's upper byte is a generation, so that the cache is emptied by counting; the byte below is the block mode. A
+ * canonical address has all ones or all zeros there, so no two meet.
+ */
+void jump_cache_mode(struct jit_cpu *cpu)
+{
+    cpu->jump_key = (uint64_t)cpu->jump_generation << KEY_GENERATION_SHIFT |
+                    (uint64_t)(block_mode(cpu) & 0x7f) << KEY_MODE_SHIFT;
+}
+
+void jump_cache_flush(struct jit_cpu *cpu)
+{
+    if (++cpu->jump_generation == 0) {
+        memset(cpu->jump, 0, sizeof(cpu->jump));
+        cpu->jump_generation = 1;
+    }
+    jump_cache_mode(cpu);
+}
+
+void jump_cache_add(struct jit_cpu *cpu, uint64_t rip, const struct jit_block *b)
+{
+    const struct jit_code *code = b->code;
+    struct jit_jump *j = &cpu->jump[rip >> 1 & (JIT_JUMPS - 1)];
+
+    j->tag = rip ^ cpu->jump_key;
+    j->code = code->entry;
+}
+
+/* ---- called from stubs ------------------------------------------------------------------------------------- */
+
+static const struct jit_block *block_of(const struct insn *i)
+{
+    return (const struct jit_block *)(i - i->number) - 1; /* block_cache.c puts them there */
+}
+
+/* Where the guest is, for exceptions and the interpreter. */
+static void arrive(struct jit_cpu *cpu, const struct insn *i)
+{
+    cpu->rip = cpu->code_base + i->page_offset;
+    cpu->next_rip = cpu->rip + i->len;
+    cpu->blocks->current = (struct jit_block *)block_of(i);
+    translate_leave_state(cpu);
+}
+
+void *translate_fill_read(struct jit_cpu *cpu, uint64_t linear, unsigned size, const struct insn *i)
+{
+    uint64_t got = 0;
+    const void *p;
+
+    arrive(cpu, i);
+    if (!mmu_is_canonical(cpu, linear))
+        return NULL; /* #GP or #SS: the interpreter knows which */
+    p = mmu_run_read(cpu, linear, size, &got);
+    return got == size ? (void *)p : NULL;
+}
+
+void *translate_fill_write(struct jit_cpu *cpu, uint64_t linear, unsigned size, const struct insn *i)
+{
+    uint64_t got = 0;
+    void *p;
+
+    arrive(cpu, i);
+    if (!mmu_is_canonical(cpu, linear))
+        return NULL;
+    p = mmu_run_write(cpu, linear, size, &got);
+    return got == size ? p : NULL;
+}
+
+unsigned translate_execute(struct jit_cpu *cpu, const struct insn *i)
+{
+    const struct translator *t = cpu->vm->translator;
+    const unsigned generation = t->generation;
+
+    arrive(cpu, i);
+    jit_handlers[i->op](cpu, i);
+    cpu->rip = cpu->next_rip;
+    if (t->generation != generation)
+        jit_resume(cpu); /* while a device answered, the code that called was dropped */
+    translate_enter_state(cpu);
+    return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) != 0;
+}
