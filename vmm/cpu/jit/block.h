@@ -40,4 +40,9 @@ bool blocks_written(struct jit_vm *vm, uint64_t gpa, uint64_t len);
 /* Whether any block lies in that page: stores to it must take the slow path. */
 bool blocks_in_page(struct jit_vm *vm, uint64_t gpa);
 
+/* Code for a block that is worth it. False: not now. What is the vCPU's own (crosses a page) never has any. */
+bool block_translate(struct jit_cpu *cpu, struct jit_block *b);
+/* A block was left by this link and led to b: the next time it leads there by itself. */
+void block_link(struct jit_cpu *cpu, struct jit_link *link, struct jit_block *b);
+
 #endif

@@ -22,6 +22,7 @@
 #include "cpu/jit/block_build.h"
 #include "cpu/jit/block_cache.h"
 #include "cpu/jit/slots.h"
+#include "cpu/jit/translate.h"
 #include "cpu/jit/world.h"
 
 enum {
@@ -154,6 +155,7 @@ static void remove_from_hash(struct jit_smc *smc, struct jit_block *b)
         h = &(*h)->hash_next;
     *h = b->hash_next;
     __atomic_store_n(&b->valid, false, __ATOMIC_RELEASE);
+    translate_forget(b);
 }
 
 /* Removes the blocks that `gone` names from the page; the page itself when none is left. */
@@ -375,6 +377,55 @@ static enum making make(struct jit_cpu *cpu, struct jit_slot *s, struct mmu_code
     else
         b->valid = false; /* no memory for a page: this instruction goes alone */
     return MADE;
+}
+
+/* ---- translation ------------------------------------------------------------------------------------------- */
+
+enum { INTERPRETED_FIRST = 8 }; /* most blocks run fewer times than that, and translating costs as much */
+
+/* No vCPU returns into code that is gone: translate_execute() looks at the generation. */
+static void drop_code(struct jit_cpu *cpu)
+{
+    struct jit_vm *vm = cpu->vm;
+    struct jit_smc *smc = vm->smc;
+
+    jit_exclusive_begin(cpu);
+    pthread_mutex_lock(&smc->lock);
+    for (unsigned i = 0; i < QZ_ARRAY_LEN(smc->hash); i++)
+        for (struct jit_block *b = smc->hash[i]; b; b = b->hash_next)
+            b->code = NULL;
+    translator_reset(vm->translator);
+    for (unsigned i = 0; i < vm->config.vcpus; i++)
+        if (vm->cpus[i]) {
+            vm->cpus[i]->exit_link = NULL;
+            jump_cache_flush(vm->cpus[i]);
+        }
+    pthread_mutex_unlock(&smc->lock);
+    jit_exclusive_end(cpu);
+}
+
+bool block_translate(struct jit_cpu *cpu, struct jit_block *b)
+{
+    bool shared, done;
+
+    if (!translate_wanted(cpu, b) || b->executions++ < INTERPRETED_FIRST)
+        return false;
+    pthread_mutex_lock(&cpu->vm->smc->lock);
+    shared = b->valid && find(cpu->vm->smc, b->gpa, b->mode) == b;
+    done = shared && (b->code || translate_block(cpu->vm->translator, b, cpu));
+    pthread_mutex_unlock(&cpu->vm->smc->lock);
+    if (shared && !done)
+        drop_code(cpu);
+    return done;
+}
+
+void block_link(struct jit_cpu *cpu, struct jit_link *link, struct jit_block *b)
+{
+    QZ_LOCKED(&cpu->vm->smc->lock);
+
+    if (link->from->valid && b->valid && link->from->mode == b->mode &&
+        link->from->gpa >> 12 == b->gpa >> 12 && link->target == (b->gpa & 4095))
+        translate_link(link, b);
 }
 
 struct jit_block *block_lookup(struct jit_cpu *cpu)

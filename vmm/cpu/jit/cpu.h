@@ -119,7 +119,7 @@ struct jit_link;
 struct translator;
 
 /* Linear address to translated code: generated code looks here before it leaves. */
-enum { JIT_JUMP_BITS = 13, JIT_JUMPS = 1 << JIT_JUMP_BITS };
+enum { JIT_JUMP_BITS = 13, JIT_JUMPS = 1 << JIT_JUMP_BITS, JIT_JUMP_PAGES = 4096 };
 struct jit_jump {
     uint64_t tag; /* address ^ jump_key */
     const uint8_t *code;
@@ -156,6 +156,7 @@ struct jit_cpu {
     bool interpret; /* translated code could not run this block */
     bool vectors_native; /* xmm registers may be the host's now */
     uint64_t jump_key;   /* mixed into the tags, so that a new key empties the jump cache */
+    uint64_t jump_pages[JIT_JUMP_PAGES / 64]; /* pages that the cache may know, hashed */
     struct jit_jump jump[JIT_JUMPS];
 
     /* Registers that only instructions of their own touch. */

@@ -15,6 +15,7 @@
 #include "cpu/jit/block_cache.h"
 #include "cpu/jit/event.h"
 #include "cpu/jit/exec.h"
+#include "cpu/jit/translate.h"
 #include "cpu/jit/world.h"
 
 enum {
@@ -214,6 +215,8 @@ static enum next attend(struct jit_cpu *cpu)
 
     if (a & (ATTENTION_BLOCKS | ATTENTION_TRACE))
         jit_attention_clear(cpu, ATTENTION_BLOCKS | ATTENTION_TRACE);
+    if (a & ATTENTION_BLOCKS)
+        jump_cache_flush(cpu);
     if (a & ATTENTION_EXCLUSIVE)
         world_yield(cpu);
     if (a & ATTENTION_FLUSH) {
@@ -274,6 +277,25 @@ static inline bool is_quiet(const struct jit_cpu *cpu)
            !cpu->halted && !cpu->shutdown && !is_traced(cpu);
 }
 
+/* False: the interpreter is to execute this block. */
+static bool run_translated(struct jit_cpu *cpu, struct jit_block *b)
+{
+    struct jit_link *came_by = cpu->exit_link;
+
+    cpu->exit_link = NULL;
+    if (!b->code && !block_translate(cpu, b))
+        return false;
+    if (came_by)
+        block_link(cpu, came_by, b);
+    jump_cache_add(cpu, cpu->rip, b);
+    translate_run(cpu->vm->translator, cpu, b);
+    if (!cpu->interpret)
+        return true;
+    cpu->blocks->current = block_at_hand(cpu);
+    execute_block_64(cpu, cpu->blocks->current);
+    return true;
+}
+
 static __attribute__((noinline)) void loop(struct jit_cpu *cpu)
 {
     for (;;) {
@@ -286,6 +308,8 @@ static __attribute__((noinline)) void loop(struct jit_cpu *cpu)
                 continue;
         }
         cpu->blocks->current = block_at_hand(cpu);
+        if (cpu->vm->translator && run_translated(cpu, cpu->blocks->current))
+            continue;
         if (cpu->long_mode)
             execute_block_64(cpu, cpu->blocks->current);
         else

@@ -12,6 +12,7 @@
 #include "cpu/jit/block.h"
 #include "cpu/jit/mmu_internal.h"
 #include "cpu/jit/slots.h"
+#include "cpu/jit/translate.h"
 
 /* ---- first level
  * ------------------------------------------------------------------------------------------- */
@@ -42,6 +43,7 @@ static void empty_code(struct jit_cpu *cpu)
 
 void tlb_flush_level1(struct jit_cpu *cpu)
 {
+    jump_cache_flush(cpu);
     for (unsigned set = 0; set < TLB_SETS; set++)
         for (unsigned kind = 0; kind < TLB_KINDS; kind++)
             for (unsigned i = 0; i < TLB_ENTRIES; i++)
@@ -54,6 +56,7 @@ static void flush_level1_local(struct jit_cpu *cpu)
 {
     struct jit_tlb_level2 *l = cpu->tlb.level2;
 
+    jump_cache_flush(cpu);
     for (unsigned set = 0; set < TLB_SETS; set++)
         for (unsigned kind = 0; kind < TLB_KINDS; kind++)
             for (unsigned word = 0; word < TLB_ENTRIES / 64; word++) {
@@ -71,6 +74,7 @@ static void drop_level1(struct jit_cpu *cpu, uint64_t linear)
 {
     struct tlb_code *code;
 
+    jump_cache_flush_page(cpu, linear);
     for (unsigned set = 0; set < TLB_SETS; set++)
         for (unsigned kind = 0; kind < TLB_KINDS; kind++)
             cpu->tlb.entry[set][kind][tlb_index(linear)].tag = TLB_EMPTY;

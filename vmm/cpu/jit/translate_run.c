@@ -79,8 +79,20 @@ void jump_cache_mode(struct jit_cpu *cpu)
                     (uint64_t)(block_mode(cpu) & 0x7f) << KEY_MODE_SHIFT;
 }
 
+static unsigned page_bit(uint64_t linear)
+{
+    return linear >> 12 & (JIT_JUMP_PAGES - 1);
+}
+
+void jump_cache_flush_page(struct jit_cpu *cpu, uint64_t linear)
+{
+    if (cpu->jump_pages[page_bit(linear) / 64] >> (page_bit(linear) % 64) & 1)
+        jump_cache_flush(cpu);
+}
+
 void jump_cache_flush(struct jit_cpu *cpu)
 {
+    memset(cpu->jump_pages, 0, sizeof(cpu->jump_pages));
     if (++cpu->jump_generation == 0) {
         memset(cpu->jump, 0, sizeof(cpu->jump));
         cpu->jump_generation = 1;
@@ -95,6 +107,7 @@ void jump_cache_add(struct jit_cpu *cpu, uint64_t rip, const struct jit_block *b
 
     j->tag = rip ^ cpu->jump_key;
     j->code = code->entry;
+    cpu->jump_pages[page_bit(rip) / 64] |= 1ull << (page_bit(rip) % 64);
 }
 
 /* ---- called from stubs ------------------------------------------------------------------------------------- */
