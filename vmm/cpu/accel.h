@@ -145,7 +145,7 @@ struct accel_vcpu {
     unsigned id;
 };
 
-extern const struct accel_ops accel_kvm;
+extern const struct accel_ops accel_kvm, accel_jit;
 
 /* The accelerators of this build, best first, NULL-terminated. */
 extern const struct accel_ops *const accel_all[];

@@ -95,7 +95,8 @@ static struct jit_block *describe(struct jit_cpu *cpu, struct lone_block *l, uin
     return &l->block;
 }
 
-/* Whether the bytes are still there; the second page is looked up, and may fault, as a fetch does. */
+/* Whether the bytes are still there; the second page is looked up, and may fault, as a fetch does.
+ */
 static bool is_still(struct jit_cpu *cpu, const struct lone_block *l, struct mmu_code code,
                      uint64_t linear)
 {

@@ -55,7 +55,8 @@ struct jit_smc {
 };
 
 /* ---- look-up
- * ----------------------------------------------------------------------------------------------- */
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static struct jit_block **hash_slot(struct jit_smc *smc, uint64_t gpa, uint32_t mode)
 {
@@ -237,12 +238,7 @@ bool blocks_written(struct jit_vm *vm, uint64_t gpa, uint64_t len)
     any = range_written(vm, gpa, len);
     pthread_rwlock_unlock(&vm->slots_lock);
     if (any)
-        for (unsigned i = 0; i < vm->config.vcpus; i++) {
-            struct jit_cpu *cpu = __atomic_load_n(&vm->cpus[i], __ATOMIC_ACQUIRE);
-
-            if (cpu)
-                jit_attention_set(cpu, ATTENTION_BLOCKS);
-        }
+        world_alert(vm, ATTENTION_BLOCKS);
     return any;
 }
 

@@ -23,7 +23,8 @@ enum {
 };
 
 /* ---- raising
- * ----------------------------------------------------------------------------------------------- */
+ * -----------------------------------------------------------------------------------------------
+ */
 
 /* Not inlined: __builtin_longjmp must not be in the function of its __builtin_setjmp. */
 static _Noreturn __attribute__((noinline)) void unwind(struct jit_cpu *cpu)
