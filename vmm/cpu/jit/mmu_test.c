@@ -2,10 +2,11 @@
  * mmu_test.c - paging, translations, the physical map and the block cache, without instructions:
  * the decoder knows one-byte ones only, and events stop the test's vCPU.
  */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
 
 #include "cpu/jit/block_cache.h"
 #include "cpu/jit/event.h"
