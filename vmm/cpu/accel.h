@@ -83,6 +83,7 @@ struct accel_probe {
 
 struct accel_ops {
     const char *name;
+    bool no_lapic; /* it has no local APICs: accel_config.own_lapic must be true */
 
     int (*probe)(struct accel_probe *out);
 

@@ -319,6 +319,8 @@ static int build_core(struct vm *vm, struct qz_error *err)
         .own_lapic = vm->config.own_lapic,
         .model = vm->config.model,
         .topology = vm->config.topology,
+        .serve = vcpu_serve,
+        .serve_context = &vm->vcpus,
     };
     const struct accel_ops *ops;
     struct accel_probe probe;
@@ -330,6 +332,8 @@ static int build_core(struct vm *vm, struct qz_error *err)
         (r = accel_choose(vm->config.accel, &ops, &probe, err)) < 0)
         return r;
     qz_info("accelerator %s: %s", ops->name, probe.reason);
+    if (ops->no_lapic)
+        accel_config.own_lapic = vm->config.own_lapic = true;
     if ((r = ops->vm_new(&accel_config, &m->accel, err)) < 0)
         return r;
     r = ops->memory_map(m->accel, 0, m->memory.low_size, m->memory.low, false);

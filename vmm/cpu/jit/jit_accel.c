@@ -288,6 +288,7 @@ static int jit_get_tsc(struct accel_vcpu *vcpu, uint64_t *tsc)
  */
 const struct accel_ops accel_jit = {
     .name = "jit",
+    .no_lapic = true,
     .probe = jit_probe,
     .vm_new = jit_vm_new,
     .vm_free = jit_vm_free,
