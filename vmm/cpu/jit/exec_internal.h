@@ -131,8 +131,8 @@ void exec_imul(struct jit_cpu *cpu, const struct insn *i);
 void exec_div(struct jit_cpu *cpu, const struct insn *i);
 void exec_idiv(struct jit_cpu *cpu, const struct insn *i);
 
-/* Parts of jit_exec_integer and jit_exec_flow. */
-extern const struct jit_handler_entry exec_bits[], exec_decimal[];
+/* Tables beside those of exec.h, for exec.c. */
+extern const struct jit_handler_entry exec_bits[], exec_decimal[], exec_flags[];
 
 jit_handler *flow_handler_for(const struct insn *i);
 
