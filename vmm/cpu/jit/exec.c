@@ -21,8 +21,9 @@ static void exec_ud(struct jit_cpu *cpu, const struct insn *i)
 __attribute__((constructor)) static void handlers_fill(void)
 {
     const struct jit_handler_entry *const parts[] = {
-        jit_exec_integer, jit_exec_string, jit_exec_flow, jit_exec_system, jit_exec_segment,
-        jit_exec_x87,     jit_exec_vec,    exec_bits,     exec_decimal,    exec_flags,
+        jit_exec_integer, jit_exec_string, jit_exec_flow, jit_exec_system,
+        jit_exec_segment, jit_exec_x87,    jit_exec_vec,  exec_bits,
+        exec_decimal,     exec_flags,      exec_io,
     };
 
     for (unsigned part = 0; part < sizeof(parts) / sizeof(parts[0]); part++) {

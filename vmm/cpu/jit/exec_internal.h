@@ -132,7 +132,7 @@ void exec_div(struct jit_cpu *cpu, const struct insn *i);
 void exec_idiv(struct jit_cpu *cpu, const struct insn *i);
 
 /* Tables beside those of exec.h, for exec.c. */
-extern const struct jit_handler_entry exec_bits[], exec_decimal[], exec_flags[];
+extern const struct jit_handler_entry exec_bits[], exec_decimal[], exec_flags[], exec_io[];
 
 jit_handler *flow_handler_for(const struct insn *i);
 
