@@ -84,6 +84,7 @@ void block_check_fetch(struct jit_cpu *cpu)
 
 static struct jit_block *describe(struct jit_cpu *cpu, struct lone_block *l, uint64_t gpa)
 {
+    l->handler = jit_handler_for(&l->insn);
     l->block = (struct jit_block){
         .gpa = gpa,
         .mode = block_mode(cpu),
@@ -91,6 +92,7 @@ static struct jit_block *describe(struct jit_cpu *cpu, struct lone_block *l, uin
         .count = 1,
         .valid = true,
         .insn = &l->insn,
+        .handler = &l->handler,
     };
     return &l->block;
 }

@@ -255,7 +255,9 @@ bool blocks_in_page(struct jit_vm *vm, uint64_t gpa)
 
 static size_t block_size(unsigned count)
 {
-    return QZ_ALIGN_UP(sizeof(struct jit_block) + count * sizeof(struct insn), (size_t)16);
+    const size_t each = sizeof(struct insn) + sizeof(jit_handler *);
+
+    return QZ_ALIGN_UP(sizeof(struct jit_block) + count * each, (size_t)16);
 }
 
 /* NULL: the region is full. */
@@ -365,6 +367,9 @@ static enum making make(struct jit_cpu *cpu, struct jit_slot *s, struct mmu_code
     b->count = count;
     b->insn = (struct insn *)(b + 1);
     memcpy(b->insn, insn, count * sizeof(insn[0]));
+    b->handler = (jit_handler **)(b->insn + count);
+    for (unsigned i = 0; i < count; i++)
+        b->handler[i] = jit_handler_for(&insn[i]);
     b->valid = true;
     if (insert(smc, b))
         *out = b;
