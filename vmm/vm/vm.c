@@ -172,6 +172,8 @@ static int load_guest(struct vm *vm, struct qz_error *err)
         return qz_fail(err, -ENOMEM, "no memory");
     vcpu_state_reset(bsp, true, 0);
     r = guest_load(vm->guest, &vm->machine, &vm->pc, bsp, &vm->boot, err);
+    machine_written(&vm->machine, vm->machine.memory.low, vm->machine.memory.low_size);
+    machine_written(&vm->machine, vm->machine.memory.high, vm->machine.memory.high_size);
     if (r == 0 && vm->vcpus)
         r = vcpu_group_reset(vm->vcpus, bsp, err);
     free(bsp);

@@ -7,6 +7,14 @@
 static bool ends_block(const struct insn *i)
 {
     switch (i->op) {
+    case OP_MOVS:
+    case OP_STOS:
+    case OP_LODS:
+    case OP_CMPS:
+    case OP_SCAS:
+    case OP_INS:
+    case OP_OUTS:
+        return i->prefix & (PREFIX_REP | PREFIX_REPNE); /* may be its own successor */
     case OP_UD:
     case OP_JMP:
     case OP_JCC:

@@ -176,6 +176,8 @@ static void step(struct jit_cpu *cpu)
         jit_raise_debug(cpu, traps);
     cpu->watch_hits = 0;
     cpu->blocks->current = block_at_hand(cpu);
+    if (single_step || (cpu->dr7 & DR7_ENABLED))
+        jit_attention_set(cpu, ATTENTION_TRACE); /* one element of a string at a time */
     execute(cpu, cpu->blocks->current, 0);
     if (cpu->blocks->current->insn->op != OP_IRET && cpu->blocks->current->insn->op != OP_POPF)
         cpu->rflags &= ~(uint64_t)RFLAGS_RF; /* §17.3.1.1: good for one instruction */
