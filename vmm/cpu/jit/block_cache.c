@@ -115,12 +115,18 @@ void mmu_code_page_changed(struct jit_vm *vm, uint64_t gpa)
             tlb_drop_writes(vm->cpus[i], host);
 }
 
-/* Stores to the page are seen from now on. */
-static void page_becomes_code(struct jit_cpu *cpu, struct jit_slot *s, uint64_t gpa)
+/* Stores to the page are seen from now on. The map may have changed by the time the world stands.
+ */
+static void page_becomes_code(struct jit_cpu *cpu, uint64_t gpa)
 {
+    struct jit_slot *s;
+
     jit_exclusive_begin(cpu);
-    set_code_bit(s, gpa, true);
-    mmu_code_page_changed(cpu->vm, gpa);
+    s = slot_find(cpu->vm, gpa);
+    if (s) {
+        set_code_bit(s, gpa, true);
+        mmu_code_page_changed(cpu->vm, gpa);
+    }
     jit_exclusive_end(cpu);
 }
 
@@ -339,7 +345,7 @@ static void evict(struct jit_cpu *cpu)
 enum making { MADE, REGION_FULL, NOT_MARKED };
 
 /* Decodes what is at code.gpa, once the page is marked. *b NULL: it needs a block of its own. */
-static enum making make(struct jit_cpu *cpu, struct jit_slot *s, struct mmu_code code,
+static enum making make(struct jit_cpu *cpu, const struct jit_slot *s, struct mmu_code code,
                         struct jit_block **out)
 {
     struct jit_smc *smc = cpu->vm->smc;
@@ -382,19 +388,20 @@ struct jit_block *block_lookup(struct jit_cpu *cpu)
 {
     const uint64_t linear = block_linear(cpu);
     struct jit_block *b = NULL;
-    struct mmu_code code;
-    struct jit_slot *s;
 
     block_check_fetch(cpu);
-    code = mmu_code(cpu, linear);
-    if (!code.host)
-        return block_lone(cpu, linear);
-    s = slot_find(cpu->vm, code.gpa);
-    for (enum making made = NOT_MARKED; made != MADE;) {
-        made = make(cpu, s, code, &b);
+    for (;;) { /* what stops the world looks everything up again */
+        const struct mmu_code code = mmu_code(cpu, linear);
+        enum making made;
+
+        if (!code.host)
+            return block_lone(cpu, linear);
+        made = make(cpu, slot_find(cpu->vm, code.gpa), code, &b);
+        if (made == MADE)
+            break;
         if (made == NOT_MARKED)
-            page_becomes_code(cpu, s, code.gpa);
-        else if (made == REGION_FULL)
+            page_becomes_code(cpu, code.gpa);
+        else
             evict(cpu);
     }
     if (!b)
