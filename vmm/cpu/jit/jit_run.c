@@ -267,10 +267,12 @@ static enum next between_blocks(struct jit_cpu *cpu)
     return NEXT_LOOK;
 }
 
+/* Nothing but the next block: one branch for all of it. */
 static inline bool is_quiet(const struct jit_cpu *cpu)
 {
-    return !__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) && !cpu->exception.pending &&
-           !cpu->halted && !cpu->shutdown && !is_traced(cpu);
+    return !(__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) | cpu->exception.pending |
+             cpu->halted | cpu->shutdown | cpu->shadow | (cpu->rflags & (RFLAGS_TF | RFLAGS_RF)) |
+             (cpu->dr7 & DR7_ENABLED));
 }
 
 static __attribute__((noinline)) void loop(struct jit_cpu *cpu)

@@ -23,7 +23,7 @@ enum { P = 1, W = 2, U = 4, A = 0x20, D = 0x40, PS = 0x80, G = 0x100 };
 /* ---- what other rooms do
  * ------------------------------------------------------------------------------------ */
 
-static unsigned decoded;
+static _Thread_local unsigned decoded;
 
 enum decode_result insn_decode(struct insn *i, const uint8_t *bytes, unsigned available,
                                enum code_width width, uint64_t features)
@@ -174,7 +174,7 @@ static uint64_t *map(struct fixture *f, uint64_t linear, uint64_t page, uint64_t
 
 enum what { LOAD, STORE, FETCH, ATOMIC, BLOCK };
 
-static uint64_t result;
+static _Thread_local uint64_t result;
 
 static __attribute__((noinline)) void act(struct jit_cpu *cpu, enum what what, uint64_t linear,
                                           unsigned size, uint64_t value)
@@ -663,6 +663,59 @@ static void test_eviction(void **state)
     world_leave(cpu);
 }
 
+/* One vCPU writes code and the other executes it, in turns; every look-up stops the world again,
+ * since a write that leaves no block makes the page an ordinary one. */
+struct turns {
+    struct fixture *f;
+    unsigned turn; /* atomic: even the writer's, odd the reader's */
+};
+
+enum { TURNS = 2000 };
+
+static void wait_for_turn(struct jit_cpu *cpu, struct turns *t, unsigned turn)
+{
+    while (__atomic_load_n(&t->turn, __ATOMIC_SEQ_CST) != turn)
+        if (__atomic_load_n(&cpu->attention, __ATOMIC_SEQ_CST) & ATTENTION_EXCLUSIVE)
+            world_yield(cpu);
+}
+
+static void *write_code(void *arg)
+{
+    struct turns *t = arg;
+    struct jit_cpu *cpu = t->f->cpu[1];
+
+    world_enter(cpu);
+    for (unsigned turn = 0; turn < TURNS; turn += 2) {
+        wait_for_turn(cpu, t, turn);
+        attempt(cpu, STORE, LINEAR + 4096 + 4, 1, turn & 2 ? 0xf4 : 0x90);
+        __atomic_store_n(&t->turn, turn + 1, __ATOMIC_SEQ_CST);
+    }
+    world_leave(cpu);
+    return NULL;
+}
+
+static void test_two_vcpus(void **state)
+{
+    struct fixture *f = *state;
+    struct jit_cpu *cpu = f->cpu[0];
+    struct turns t = {.f = f};
+    unsigned wrong = 0;
+    pthread_t writer;
+
+    map(f, LINEAR, PAGE, P | W | D | A);
+    map(f, LINEAR + 4096, PAGE, P | W | D | A);
+    assert_int_equal(pthread_create(&writer, NULL, write_code, &t), 0);
+    world_enter(cpu);
+    for (unsigned turn = 1; turn < TURNS; turn += 2) {
+        wait_for_turn(cpu, &t, turn);
+        wrong += block(cpu, LINEAR)->count != (turn & 2 ? 5 : JIT_BLOCK_MAX);
+        __atomic_store_n(&t.turn, turn + 1, __ATOMIC_SEQ_CST);
+    }
+    world_leave(cpu);
+    pthread_join(writer, NULL);
+    assert_int_equal(wrong, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -684,6 +737,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_moved_page, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_crossing_instruction, setup, teardown),
         cmocka_unit_test_setup_teardown(test_eviction, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_two_vcpus, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("mmu", tests, NULL, NULL);
