@@ -83,6 +83,7 @@ struct accel_probe {
 
 struct accel_ops {
     const char *name;
+    bool no_lapic; /* it has no local APICs: accel_config.own_lapic must be true */
 
     int (*probe)(struct accel_probe *out, bool measure); /* measure false: only whether it is there */
 
@@ -152,7 +153,7 @@ struct accel_vcpu {
     unsigned id;
 };
 
-extern const struct accel_ops accel_kvm;
+extern const struct accel_ops accel_kvm, accel_jit;
 
 /* The accelerators of this build, best first, NULL-terminated. */
 extern const struct accel_ops *const accel_all[];

@@ -182,6 +182,7 @@ static int transfer(struct fw_cfg *fw, uint64_t address, uint32_t len, bool from
         if (there)
             memcpy(span.data, i->data + fw->position, there);
         memset(span.data + there, 0, len - there);
+        machine_written(fw->machine, span.data, len);
     }
     fw->position += there;
     return 0;

@@ -9,6 +9,7 @@
 
 #include <queztl/loop.h>
 
+#include "cpu/accel.h"
 #include "machine/bus.h"
 #include "machine/clock.h"
 #include "machine/irq.h"
@@ -34,5 +35,12 @@ struct machine {
     /* Any thread; returns at once, the request is carried out by the main loop. */
     void (*request)(struct machine *m, enum machine_request what);
 };
+
+/* A device wrote to guest memory at `data`, which came out of mem_span(): code made of the old bytes goes. Any thread. */
+static inline void machine_written(const struct machine *m, const void *data, uint64_t len)
+{
+    if (m->accel && m->accel->ops->memory_written && len > 0)
+        m->accel->ops->memory_written(m->accel, mem_gpa(&m->memory, data).v, len);
+}
 
 #endif

@@ -64,6 +64,15 @@ static inline int mem_span(const struct guest_memory *m, gpa_t a, uint64_t len, 
     return 0;
 }
 
+/* Where a byte that came out of mem_span() is. */
+static inline gpa_t mem_gpa(const struct guest_memory *m, const void *data)
+{
+    const uint8_t *p = data;
+
+    return p >= m->low && p < m->low + m->low_size ? gpa((uint64_t)(p - m->low))
+                                                   : gpa(HIGH_RAM + (uint64_t)(p - m->high));
+}
+
 int mem_read(const struct guest_memory *m, gpa_t a, void *buf, uint64_t len);
 int mem_write(const struct guest_memory *m, gpa_t a, const void *buf, uint64_t len);
 

@@ -266,6 +266,28 @@ static bool handle_exit(struct vcpu *v, struct vcpu_exit *e)
     return false;
 }
 
+static void count_exit(struct vcpu *v, const struct vcpu_exit *e)
+{
+    struct vcpu_group *g = v->group;
+
+    v->exits[e->kind]++;
+    if (e->kind != EXIT_KICKED && !__atomic_load_n(&g->ran, __ATOMIC_RELAXED) &&
+        !__atomic_exchange_n(&g->ran, true, __ATOMIC_RELAXED))
+        g->events.first_exit(g->events.context);
+}
+
+/* The task priority may have changed on either side: CR8 in the guest, the register by the access. */
+void vcpu_serve(void *context, unsigned cpu, struct vcpu_exit *exit)
+{
+    struct vcpu_group *g = *(struct vcpu_group **)context;
+    struct vcpu *v = &g->vcpu[cpu];
+
+    irq_lapic_set_tpr(g->machine->irq, cpu, g->ops->get_cr8(v->accel));
+    count_exit(v, exit);
+    handle_exit(v, exit);
+    g->ops->set_cr8(v->accel, irq_lapic_get_tpr(g->machine->irq, cpu));
+}
+
 static void run(struct vcpu *v)
 {
     struct vcpu_group *g = v->group;
@@ -286,10 +308,7 @@ static void run(struct vcpu *v)
             e.kind = EXIT_FAIL;
             snprintf(e.fail.text, sizeof(e.fail.text), "%s: running failed: %s", g->ops->name, strerror(-r));
         }
-        v->exits[e.kind]++;
-        if (e.kind != EXIT_KICKED && !__atomic_load_n(&g->ran, __ATOMIC_RELAXED) &&
-            !__atomic_exchange_n(&g->ran, true, __ATOMIC_RELAXED))
-            g->events.first_exit(g->events.context);
+        count_exit(v, &e);
         if (own)
             irq_lapic_set_tpr(g->machine->irq, v->id, g->ops->get_cr8(v->accel));
         if (!handle_exit(v, &e))

@@ -39,6 +39,9 @@ void vcpu_group_clock_started(struct vcpu_group *g);
 /* For irq_fabric_new(); context is the group pointer's address (it does not exist yet then). Any thread. */
 extern const struct irq_cpu_ops vcpu_irq_ops;
 
+/* accel_config.serve; serve_context is the group pointer's address. */
+void vcpu_serve(void *context, unsigned cpu, struct vcpu_exit *exit);
+
 /* Exits of all vCPUs by kind, for metrics. */
 void vcpu_group_exits(const struct vcpu_group *g, uint64_t exits[EXIT_KINDS]);
 

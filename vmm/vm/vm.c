@@ -182,6 +182,8 @@ static int load_guest(struct vm *vm, struct qz_error *err)
         return qz_fail(err, -ENOMEM, "no memory");
     vcpu_state_reset(bsp, true, 0);
     r = guest_load(vm->guest, &vm->machine, &vm->pc, bsp, &vm->boot, err);
+    machine_written(&vm->machine, vm->machine.memory.low, vm->machine.memory.low_size);
+    machine_written(&vm->machine, vm->machine.memory.high, vm->machine.memory.high_size);
     if (r == 0 && vm->vcpus)
         r = vcpu_group_reset(vm->vcpus, bsp, err);
     free(bsp);
@@ -329,6 +331,8 @@ static int build_core(struct vm *vm, struct qz_error *err)
         .own_lapic = vm->config.own_lapic,
         .model = vm->config.model,
         .topology = vm->config.topology,
+        .serve = vcpu_serve,
+        .serve_context = &vm->vcpus,
     };
     const struct accel_ops *ops;
     struct accel_probe probe;
@@ -340,6 +344,8 @@ static int build_core(struct vm *vm, struct qz_error *err)
         (r = accel_choose(vm->config.accel, &ops, &probe, err)) < 0)
         return r;
     qz_info("accelerator %s: %s", ops->name, probe.reason);
+    if (ops->no_lapic)
+        accel_config.own_lapic = vm->config.own_lapic = true;
     if ((r = ops->vm_new(&accel_config, &m->accel, err)) < 0)
         return r;
     r = ops->memory_map(m->accel, 0, m->memory.low_size, m->memory.low, false);

@@ -9,7 +9,7 @@
 #ifndef VMM_JIT_BLOCK_H
 #define VMM_JIT_BLOCK_H
 
-#include "cpu/jit/cpu.h"
+#include "cpu/jit/exec.h"
 
 enum { JIT_BLOCK_MAX = 32 };
 
@@ -20,6 +20,7 @@ struct jit_block {
     uint8_t count;
     bool valid;          /* atomic: false after a write to its bytes; it may still be executing */
     struct insn *insn;   /* count of them */
+    jit_handler **handler; /* the same number: what executes each */
     void *code;          /* translated, or NULL */
     uint32_t executions; /* until translation */
     struct jit_block *hash_next;

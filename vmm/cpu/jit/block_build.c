@@ -7,6 +7,14 @@
 static bool ends_block(const struct insn *i)
 {
     switch (i->op) {
+    case OP_MOVS:
+    case OP_STOS:
+    case OP_LODS:
+    case OP_CMPS:
+    case OP_SCAS:
+    case OP_INS:
+    case OP_OUTS:
+        return i->prefix & (PREFIX_REP | PREFIX_REPNE); /* may be its own successor */
     case OP_UD:
     case OP_JMP:
     case OP_JCC:
@@ -84,6 +92,7 @@ void block_check_fetch(struct jit_cpu *cpu)
 
 static struct jit_block *describe(struct jit_cpu *cpu, struct lone_block *l, uint64_t gpa)
 {
+    l->handler = jit_handler_for(&l->insn);
     l->block = (struct jit_block){
         .gpa = gpa,
         .mode = block_mode(cpu),
@@ -91,11 +100,13 @@ static struct jit_block *describe(struct jit_cpu *cpu, struct lone_block *l, uin
         .count = 1,
         .valid = true,
         .insn = &l->insn,
+        .handler = &l->handler,
     };
     return &l->block;
 }
 
-/* Whether the bytes are still there; the second page is looked up, and may fault, as a fetch does. */
+/* Whether the bytes are still there; the second page is looked up, and may fault, as a fetch does.
+ */
 static bool is_still(struct jit_cpu *cpu, const struct lone_block *l, struct mmu_code code,
                      uint64_t linear)
 {

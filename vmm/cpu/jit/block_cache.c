@@ -56,7 +56,8 @@ struct jit_smc {
 };
 
 /* ---- look-up
- * ----------------------------------------------------------------------------------------------- */
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static struct jit_block **hash_slot(struct jit_smc *smc, uint64_t gpa, uint32_t mode)
 {
@@ -115,12 +116,18 @@ void mmu_code_page_changed(struct jit_vm *vm, uint64_t gpa)
             tlb_drop_writes(vm->cpus[i], host);
 }
 
-/* Stores to the page are seen from now on. */
-static void page_becomes_code(struct jit_cpu *cpu, struct jit_slot *s, uint64_t gpa)
+/* Stores to the page are seen from now on. The map may have changed by the time the world stands.
+ */
+static void page_becomes_code(struct jit_cpu *cpu, uint64_t gpa)
 {
+    struct jit_slot *s;
+
     jit_exclusive_begin(cpu);
-    set_code_bit(s, gpa, true);
-    mmu_code_page_changed(cpu->vm, gpa);
+    s = slot_find(cpu->vm, gpa);
+    if (s) {
+        set_code_bit(s, gpa, true);
+        mmu_code_page_changed(cpu->vm, gpa);
+    }
     jit_exclusive_end(cpu);
 }
 
@@ -239,12 +246,7 @@ bool blocks_written(struct jit_vm *vm, uint64_t gpa, uint64_t len)
     any = range_written(vm, gpa, len);
     pthread_rwlock_unlock(&vm->slots_lock);
     if (any)
-        for (unsigned i = 0; i < vm->config.vcpus; i++) {
-            struct jit_cpu *cpu = __atomic_load_n(&vm->cpus[i], __ATOMIC_ACQUIRE);
-
-            if (cpu)
-                jit_attention_set(cpu, ATTENTION_BLOCKS);
-        }
+        world_alert(vm, ATTENTION_BLOCKS);
     return any;
 }
 
@@ -261,7 +263,9 @@ bool blocks_in_page(struct jit_vm *vm, uint64_t gpa)
 
 static size_t block_size(unsigned count)
 {
-    return QZ_ALIGN_UP(sizeof(struct jit_block) + count * sizeof(struct insn), (size_t)16);
+    const size_t each = sizeof(struct insn) + sizeof(jit_handler *);
+
+    return QZ_ALIGN_UP(sizeof(struct jit_block) + count * each, (size_t)16);
 }
 
 /* NULL: the region is full. */
@@ -343,7 +347,7 @@ static void evict(struct jit_cpu *cpu)
 enum making { MADE, REGION_FULL, NOT_MARKED };
 
 /* Decodes what is at code.gpa, once the page is marked. *b NULL: it needs a block of its own. */
-static enum making make(struct jit_cpu *cpu, struct jit_slot *s, struct mmu_code code,
+static enum making make(struct jit_cpu *cpu, const struct jit_slot *s, struct mmu_code code,
                         struct jit_block **out)
 {
     struct jit_smc *smc = cpu->vm->smc;
@@ -371,6 +375,9 @@ static enum making make(struct jit_cpu *cpu, struct jit_slot *s, struct mmu_code
     b->count = count;
     b->insn = (struct insn *)(b + 1);
     memcpy(b->insn, insn, count * sizeof(insn[0]));
+    b->handler = (jit_handler **)(b->insn + count);
+    for (unsigned i = 0; i < count; i++)
+        b->handler[i] = jit_handler_for(&insn[i]);
     b->valid = true;
     if (insert(smc, b))
         *out = b;
@@ -432,19 +439,20 @@ struct jit_block *block_lookup(struct jit_cpu *cpu)
 {
     const uint64_t linear = block_linear(cpu);
     struct jit_block *b = NULL;
-    struct mmu_code code;
-    struct jit_slot *s;
 
     block_check_fetch(cpu);
-    code = mmu_code(cpu, linear);
-    if (!code.host)
-        return block_lone(cpu, linear);
-    s = slot_find(cpu->vm, code.gpa);
-    for (enum making made = NOT_MARKED; made != MADE;) {
-        made = make(cpu, s, code, &b);
+    for (;;) { /* what stops the world looks everything up again */
+        const struct mmu_code code = mmu_code(cpu, linear);
+        enum making made;
+
+        if (!code.host)
+            return block_lone(cpu, linear);
+        made = make(cpu, slot_find(cpu->vm, code.gpa), code, &b);
+        if (made == MADE)
+            break;
         if (made == NOT_MARKED)
-            page_becomes_code(cpu, s, code.gpa);
-        else if (made == REGION_FULL)
+            page_becomes_code(cpu, code.gpa);
+        else
             evict(cpu);
     }
     if (!b)

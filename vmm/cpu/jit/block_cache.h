@@ -22,6 +22,7 @@ struct jump {
 struct lone_block {
     struct jit_block block;
     struct insn insn;
+    jit_handler *handler;
     uint8_t bytes[INSN_BYTES_MAX];
 };
 

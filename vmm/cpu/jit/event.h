@@ -47,4 +47,7 @@ void task_switch(struct jit_cpu *cpu, uint16_t selector, enum task_switch_source
  * rederives. */
 void rflags_write(struct jit_cpu *cpu, uint64_t rflags);
 
+/* Whether IOPL or the TSS's bitmap lets the current code use `size` ports from `port`. */
+bool io_allowed(struct jit_cpu *cpu, uint16_t port, unsigned size);
+
 #endif

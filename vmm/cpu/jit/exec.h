@@ -12,8 +12,18 @@
 
 typedef void jit_handler(struct jit_cpu *cpu, const struct insn *i);
 
-/* By enum insn_op; no entry is NULL. Filled from the tables of the exec_*.c files (exec.c). */
-extern jit_handler *const jit_handlers[OP_COUNT];
+/*
+ * By enum insn_op; no entry is NULL. Filled from the tables of the exec_*.c files before main()
+ * (exec.c), read-only for everybody else.
+ */
+extern jit_handler *jit_handlers[OP_COUNT];
+
+/*
+ * The quickest handler for exactly this instruction: the common operations have one for each size
+ * and place of their operands, which jit_handlers' entry would look up at every execution. For who
+ * caches instructions: keep it beside the instruction. Same contract, same result.
+ */
+jit_handler *jit_handler_for(const struct insn *i);
 
 /* --- Registers
  * ------------------------------------------------------------------------------------------- */
@@ -66,6 +76,12 @@ static inline uint64_t jit_operand_linear(struct jit_cpu *cpu, const struct insn
 {
     return jit_linear(cpu, i->seg, jit_effective_address(cpu, i), size, write);
 }
+/*
+ * How many of the `len` bytes from `offset` up may be accessed without a fault of the segment: to
+ * its limit or to where the offset leaves `asize` bytes. 0 where the first byte may not be.
+ */
+uint64_t jit_segment_span(const struct jit_cpu *cpu, unsigned seg, uint64_t offset, uint64_t len,
+                          unsigned asize, bool write);
 /* The rm operand, register or memory. */
 uint64_t jit_read_rm(struct jit_cpu *cpu, const struct insn *i, unsigned size);
 void jit_write_rm(struct jit_cpu *cpu, const struct insn *i, unsigned size, uint64_t value);

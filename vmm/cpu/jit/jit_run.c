@@ -24,7 +24,8 @@ enum {
 };
 
 /* ---- raising
- * ----------------------------------------------------------------------------------------------- */
+ * -----------------------------------------------------------------------------------------------
+ */
 
 /* Not inlined: __builtin_longjmp must not be in the function of its __builtin_setjmp. */
 static _Noreturn __attribute__((noinline)) void unwind(struct jit_cpu *cpu)
@@ -97,39 +98,40 @@ static inline bool is_urgent(const struct jit_cpu *cpu)
            (ATTENTION_KICK | ATTENTION_FLUSH | ATTENTION_EXCLUSIVE | ATTENTION_BLOCKS);
 }
 
-static void execute_one(struct jit_cpu *cpu, const struct insn *i)
+static inline void execute(struct jit_cpu *cpu, const struct jit_block *b, unsigned k)
 {
-    cpu->next_rip = cpu->rip + i->len;
+    cpu->next_rip = cpu->rip + b->insn[k].len;
     if (!cpu->long_mode) {
         if (cpu->next_rip - 1 > cpu->seg[SEG_CS].limit)
             jit_raise_code(cpu, VECTOR_GP, 0);
         cpu->next_rip = (uint32_t)cpu->next_rip;
     }
-    jit_handlers[i->op](cpu, i);
+    b->handler[k](cpu, &b->insn[k]);
     cpu->rip = cpu->next_rip;
     cpu->instructions++;
+}
+
+static void execute_block(struct jit_cpu *cpu, const struct jit_block *b)
+{
+    unsigned k = 0;
+
+    do
+        execute(cpu, b, k);
+    while (++k < b->count && !is_urgent(cpu));
 }
 
 /* 64-bit code needs no look at CS, which makes this loop worth its own place. */
 static void execute_block_64(struct jit_cpu *cpu, const struct jit_block *b)
 {
     const struct insn *i = b->insn, *end = i + b->count;
+    jit_handler *const *handler = b->handler;
 
     do {
         cpu->next_rip = cpu->rip + i->len;
-        jit_handlers[i->op](cpu, i);
+        (*handler++)(cpu, i);
         cpu->rip = cpu->next_rip;
         cpu->instructions++;
     } while (++i != end && !is_urgent(cpu));
-}
-
-static void execute_block(struct jit_cpu *cpu, const struct jit_block *b)
-{
-    const struct insn *i = b->insn, *end = i + b->count;
-
-    do
-        execute_one(cpu, i);
-    while (++i != end && !is_urgent(cpu));
 }
 
 /* ---- one instruction at a time
@@ -180,7 +182,9 @@ static void step(struct jit_cpu *cpu)
         jit_raise_debug(cpu, traps);
     cpu->watch_hits = 0;
     cpu->blocks->current = block_at_hand(cpu);
-    execute_one(cpu, cpu->blocks->current->insn);
+    if (single_step || (cpu->dr7 & DR7_ENABLED))
+        jit_attention_set(cpu, ATTENTION_TRACE); /* one element of a string at a time */
+    execute(cpu, cpu->blocks->current, 0);
     if (cpu->blocks->current->insn->op != OP_IRET && cpu->blocks->current->insn->op != OP_POPF)
         cpu->rflags &= ~(uint64_t)RFLAGS_RF; /* §17.3.1.1: good for one instruction */
     traps = cpu->watch_hits;
@@ -271,10 +275,12 @@ static enum next between_blocks(struct jit_cpu *cpu)
     return NEXT_LOOK;
 }
 
+/* Nothing but the next block: one branch for all of it. */
 static inline bool is_quiet(const struct jit_cpu *cpu)
 {
-    return !__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) && !cpu->exception.pending &&
-           !cpu->halted && !cpu->shutdown && !is_traced(cpu);
+    return !(__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) | cpu->exception.pending |
+             cpu->halted | cpu->shutdown | cpu->shadow | (cpu->rflags & (RFLAGS_TF | RFLAGS_RF)) |
+             (cpu->dr7 & DR7_ENABLED));
 }
 
 /* False: the interpreter is to execute this block. */

@@ -9,9 +9,8 @@ enum { DR7_ENABLED = 0xff, DR_TYPE_WRITE = 1, DR_TYPE_READ_WRITE = 3 };
 
 unsigned mmu_set_access(unsigned set)
 {
-    static const unsigned access[TLB_SETS] = {[TLB_USER] = PF_USER,
-                                              [TLB_USER_STRICT] = PF_USER,
-                                              [TLB_KERNEL_AC] = PAGING_SMAP_OFF};
+    static const unsigned access[TLB_SETS] = {
+        [TLB_USER] = PF_USER, [TLB_USER_STRICT] = PF_USER, [TLB_KERNEL_AC] = PAGING_SMAP_OFF};
 
     return access[set];
 }
@@ -97,13 +96,13 @@ static void copy_in(void *to, const uint8_t *from, unsigned len)
         *(uint8_t *)to = *(const volatile uint8_t *)from;
         break;
     case 2:
-        *(uint16_t *)to = *(const volatile uint16_t *)from;
+        *(mmu_u16 *)to = *(const volatile mmu_u16 *)from;
         break;
     case 4:
-        *(uint32_t *)to = *(const volatile uint32_t *)from;
+        *(mmu_u32 *)to = *(const volatile mmu_u32 *)from;
         break;
     case 8:
-        *(uint64_t *)to = *(const volatile uint64_t *)from;
+        *(mmu_u64 *)to = *(const volatile mmu_u64 *)from;
         break;
     default:
         memcpy(to, from, len);
@@ -117,13 +116,13 @@ static void copy_out(uint8_t *to, const void *from, unsigned len)
         *(volatile uint8_t *)to = *(const uint8_t *)from;
         break;
     case 2:
-        *(volatile uint16_t *)to = *(const uint16_t *)from;
+        *(volatile mmu_u16 *)to = *(const mmu_u16 *)from;
         break;
     case 4:
-        *(volatile uint32_t *)to = *(const uint32_t *)from;
+        *(volatile mmu_u32 *)to = *(const mmu_u32 *)from;
         break;
     case 8:
-        *(volatile uint64_t *)to = *(const uint64_t *)from;
+        *(volatile mmu_u64 *)to = *(const mmu_u64 *)from;
         break;
     default:
         memcpy(to, from, len);

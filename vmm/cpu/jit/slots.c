@@ -24,14 +24,6 @@ struct jit_slot *slot_find(struct jit_vm *vm, uint64_t gpa)
     return NULL;
 }
 
-/* Every vCPU drops its translations before it looks at memory again. The world stands. */
-static void translations_are_old(struct jit_vm *vm)
-{
-    for (unsigned i = 0; i < vm->config.vcpus; i++)
-        if (vm->cpus[i])
-            jit_attention_set(vm->cpus[i], ATTENTION_FLUSH);
-}
-
 static int insert(struct jit_vm *vm, const struct jit_slot *new)
 {
     unsigned at = 0;
@@ -63,7 +55,7 @@ int slots_map(struct jit_vm *vm, uint64_t gpa, uint64_t size, void *host, bool r
     pthread_rwlock_wrlock(&vm->slots_lock);
     r = insert(vm, &new);
     pthread_rwlock_unlock(&vm->slots_lock);
-    translations_are_old(vm);
+    world_alert(vm, ATTENTION_FLUSH); /* before they look at memory again */
     world_go(vm);
     if (r < 0)
         free(new.code);
@@ -87,7 +79,7 @@ int slots_unmap(struct jit_vm *vm, uint64_t gpa, uint64_t size)
         break;
     }
     pthread_rwlock_unlock(&vm->slots_lock);
-    translations_are_old(vm);
+    world_alert(vm, ATTENTION_FLUSH); /* before they look at memory again */
     world_go(vm);
     return r;
 }

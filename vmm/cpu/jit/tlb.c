@@ -137,8 +137,8 @@ static bool seen_large(struct jit_tlb_level2 *l, uint64_t linear)
 
     /* 4 MiB pages of 32-bit paging were noted by the half that was used. */
     for (unsigned half = 0; half < 2; half++) {
-        word = region_word(l, 0, (linear & ~(3ull << 21)) | (linear & 2ull << 21) | half << 21,
-                           &bit);
+        word =
+            region_word(l, 0, (linear & ~(3ull << 21)) | (linear & 2ull << 21) | half << 21, &bit);
         if (*word & bit)
             return true;
     }
@@ -220,7 +220,8 @@ bool tlb_translate(struct jit_cpu *cpu, uint64_t linear, unsigned access, struct
 }
 
 /* ---- control
- * ----------------------------------------------------------------------------------------------- */
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static void level2_empty(struct jit_tlb_level2 *l)
 {
@@ -347,6 +348,15 @@ void mmu_paging_changed(struct jit_cpu *cpu, uint64_t old_cr0, uint64_t old_cr4,
         ((cpu->efer ^ old_efer) & efer))
         mmu_flush_all(cpu);
     mmu_set_changed(cpu);
+}
+
+int mmu_restore(struct jit_cpu *cpu)
+{
+    mmu_flush_all(cpu);
+    mmu_set_changed(cpu);
+    return paging_is_pae(cpu->cr0, cpu->cr4, cpu->efer) && !paging_load_pdptes(cpu, cpu->cr3)
+               ? -EINVAL
+               : 0;
 }
 
 int mmu_new(struct jit_cpu *cpu)

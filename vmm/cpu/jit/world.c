@@ -113,6 +113,24 @@ static void go_locked(struct jit_world *w)
     pthread_cond_broadcast(&w->changed);
 }
 
+void world_alert(struct jit_vm *vm, unsigned bits)
+{
+    QZ_LOCKED(&vm->world->lock);
+
+    for (unsigned i = 0; i < vm->config.vcpus; i++)
+        if (vm->cpus[i])
+            jit_attention_set(vm->cpus[i], bits);
+}
+
+void world_set_cpu(struct jit_vm *vm, unsigned id, struct jit_cpu *cpu)
+{
+    QZ_LOCKED(&vm->world->lock);
+
+    stop_locked(vm);
+    vm->cpus[id] = cpu;
+    go_locked(vm->world);
+}
+
 void world_stop(struct jit_vm *vm)
 {
     QZ_LOCKED(&vm->world->lock);

@@ -21,6 +21,12 @@ void world_leave(struct jit_cpu *cpu);
 /* Between blocks, on ATTENTION_EXCLUSIVE. */
 void world_yield(struct jit_cpu *cpu);
 
+/* A vCPU comes (or goes, NULL) that does not run. */
+void world_set_cpu(struct jit_vm *vm, unsigned id, struct jit_cpu *cpu);
+
+/* Sets attention bits of all vCPUs. Any thread. */
+void world_alert(struct jit_vm *vm, unsigned bits);
+
 /* Any thread that runs no vCPU now. Stops do not nest. */
 void world_stop(struct jit_vm *vm);
 void world_go(struct jit_vm *vm);

@@ -532,12 +532,24 @@ static void packed_push(struct virtqueue *vq, const struct virtqueue_chain *c, u
     }
 }
 
+static void tell_written(const struct virtqueue *vq, const struct virtqueue_chain *c,
+                         uint32_t written)
+{
+    for (unsigned i = c->out_count; written > 0 && i < c->out_count + c->in_count; i++) {
+        const size_t len = QZ_MIN(c->iov[i].iov_len, (size_t)written);
+
+        machine_written(vq->device->machine, c->iov[i].iov_base, len);
+        written -= (uint32_t)len;
+    }
+}
+
 void virtqueue_push(struct virtqueue *vq, const struct virtqueue_chain *c, uint32_t written)
 {
     if (!retire(vq, c) || vq->broken)
         return;
     if (written > c->in_bytes)
         written = (uint32_t)c->in_bytes;
+    tell_written(vq, c, written);
     if (vq->packed) {
         packed_push(vq, c, written);
         return;

@@ -85,7 +85,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t parameters[16] = {0};
     struct guest_memory m = {
         .fd = -1, .size = RAM, .low_size = RAM, .low = aligned_alloc(4096, RAM)};
-    struct virtio_device d = {.ops = &ops, .transport = &transport};
+    struct machine machine = {0}; /* without an accelerator */
+    struct virtio_device d = {.ops = &ops, .transport = &transport, .machine = &machine};
     struct virtqueue vq = {.device = &d, .memory = &m};
     static struct iovec iov[HELD][SEGMENTS];
     struct virtqueue_chain held[HELD];

@@ -34,6 +34,7 @@ enum {
 struct fixture {
     struct guest_memory memory;
     struct virtio_device d;
+    struct machine machine; /* without an accelerator */
     struct virtqueue vq;
     struct iovec iov[SEGMENTS];
     struct virtqueue_chain c;
@@ -67,6 +68,7 @@ static int setup(void **state)
         .fd = -1, .size = RAM, .low_size = RAM, .low = aligned_alloc(4096, RAM)};
     memset(f->memory.low, 0, DATA + 0x10000);
     f->d.ops = &device;
+    f->d.machine = &f->machine;
     f->d.transport = &transport;
     f->vq = (struct virtqueue){.device = &f->d, .memory = &f->memory, .index = 3, .msix_vector = 4};
     f->c = (struct virtqueue_chain){.iov = f->iov, .capacity = SEGMENTS};
