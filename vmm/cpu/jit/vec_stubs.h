@@ -26,8 +26,8 @@ enum vec_form { VEC_FORM_REG, VEC_FORM_REG_W, VEC_FORM_MEM, VEC_FORM_MEM_W, VEC_
 
 extern const uint8_t vec_stub_code[];
 extern const uint32_t vec_stub_slot[][VEC_FORMS]; /* by index into vec_ops: number of the first */
-extern const uint8_t x87_stub_reg[]; /* (opcode & 7) * 64 + (modrm & 63) */
-extern const uint8_t x87_stub_mem[]; /* (opcode & 7) * 8 + modrm.reg */
+extern const uint8_t x87_stub_reg[];              /* (opcode & 7) * 64 + (modrm & 63) */
+extern const uint8_t x87_stub_mem[];              /* (opcode & 7) * 8 + modrm.reg */
 
 /* What a stub finds in the registers and leaves there. */
 struct vec_frame {
