@@ -13,6 +13,7 @@
 
 enum {
     FSW_EXCEPTIONS = 0x3f, /* IE DE ZE OE UE PE, the mask bits of FCW in the same place */
+    FSW_PE = 1 << 5,
     FSW_SF = 1 << 6,
     FSW_ES = 1 << 7,
     FSW_TOP_SHIFT = 11,
