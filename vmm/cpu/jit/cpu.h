@@ -141,7 +141,9 @@ struct jit_cpu {
     uint64_t pdpte[4]; /* PAE paging: loaded with CR3 (SDM vol 3 §4.4.1) */
     struct jit_fpu fpu;
     struct jit_msrs *msrs;
-    uint64_t features; /* CPU_FEATURE bits of the guest's CPUID */
+    uint64_t features;     /* CPU_FEATURE bits of the guest's CPUID */
+    uint8_t physical_bits; /* of the guest's CPUID */
+    bool huge_pages;       /* 1 GiB pages are there */
 
     /* Events (event.c). */
     struct {
@@ -160,6 +162,7 @@ struct jit_cpu {
     bool shutdown;
     bool a_fault_interrupts; /* delivering an event now: a fault is a contributory one (double fault
                                 logic) */
+    uint8_t delivering;      /* the vector of that event, while a_fault_interrupts */
 
     void *unwind[5];        /* __builtin_setjmp buffer of the run loop */
     struct vcpu_exit *exit; /* of the run() in progress */
