@@ -34,8 +34,7 @@ static _Noreturn void gate_fault(struct jit_cpu *cpu, const struct event *e, uin
     jit_raise_code(cpu, vector, e->vector * 8u | 2 | e->ext);
 }
 
-/* --- RFLAGS --------------------------------------------------------------------------------------
- */
+/* --- RFLAGS ---------------------------------------------------------------------------------- */
 
 /* Faults push RF, so that the instruction does not meet its breakpoint again (§17.3.1.1). */
 static bool is_fault(const struct jit_cpu *cpu, uint8_t vector)
@@ -54,8 +53,7 @@ static void enter_handler(struct jit_cpu *cpu, uint64_t rip, bool interrupt_gate
     cpu->shadow = 0;
 }
 
-/* --- The code segment of a handler ---------------------------------------------------------------
- */
+/* --- The code segment of a handler ----------------------------------------------------------- */
 
 static struct descriptor handler_segment(struct jit_cpu *cpu, const struct event *e,
                                          uint16_t selector)
@@ -82,8 +80,7 @@ static void check_gate(struct jit_cpu *cpu, const struct event *e, uint64_t low)
         gate_fault(cpu, e, VECTOR_NP);
 }
 
-/* --- IA-32e mode (§6.14) -------------------------------------------------------------------------
- */
+/* --- IA-32e mode (§6.14) --------------------------------------------------------------------- */
 
 static struct gate long_gate(struct jit_cpu *cpu, const struct event *e)
 {
@@ -156,8 +153,7 @@ static void long_interrupt(struct jit_cpu *cpu, const struct event *e)
     mmu_set_changed(cpu);
 }
 
-/* --- Protected mode (§6.12) and virtual-8086 mode (§20.3) ----------------------------------------
- */
+/* --- Protected mode (§6.12) and virtual-8086 mode (§20.3) ------------------------------------ */
 
 static struct gate protected_gate(struct jit_cpu *cpu, const struct event *e)
 {
@@ -211,7 +207,8 @@ static void protected_interrupt(struct jit_cpu *cpu, const struct event *e)
     if (g.type == TYPE_TASK_GATE) {
         cpu->next_rip = e->rip; /* both go into the old TSS; a fault on the way sets RF itself */
         cpu->rflags = e->rflags;
-        task_switch(cpu, g.selector, TASK_GATE, e->has_code, e->code);
+        task_switch(cpu, g.selector, e->software ? TASK_GATE_SOFTWARE : TASK_GATE, e->has_code,
+                    e->code);
         return;
     }
     size = g.type >= TYPE_INTERRUPT ? 4 : 2;
@@ -251,8 +248,7 @@ static void protected_interrupt(struct jit_cpu *cpu, const struct event *e)
     jit_mode_changed(cpu);
 }
 
-/* --- Real mode (§20.1.4) -------------------------------------------------------------------------
- */
+/* --- Real mode (§20.1.4) --------------------------------------------------------------------- */
 
 static void real_interrupt(struct jit_cpu *cpu, const struct event *e)
 {
@@ -278,8 +274,7 @@ static void real_interrupt(struct jit_cpu *cpu, const struct event *e)
     jit_mode_changed(cpu);
 }
 
-/* --- All of them ---------------------------------------------------------------------------------
- */
+/* --- All of them ----------------------------------------------------------------------------- */
 
 void event_interrupt(struct jit_cpu *cpu, uint8_t vector, enum event_source source, bool has_code,
                      uint32_t code)

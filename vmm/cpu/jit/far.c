@@ -24,8 +24,7 @@ void check_target(struct jit_cpu *cpu, const struct segment *cs, uint64_t rip, u
         jit_raise_code(cpu, VECTOR_GP, ext);
 }
 
-/* --- Finding the target -------------------------------------------------------------------------
- */
+/* --- Finding the target ---------------------------------------------------------------------- */
 
 static void check_code(struct jit_cpu *cpu, const struct descriptor *d, bool through_gate)
 {
@@ -141,8 +140,7 @@ static struct segment unprotected_code(struct jit_cpu *cpu, uint16_t selector, u
     return cs;
 }
 
-/* --- JMP -----------------------------------------------------------------------------------------
- */
+/* --- JMP ------------------------------------------------------------------------------------- */
 
 void far_jump(struct jit_cpu *cpu, uint16_t selector, uint64_t offset, unsigned size)
 {
@@ -159,8 +157,7 @@ void far_jump(struct jit_cpu *cpu, uint16_t selector, uint64_t offset, unsigned 
     }
 }
 
-/* --- CALL ----------------------------------------------------------------------------------------
- */
+/* --- CALL ------------------------------------------------------------------------------------ */
 
 /* The stack of the inner ring, with the old one's place and the gate's parameters on it. */
 static struct stack enter_inner(struct jit_cpu *cpu, const struct target *t)
@@ -222,8 +219,7 @@ void far_call(struct jit_cpu *cpu, uint16_t selector, uint64_t offset, unsigned 
     }
 }
 
-/* --- RET -----------------------------------------------------------------------------------------
- */
+/* --- RET ------------------------------------------------------------------------------------- */
 
 /* To the ring of CS's RPL: checks, and what comes back from the outer ring's stack. */
 static void return_protected(struct jit_cpu *cpu, struct stack *s, uint16_t selector, uint64_t rip,

@@ -39,8 +39,7 @@ static void finish(struct jit_cpu *cpu, uint64_t rip, uint64_t rflags)
     jit_mode_changed(cpu);
 }
 
-/* --- Real and virtual-8086 mode -----------------------------------------------------------------
- */
+/* --- Real and virtual-8086 mode -------------------------------------------------------------- */
 
 static void return_real(struct jit_cpu *cpu, unsigned size)
 {
@@ -81,8 +80,7 @@ static void return_to_v86(struct jit_cpu *cpu, struct stack *s, const struct fra
     finish(cpu, f->rip, (f->rflags & FLAGS_DEFINED) | RFLAGS_FIXED);
 }
 
-/* --- Protected and IA-32e mode ------------------------------------------------------------------
- */
+/* --- Protected and IA-32e mode --------------------------------------------------------------- */
 
 /* Where no fault is near: the five words of a 64-bit frame, in one page. */
 static bool read_long_frame(struct jit_cpu *cpu, struct frame *f)
@@ -100,7 +98,7 @@ static void return_protected(struct jit_cpu *cpu, unsigned size)
     struct stack s = stack_current(cpu);
     struct descriptor d;
     struct segment cs;
-    struct frame f;
+    struct frame f = {0};
     uint64_t rflags;
     bool to_long, outer;
 

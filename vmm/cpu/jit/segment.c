@@ -39,7 +39,7 @@ _Noreturn void segment_fault(struct jit_cpu *cpu, uint8_t vector, uint16_t selec
     jit_raise_code(cpu, vector, (selector & 0xfffc) | ext);
 }
 
-/* --- Descriptors ------------------------------------------------------------------------------ */
+/* --- Descriptors ----------------------------------------------------------------------------- */
 
 static bool table_has(struct jit_cpu *cpu, uint16_t selector, unsigned bytes, uint64_t *address)
 {
@@ -140,8 +140,7 @@ struct segment segment_v86(uint16_t selector)
     };
 }
 
-/* --- Loads by MOV, POP, LDS and so on -----------------------------------------------------------
- */
+/* --- Loads by MOV, POP, LDS and so on -------------------------------------------------------- */
 
 /* SDM vol 2, MOV: loading SS. A null SS is for 64-bit code only, of rings 0 to 2. */
 static struct segment load_ss(struct jit_cpu *cpu, uint16_t selector)
@@ -198,8 +197,7 @@ void segment_load(struct jit_cpu *cpu, unsigned seg, uint16_t selector)
         jit_mode_changed(cpu);
 }
 
-/* --- Stacks of other rings ----------------------------------------------------------------------
- */
+/* --- Stacks of other rings ------------------------------------------------------------------- */
 
 struct segment segment_for_stack(struct jit_cpu *cpu, uint16_t selector, unsigned cpl,
                                  uint8_t vector, unsigned ext)

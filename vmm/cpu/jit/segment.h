@@ -129,8 +129,7 @@ struct segment stack_for_return(struct jit_cpu *cpu, uint16_t selector, unsigned
  */
 void segments_leave_ring(struct jit_cpu *cpu);
 
-/* --- A stack that is not, or not yet, the current one -------------------------------------------
- */
+/* --- A stack that is not, or not yet, the current one ---------------------------------------- */
 
 struct stack {
     struct segment ss;
@@ -159,8 +158,7 @@ struct tss_stack {
 };
 struct tss_stack tss_stack(struct jit_cpu *cpu, unsigned cpl, unsigned ist, unsigned ext);
 
-/* --- Far transfers (far.c), for the instructions and for task switches --------------------------
- */
+/* --- Far transfers (far.c), for the instructions and for task switches ----------------------- */
 
 /* Raises #GP(0) where an instruction pointer is beyond CS, or not canonical. */
 void check_target(struct jit_cpu *cpu, const struct segment *cs, uint64_t rip, unsigned ext);
