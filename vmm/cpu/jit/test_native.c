@@ -26,10 +26,10 @@ static void on_signal(int signal, siginfo_t *info, void *context)
 {
     greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
 
-    if (!native.result || native.result->signal)
+    if (!native.result || native.result->vector != NATIVE_NONE)
         abort(); /* not the instruction's */
-    native.result->signal = signal;
-    native.result->write_fault = regs[REG_ERR] & 2;
+    native.result->vector = (int)regs[REG_TRAPNO];
+    native.result->code = (uint64_t)regs[REG_ERR];
     native.result->rip = (uint64_t)regs[REG_RIP];
     regs[REG_RIP] = (greg_t)(native.code + EPILOGUE_AT);
 }
@@ -137,7 +137,7 @@ void native_run(const uint8_t *code, unsigned len, const struct native_state *in
     jump(native.code + INSN_AT + len, native.code + EPILOGUE_AT);
     memcpy(native.context->in, in->gpr, sizeof(in->gpr));
     native.context->in_flags = in->rflags;
-    *out = (struct native_result){0};
+    *out = (struct native_result){.vector = NATIVE_NONE};
     native.result = out;
     run();
     native.result = NULL;
