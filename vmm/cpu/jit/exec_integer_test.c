@@ -194,6 +194,93 @@ static void integer_instructions_do_as_the_host(void **state)
     native_close();
 }
 
+/* --- Decimal adjustment: 32-bit code, which a 64-bit process reaches by a far jump --------------
+ */
+
+/* The instruction in a 32-bit code segment, there and back; returns its length. */
+static unsigned compatibility_code(uint8_t *p, const uint8_t *insn, unsigned len)
+{
+    enum { USER32_CS = 0x23, JUMP_LEN = 7 };
+    uint32_t start = (uint32_t)native_rip(), back = start + 2 * JUMP_LEN + len;
+    uint32_t pointer = back + 2, inside = start + JUMP_LEN;
+    uint16_t cs32 = USER32_CS, cs64;
+
+    __asm__("mov %%cs, %0" : "=r"(cs64));
+    memcpy(p, "\xff\x2c\x25", 3); /* jmp far [pointer] */
+    memcpy(p + 3, &pointer, 4);
+    memcpy(p + 7, insn, len);
+    p += 7 + len;
+    *p = 0xea; /* jmp far cs64:back */
+    memcpy(p + 1, &back, 4);
+    memcpy(p + 5, &cs64, 2);
+    memcpy(p + 7, "\xeb\x06", 2); /* over the pointer */
+    memcpy(p + 9, &inside, 4);
+    memcpy(p + 13, &cs32, 2);
+    return 2 * JUMP_LEN + len + 2 + 6;
+}
+
+static void decimal_as_the_host(enum insn_op op, const uint8_t *bytes, unsigned len, uint16_t ax,
+                                uint64_t flags)
+{
+    const struct insn i = {.op = op, .len = (uint8_t)len, .size = 1, .imm = len > 1 ? bytes[1] : 0};
+    struct native_state in = {.gpr[RAX] = ax, .rflags = flags | RFLAGS_FIXED | RFLAGS_IF};
+    uint64_t mask = FLAGS_ARITH & ~(uint64_t)ops[op].undefined;
+    struct native_result native;
+    uint8_t code[32];
+
+    native_run(code, compatibility_code(code, bytes, len), &in, &native);
+    flat.cpu->gpr[RAX] = ax;
+    flat.cpu->rflags = in.rflags;
+    flat_execute(jit_handlers[op], &i);
+    assert_int_equal(flat.vector, native.vector);
+    if (native.vector != NATIVE_NONE)
+        return;
+    assert_int_equal(flat.cpu->gpr[RAX], native.state.gpr[RAX]);
+    assert_int_equal(flat.cpu->rflags & mask, native.state.rflags & mask);
+}
+
+/* False where the kernel has no 32-bit code segment. */
+static bool has_compatibility_mode(void)
+{
+    struct native_state in = {.rflags = RFLAGS_FIXED | RFLAGS_IF};
+    struct native_result native;
+    uint8_t code[32];
+
+    native_run(code, compatibility_code(code, (const uint8_t *)"\x90", 1), &in, &native);
+    return native.vector == NATIVE_NONE;
+}
+
+static void decimal_adjustments_do_as_the_host(void **state)
+{
+    static const struct {
+        enum insn_op op;
+        uint8_t byte;
+    } plain[] = {{OP_AAA, 0x37}, {OP_AAS, 0x3f}, {OP_DAA, 0x27}, {OP_DAS, 0x2f}};
+
+    if (native_open())
+        skip();
+    if (!has_compatibility_mode()) {
+        native_close();
+        skip();
+    }
+    flat_reset_legacy(32);
+    for (unsigned n = 0; n < 4; n++) {
+        for (unsigned ax = 0; ax < 0x10000; ax += plain[n].op >= OP_DAA ? 1 : 7) {
+            uint64_t flags = (ax & 0x100 ? FLAG_AF : 0) | (ax & 0x200 ? FLAG_CF : 0);
+
+            decimal_as_the_host(plain[n].op, &plain[n].byte, 1, (uint16_t)ax, flags);
+        }
+    }
+    for (unsigned n = 0; n < 20000; n++) {
+        const uint8_t aam[] = {0xd4, (uint8_t)test_random_value()};
+        const uint8_t aad[] = {0xd5, (uint8_t)test_random_value()};
+
+        decimal_as_the_host(OP_AAM, aam, 2, (uint16_t)test_random(), 0);
+        decimal_as_the_host(OP_AAD, aad, 2, (uint16_t)test_random(), 0);
+    }
+    native_close();
+}
+
 static int setup(void **state)
 {
     flat_open();
@@ -212,6 +299,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(integer_instructions_do_as_the_host),
+        cmocka_unit_test(decimal_adjustments_do_as_the_host),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -14,6 +14,7 @@ struct context { /* addressed by 32-bit absolute addresses */
 
 static struct {
     uint8_t *code;
+    uint16_t cs; /* of 64-bit code: a fault may come from 32-bit code */
     struct context *context;
     uint8_t *alternate_stack;
     struct sigaction old[32];
@@ -32,6 +33,7 @@ static void on_signal(int signal, siginfo_t *info, void *context)
     native.result->code = (uint64_t)regs[REG_ERR];
     native.result->rip = (uint64_t)regs[REG_RIP];
     regs[REG_RIP] = (greg_t)(native.code + EPILOGUE_AT);
+    regs[REG_CSGSFS] = (regs[REG_CSGSFS] & ~0xffffll) | native.cs;
 }
 
 static uint8_t *bytes(uint8_t *p, const char *code, unsigned len)
@@ -100,6 +102,7 @@ int native_open(void)
     if (code == MAP_FAILED)
         return -errno;
     native.code = code;
+    __asm__("mov %%cs, %0" : "=r"(native.cs));
     native.context = (struct context *)native_pages(1);
     native.alternate_stack = malloc(stack.ss_size);
     stack.ss_sp = native.alternate_stack;
