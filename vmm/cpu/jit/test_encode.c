@@ -197,7 +197,7 @@ static unsigned pick_reg(unsigned size, bool rex, uint8_t *decoded)
     return n;
 }
 
-static void pick_address(struct insn *i, bool rip_allowed)
+static void pick_address(struct insn *i, bool stack)
 {
     i->mem = true;
     i->base = (uint8_t)test_random_below(16);
@@ -210,13 +210,17 @@ static void pick_address(struct insn *i, bool rip_allowed)
         while (i->index == RSP || i->index == i->base);
         i->scale = (uint8_t)test_random_below(4);
     }
-    if (rip_allowed && !test_random_below(8)) {
+    if (!test_random_below(8)) {
         i->base = REG_RIP;
         i->index = REG_NONE;
         i->asize = 8;
     }
     if (i->base == RSP || i->base == RBP)
         i->seg = SEG_SS;
+    if (i->base == RSP && stack) { /* rsp is given: the displacement aims */
+        i->index = REG_NONE;
+        i->asize = 8;
+    }
     i->disp = (int32_t)test_random_value();
 }
 
@@ -227,6 +231,10 @@ static void aim(struct encoded *x, struct native_state *state, uint64_t operand)
 
     if (i->base == REG_RIP) {
         i->disp = (int32_t)(operand - (native_rip() + i->len));
+        return;
+    }
+    if (i->base == RSP && (x->encoding->flags & ENC_STACK)) {
+        i->disp = (int32_t)(operand - state->gpr[RSP]);
         return;
     }
     state->gpr[i->base] = operand - (uint64_t)(int64_t)i->disp;
@@ -311,7 +319,7 @@ void encode_random(const struct encoding *e, struct encoded *x, struct native_st
         f.rm = pick_reg(i->size, true, &i->rm);
     else if (!(e->flags & ENC_NO_MODRM) && !(e->flags & ENC_NO_MEM) &&
              ((e->flags & ENC_MEM) || test_random_below(2)))
-        pick_address(i, true);
+        pick_address(i, e->flags & ENC_STACK);
     /* Byte registers have other names with REX, which these ask for. */
     if (i->size == 8 ||
         (i->mem && ((i->base < 16 && i->base >= 8) || (i->index < 16 && i->index >= 8))))
@@ -354,8 +362,7 @@ void encode_random(const struct encoding *e, struct encoded *x, struct native_st
     aim_implicit(e, x, state, operand, operand2);
     if (i->mem) {
         aim(x, state, operand);
-        if (i->base == REG_RIP)
-            memcpy(p - 4, &i->disp, 4);
+        memcpy(p - 4, &i->disp, 4);
     }
     if (immediate) {
         uint64_t value = test_random_value();
