@@ -13,7 +13,7 @@ struct target {
     unsigned cpl, size, parameters; /* size: of what a call pushes */
 };
 
-static uint64_t truncate(uint64_t value, unsigned size)
+static uint64_t truncated(uint64_t value, unsigned size)
 {
     return size == 8 ? value : value & ((1ull << size * 8) - 1);
 }
@@ -95,7 +95,7 @@ static bool find_target(struct jit_cpu *cpu, uint16_t selector, uint64_t offset,
     if (is_null(selector))
         jit_raise_code(cpu, VECTOR_GP, 0);
     d = descriptor_get(cpu, selector, VECTOR_GP, 0);
-    *t = (struct target){.code = d, .rip = truncate(offset, size), .size = size};
+    *t = (struct target){.code = d, .rip = truncated(offset, size), .size = size};
     if (!descriptor_is_system(&d)) {
         direct(cpu, t);
     } else {
@@ -147,7 +147,7 @@ void far_jump(struct jit_cpu *cpu, uint16_t selector, uint64_t offset, unsigned 
     struct target t;
 
     if (!is_protected(cpu)) {
-        const uint64_t rip = truncate(offset, size);
+        const uint64_t rip = truncated(offset, size);
         const struct segment cs = unprotected_code(cpu, selector, rip);
 
         arrive(cpu, &cs, rip);
@@ -206,7 +206,7 @@ void far_call(struct jit_cpu *cpu, uint16_t selector, uint64_t offset, unsigned 
     struct target t;
 
     if (!is_protected(cpu)) {
-        const uint64_t rip = truncate(offset, size);
+        const uint64_t rip = truncated(offset, size);
         const struct segment cs = unprotected_code(cpu, selector, rip);
         struct stack s = stack_current(cpu);
 
