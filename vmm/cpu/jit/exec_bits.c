@@ -44,9 +44,9 @@ static uint64_t bit_linear(struct jit_cpu *cpu, const struct insn *i, uint64_t b
     uint64_t offset = operand_address(cpu, i);
 
     if (i->form == FORM_RM_REG) {
-        int64_t distance = sign_extend(bit, i->size);
+        int64_t operands = sign_extend(bit, i->size) >> (3 + size_index(i->size));
 
-        offset += (uint64_t)(distance >> (3 + size_index(i->size)) << size_index(i->size));
+        offset += (uint64_t)operands << size_index(i->size);
         offset &= size_mask(i->asize);
     }
     return linear_of(cpu, i->seg, offset, i->size, write);

@@ -48,12 +48,12 @@ static void exec_jcc(struct jit_cpu *cpu, const struct insn *i)
     }
 JCC(0)
 JCC(1)
-JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14)
-    JCC(15)
+JCC(2)
+JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
 
-        static jit_handler *const jcc_8[16] = {
-            jcc_8_0, jcc_8_1, jcc_8_2,  jcc_8_3,  jcc_8_4,  jcc_8_5,  jcc_8_6,  jcc_8_7,
-            jcc_8_8, jcc_8_9, jcc_8_10, jcc_8_11, jcc_8_12, jcc_8_13, jcc_8_14, jcc_8_15,
+    static jit_handler *const jcc_8[16] = {
+        jcc_8_0, jcc_8_1, jcc_8_2,  jcc_8_3,  jcc_8_4,  jcc_8_5,  jcc_8_6,  jcc_8_7,
+        jcc_8_8, jcc_8_9, jcc_8_10, jcc_8_11, jcc_8_12, jcc_8_13, jcc_8_14, jcc_8_15,
 };
 
 static void exec_jcxz(struct jit_cpu *cpu, const struct insn *i)

@@ -14,6 +14,7 @@ struct context { /* addressed by 32-bit absolute addresses */
 
 static struct {
     uint8_t *code;
+    uint16_t cs; /* of 64-bit code: a fault may come from 32-bit code */
     struct context *context;
     uint8_t *alternate_stack;
     struct sigaction old[32];
@@ -26,12 +27,13 @@ static void on_signal(int signal, siginfo_t *info, void *context)
 {
     greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
 
-    if (!native.result || native.result->signal)
+    if (!native.result || native.result->vector != NATIVE_NONE)
         abort(); /* not the instruction's */
-    native.result->signal = signal;
-    native.result->write_fault = regs[REG_ERR] & 2;
+    native.result->vector = (int)regs[REG_TRAPNO];
+    native.result->code = (uint64_t)regs[REG_ERR];
     native.result->rip = (uint64_t)regs[REG_RIP];
     regs[REG_RIP] = (greg_t)(native.code + EPILOGUE_AT);
+    regs[REG_CSGSFS] = (regs[REG_CSGSFS] & ~0xffffll) | native.cs;
 }
 
 static uint8_t *bytes(uint8_t *p, const char *code, unsigned len)
@@ -100,6 +102,7 @@ int native_open(void)
     if (code == MAP_FAILED)
         return -errno;
     native.code = code;
+    __asm__("mov %%cs, %0" : "=r"(native.cs));
     native.context = (struct context *)native_pages(1);
     native.alternate_stack = malloc(stack.ss_size);
     stack.ss_sp = native.alternate_stack;
@@ -137,7 +140,7 @@ void native_run(const uint8_t *code, unsigned len, const struct native_state *in
     jump(native.code + INSN_AT + len, native.code + EPILOGUE_AT);
     memcpy(native.context->in, in->gpr, sizeof(in->gpr));
     native.context->in_flags = in->rflags;
-    *out = (struct native_result){0};
+    *out = (struct native_result){.vector = NATIVE_NONE};
     native.result = out;
     run();
     native.result = NULL;

@@ -16,11 +16,13 @@ struct native_state {
     uint64_t rflags;
 };
 
+enum { NATIVE_NONE = -1 };
+
 struct native_result {
     struct native_state state;
-    int signal;       /* 0, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP */
-    bool write_fault; /* SIGSEGV: by a write */
-    uint64_t rip;     /* after the signal */
+    int vector;    /* of the exception, as the CPU told the kernel; NATIVE_NONE */
+    uint64_t code; /* its error code */
+    uint64_t rip;  /* after it */
 };
 
 /* 0, or a negative errno where the host refuses pages that are writable and executable. */
