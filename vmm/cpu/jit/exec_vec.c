@@ -1,0 +1,337 @@
+/*
+ * exec_vec.c - MMX and SSE instructions: the guest's operands, the host's arithmetic.
+ *
+ * One handler for all of vec_ops. Memory operands pass through a bounce buffer; the stub of the
+ * instruction (vec_stubs.h) runs with fixed registers. Most instructions touch two XMM registers
+ * and nothing else and take the short way; the others carry their operands in a struct vec_frame.
+ */
+#include "cpu/jit/fpu.h"
+#include "cpu/jit/vec.h"
+#include "cpu/jit/vec_frame.h"
+#include "cpu/jit/vec_stubs.h"
+
+_Static_assert(offsetof(struct vec_frame, xmm) == VEC_FRAME_XMM, "vec_frame.h");
+_Static_assert(offsetof(struct vec_frame, mm) == VEC_FRAME_MM, "vec_frame.h");
+_Static_assert(offsetof(struct vec_frame, rax) == VEC_FRAME_RAX, "vec_frame.h");
+_Static_assert(offsetof(struct vec_frame, rcx) == VEC_FRAME_RCX, "vec_frame.h");
+_Static_assert(offsetof(struct vec_frame, rdx) == VEC_FRAME_RDX, "vec_frame.h");
+_Static_assert(offsetof(struct vec_frame, rflags) == VEC_FRAME_RFLAGS, "vec_frame.h");
+_Static_assert(offsetof(struct vec_frame, mxcsr) == VEC_FRAME_MXCSR, "vec_frame.h");
+
+struct operand {
+    uint8_t bytes[16] __attribute__((aligned(16)));
+    uint64_t linear;
+    unsigned size;
+};
+
+static const void *stub_of(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op)
+{
+    const uint32_t *slots = vec_stub_slot[i->vec];
+    unsigned form = i->mem ? VEC_FORM_MEM : VEC_FORM_REG;
+    uint32_t slot = slots[form];
+
+    if ((i->prefix & PREFIX_REX_W) && slots[form + 1] != VEC_NO_STUB)
+        slot = slots[form + 1];
+    if (slot == VEC_NO_STUB)
+        jit_raise(cpu, VECTOR_UD);
+    return vec_stub_code + (size_t)VEC_STUB_SIZE * (slot + (op->imm8 ? (uint8_t)i->imm : 0));
+}
+
+/* Where the memory operand is, and its value when it is read. */
+static void operand_begin(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op,
+                          struct operand *m)
+{
+    uint64_t value;
+
+    m->size =
+        (i->prefix & PREFIX_REX_W) && op->mem_size_w ? op->mem_size_w : (unsigned)op->mem_size;
+    m->linear = jit_operand_linear(cpu, i, m->size, op->store);
+    if (op->aligned && (m->linear & 15))
+        jit_raise_code(cpu, VECTOR_GP, 0);
+    if (!op->load)
+        return;
+    if (m->size == 16) {
+        const void *p = mmu_hit(cpu, m->linear, 16, cpu->tlb.data_set, TLB_READ);
+
+        if (__builtin_expect(p != NULL, 1))
+            memcpy(m->bytes, p, 16);
+        else
+            mmu_load_bytes(cpu, m->linear, m->bytes, 16);
+        return;
+    }
+    value = mmu_load(cpu, m->linear, m->size);
+    memcpy(m->bytes, &value, sizeof(value));
+}
+
+static void operand_store(struct jit_cpu *cpu, const struct operand *m)
+{
+    uint64_t value;
+
+    if (m->size == 16) {
+        void *p = mmu_hit(cpu, m->linear, 16, cpu->tlb.data_set, TLB_WRITE);
+
+        if (__builtin_expect(p != NULL, 1))
+            memcpy(p, m->bytes, 16);
+        else
+            mmu_store_bytes(cpu, m->linear, m->bytes, 16);
+        return;
+    }
+    memcpy(&value, m->bytes, sizeof(value));
+    mmu_store(cpu, m->linear, m->size, value);
+}
+
+/* XMM registers only, no flags, no exceptions of its own: most of all vector instructions. */
+static void exec_plain(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op,
+                       const void *stub)
+{
+    uint8_t *reg = cpu->fpu.xmm[i->reg & 15];
+
+    if (i->mem) {
+        struct operand m;
+
+        operand_begin(cpu, i, op, &m);
+        vec_run_reg(stub, reg, reg, m.bytes);
+        if (op->store)
+            operand_store(cpu, &m);
+    } else if (op->store) {
+        vec_run_rm(stub, reg, cpu->fpu.xmm[i->rm & 15], NULL);
+    } else {
+        vec_run_reg(stub, reg, cpu->fpu.xmm[i->rm & 15], NULL);
+    }
+}
+
+/*
+ * MASKMOVQ, MASKMOVDQU: the bytes of reg that the sign bits of rm choose go to [rdi]. Only the
+ * range from the first to the last chosen byte is looked at for faults (SDM vol 2 leaves the rest
+ * open).
+ */
+static void exec_mask_move(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op)
+{
+    bool mmx = op->reg == VEC_OPERAND_MMX;
+    unsigned size = mmx ? 8 : 16;
+    const uint8_t *data = mmx ? fpu_mmx(&cpu->fpu, i->reg & 7) : cpu->fpu.xmm[i->reg & 15];
+    const uint8_t *mask = mmx ? fpu_mmx(&cpu->fpu, i->rm & 7) : cpu->fpu.xmm[i->rm & 15];
+    uint64_t linear = jit_linear(cpu, i->seg, jit_get_reg(cpu, RDI, i->asize), size, true);
+    unsigned first = size, last = 0;
+
+    for (unsigned n = 0; n < size; n++) {
+        if (!(mask[n] & 0x80))
+            continue;
+        if (first == size)
+            first = n;
+        last = n;
+    }
+    if (first < size)
+        mmu_probe(cpu, linear + first, last - first + 1, true);
+    for (unsigned n = first; n < size && n <= last; n++)
+        if (mask[n] & 0x80)
+            mmu_store(cpu, linear + n, 1, data[n]);
+    if (mmx)
+        fpu_enter_mmx(&cpu->fpu);
+}
+
+/* --- SIMD floating-point exceptions (SDM vol 1 §11.5) --- */
+
+static bool tiny_singles(const uint8_t *p, unsigned lanes)
+{
+    for (unsigned n = 0; n < lanes; n++) {
+        uint32_t v;
+
+        memcpy(&v, p + 4 * n, 4);
+        if (!(v & 0x7f800000) && (v & 0x007fffff))
+            return true;
+    }
+    return false;
+}
+
+static bool tiny_doubles(const uint8_t *p, unsigned lanes)
+{
+    for (unsigned n = 0; n < lanes; n++) {
+        uint64_t v;
+
+        memcpy(&v, p + 8 * n, 8);
+        if (!(v >> 52 & 0x7ff) && (v << 12))
+            return true;
+    }
+    return false;
+}
+
+/*
+ * An unmasked underflow is raised for every tiny result, a masked one only for those that are also
+ * inexact (SDM vol 1 §4.9.1.5): the stub's flags do not tell of the exact ones, the result does.
+ */
+static bool result_is_tiny(const struct vec_op *op, const uint8_t *result)
+{
+    bool scalar = op->prefix == VEC_PREFIX_F3 || op->prefix == VEC_PREFIX_F2;
+
+    if (op->map == 3)
+        return op->opcode == 0x40   ? tiny_singles(result, 4) /* DPPS */
+               : op->opcode == 0x41 ? tiny_doubles(result, 2) /* DPPD */
+                                    : false;
+    switch (op->opcode) {
+    case 0x58: /* ADD, MUL, SUB, DIV */
+    case 0x59:
+    case 0x5c:
+    case 0x5e:
+        return op->prefix == VEC_PREFIX_NONE || op->prefix == VEC_PREFIX_F3
+                   ? tiny_singles(result, scalar ? 1 : 4)
+                   : tiny_doubles(result, scalar ? 1 : 2);
+    case 0x5a: /* CVTPD2PS, CVTSD2SS */
+        return (op->prefix == VEC_PREFIX_66 || op->prefix == VEC_PREFIX_F2) &&
+               tiny_singles(result, scalar ? 1 : 2);
+    case 0x7c: /* HADD, HSUB, ADDSUB: F2 is packed single */
+    case 0x7d:
+    case 0xd0:
+        return scalar ? tiny_singles(result, 4) : tiny_doubles(result, 2);
+    default:
+        return false;
+    }
+}
+
+/* All masked, nothing raised yet. Flush-to-zero counts only while underflow is masked (vol 1
+ * §10.2.3.3). */
+static uint32_t mxcsr_to_run(uint32_t guest)
+{
+    uint32_t run = (guest & MXCSR_VALID & ~MXCSR_EXCEPTIONS) | MXCSR_MASKS;
+
+    return guest & MXCSR_UE << MXCSR_MASK_SHIFT ? run : run & ~MXCSR_FTZ;
+}
+
+/* Takes what the stub raised into the guest's MXCSR; raises #XM before anything else is written. */
+static void take_exceptions(struct jit_cpu *cpu, const struct vec_op *op, const struct vec_frame *f)
+{
+    uint32_t guest = cpu->fpu.mxcsr;
+    uint32_t enabled = ~guest >> MXCSR_MASK_SHIFT & MXCSR_EXCEPTIONS;
+    uint32_t raised = f->mxcsr & MXCSR_EXCEPTIONS;
+
+    if ((enabled & MXCSR_UE) && result_is_tiny(op, f->xmm[1]))
+        raised |= MXCSR_UE;
+    /* an unmasked exception of the operands comes before any is found in the result */
+    if (raised & enabled & (MXCSR_IE | MXCSR_DE | MXCSR_ZE))
+        raised &= MXCSR_IE | MXCSR_DE | MXCSR_ZE;
+    cpu->fpu.mxcsr = guest | raised;
+    if (raised & enabled)
+        jit_raise(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? VECTOR_XM : VECTOR_UD);
+}
+
+/* --- Everything else --- */
+
+static bool touches_mmx(const struct insn *i, const struct vec_op *op)
+{
+    return op->reg == VEC_OPERAND_MMX ||
+           (op->rm == VEC_OPERAND_MMX && (!i->mem || op->reg != VEC_OPERAND_XMM));
+}
+
+static void frame_load(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op,
+                       struct vec_frame *f)
+{
+    memcpy(f->xmm[0], cpu->fpu.xmm[0], 16);
+    if (op->reg == VEC_OPERAND_XMM)
+        memcpy(f->xmm[1], cpu->fpu.xmm[i->reg & 15], 16);
+    else if (op->reg == VEC_OPERAND_MMX)
+        memcpy(&f->mm[0], fpu_mmx(&cpu->fpu, i->reg & 7), 8);
+    if (op->implicit & VEC_IMPLICIT_RAX_RDX) {
+        f->rax = cpu->gpr[RAX];
+        f->rdx = cpu->gpr[RDX];
+    }
+    if (i->mem)
+        return;
+    if (op->rm == VEC_OPERAND_XMM)
+        memcpy(f->xmm[2], cpu->fpu.xmm[i->rm & 15], 16);
+    else if (op->rm == VEC_OPERAND_MMX)
+        memcpy(&f->mm[1], fpu_mmx(&cpu->fpu, i->rm & 7), 8);
+    else if (op->rm == VEC_OPERAND_GPR)
+        f->rdx = cpu->gpr[i->rm & 15];
+}
+
+/* A write to an MMX register sets the exponent and sign of the x87 register to ones. */
+static void write_mmx(struct jit_cpu *cpu, unsigned n, uint64_t value)
+{
+    uint8_t *mm = fpu_mmx(&cpu->fpu, n & 7);
+
+    memcpy(mm, &value, 8);
+    mm[8] = mm[9] = 0xff;
+}
+
+static void frame_commit(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op,
+                         const struct vec_frame *f)
+{
+    bool rm_written = op->store && !i->mem;
+
+    if (touches_mmx(i, op))
+        fpu_enter_mmx(&cpu->fpu);
+    if (op->implicit & VEC_IMPLICIT_XMM0)
+        memcpy(cpu->fpu.xmm[0], f->xmm[0], 16);
+    if (op->implicit & VEC_IMPLICIT_RCX)
+        cpu->gpr[RCX] = f->rcx;
+    if (op->reg_written) {
+        if (op->reg == VEC_OPERAND_XMM)
+            memcpy(cpu->fpu.xmm[i->reg & 15], f->xmm[1], 16);
+        else if (op->reg == VEC_OPERAND_MMX)
+            write_mmx(cpu, i->reg, f->mm[0]);
+        else
+            cpu->gpr[i->reg & 15] = f->rcx;
+    }
+    if (rm_written) {
+        if (op->rm == VEC_OPERAND_XMM)
+            memcpy(cpu->fpu.xmm[i->rm & 15], f->xmm[2], 16);
+        else if (op->rm == VEC_OPERAND_MMX)
+            write_mmx(cpu, i->rm, f->mm[1]);
+        else
+            cpu->gpr[i->rm & 15] = f->rdx;
+    }
+    if (op->flags)
+        cpu->rflags = (cpu->rflags & ~(uint64_t)FLAGS_ARITH) | (f->rflags & FLAGS_ARITH);
+}
+
+static void exec_frame(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op,
+                       const void *stub)
+{
+    struct vec_frame f = {.mxcsr = op->fp ? mxcsr_to_run(cpu->fpu.mxcsr) : MXCSR_INIT};
+    struct operand m;
+
+    if (i->mem)
+        operand_begin(cpu, i, op, &m);
+    frame_load(cpu, i, op, &f);
+    if (op->reg == VEC_OPERAND_MMX || op->rm == VEC_OPERAND_MMX)
+        vec_run_mmx(stub, &f, i->mem ? m.bytes : NULL);
+    else if (op->fp)
+        vec_run_fp(stub, &f, i->mem ? m.bytes : NULL);
+    else
+        vec_run_frame(stub, &f, i->mem ? m.bytes : NULL);
+    if (op->fp)
+        take_exceptions(cpu, op, &f);
+    if (i->mem && op->store)
+        operand_store(cpu, &m);
+    frame_commit(cpu, i, op, &f);
+}
+
+static void exec_vec(struct jit_cpu *cpu, const struct insn *i)
+{
+    const struct vec_op *op = &vec_ops[i->vec];
+    bool sse = op->reg == VEC_OPERAND_XMM || op->rm == VEC_OPERAND_XMM;
+    const void *stub;
+
+    /* SDM vol 3 §14.1: what works on MMX registers only does not need CR4.OSFXSR */
+    if (__builtin_expect((cpu->cr0 & (CR0_EM | CR0_TS)) || !(cpu->cr4 & CR4_OSFXSR), 0))
+        fpu_check_sse(cpu, sse);
+    if (touches_mmx(i, op))
+        fpu_check_pending(cpu);
+    if (op->implicit & VEC_IMPLICIT_RDI) {
+        exec_mask_move(cpu, i, op);
+        return;
+    }
+    stub = stub_of(cpu, i, op);
+    if (op->reg <= VEC_OPERAND_XMM && op->rm <= VEC_OPERAND_XMM && !op->fp && !op->flags &&
+        !op->implicit)
+        exec_plain(cpu, i, op, stub);
+    else
+        exec_frame(cpu, i, op, stub);
+}
+
+const struct jit_handler_entry jit_exec_vec[] = {
+    {OP_VEC, exec_vec},
+    {OP_LDMXCSR, fpu_ldmxcsr},
+    {OP_STMXCSR, fpu_stmxcsr},
+    {OP_UD, NULL},
+};
