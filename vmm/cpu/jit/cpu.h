@@ -163,6 +163,7 @@ struct jit_cpu {
     bool shutdown;
     bool a_fault_interrupts; /* delivering an event now: a fault is a contributory one (double fault
                                 logic) */
+    uint8_t delivering;      /* the vector of that event, while a_fault_interrupts */
 
     void *unwind[5];        /* __builtin_setjmp buffer of the run loop */
     struct vcpu_exit *exit; /* of the run() in progress */

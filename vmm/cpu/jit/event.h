@@ -39,9 +39,19 @@ static inline bool event_can_interrupt(const struct jit_cpu *cpu)
 void segment_load(struct jit_cpu *cpu, unsigned seg, uint16_t selector);
 
 /* Task switch through a TSS selector (SDM vol 3 §7.3). */
-enum task_switch_source { TASK_JMP, TASK_CALL, TASK_IRET, TASK_GATE };
+enum task_switch_source {
+    TASK_JMP,
+    TASK_CALL,
+    TASK_IRET,
+    TASK_GATE,          /* of the IDT, for an exception or an interrupt from outside */
+    TASK_GATE_SOFTWARE, /* of the IDT, for INT n, INT3, INTO */
+};
 void task_switch(struct jit_cpu *cpu, uint16_t selector, enum task_switch_source source,
                  bool has_code, uint32_t code);
+
+/* Whether IN, OUT, INS and OUTS may use the ports [port, port + size) here: IOPL, or the bitmap of
+ * the TSS (SDM vol 1 §19.5). False: #GP(0). */
+bool io_allowed(struct jit_cpu *cpu, uint16_t port, unsigned size);
 
 /* RFLAGS as POPF, IRET and others may change them is each instruction's own; this writes and
  * rederives. */

@@ -143,6 +143,9 @@ void mmu_flush_all(struct jit_cpu *cpu);   /* everything, global pages included 
 void mmu_flush_local(struct jit_cpu *cpu); /* all but global pages, current PCID */
 void mmu_cr3_write(struct jit_cpu *cpu,
                    uint64_t cr3); /* sets CR3, PDPTEs (raises #GP for bad ones), flushes as told */
+/* The four PDPTEs of PAE paging from the table at cr3, for what else loads them (SDM vol 3 §4.4.1).
+ * False: a reserved bit is set, #GP(0); nothing was changed. */
+bool paging_load_pdptes(struct jit_cpu *cpu, uint64_t cr3);
 void mmu_invlpg(struct jit_cpu *cpu, uint64_t linear);
 void mmu_invpcid(struct jit_cpu *cpu, unsigned type, uint64_t pcid,
                  uint64_t linear); /* operands checked by the caller */
