@@ -22,7 +22,8 @@ static void add_fixed(struct qz_acpi_tables *t, const struct machine *m)
         {.irq = ACPI_SCI_GSI, .gsi = ACPI_SCI_GSI, .flags = QZ_ACPI_INTI_HIGH | QZ_ACPI_INTI_LEVEL},
     };
     const struct qz_acpi_lapic_nmi nmi = {.uid = QZ_ACPI_ALL_CPUS, .lint = 1};
-    const struct qz_acpi_ecam ecam = {.base = PCI_ECAM_DEFAULT, .last_bus = 255};
+    /* Only the buses that are there: Linux looks at every slot of every bus it is told of, one exit each. */
+    const struct qz_acpi_ecam ecam = {.base = PCI_ECAM_DEFAULT, .last_bus = PCI_BUSES - 1};
 
     if (!cpus)
         return qz_acpi_blob_fail(&t->blob, -ENOMEM, "no memory");
@@ -76,7 +77,7 @@ static void add_pci_root(struct qz_aml *a, const struct machine *m)
     qz_aml_return(a, qz_ax_arg(3));
     qz_aml_end(a);
     qz_aml_name_resources(a, "_CRS");
-    qz_aml_word_bus(a, 0, 255);
+    qz_aml_word_bus(a, 0, PCI_BUSES - 1);
     qz_aml_io(a, 0xcf8, 0xcf8, 1, 8);
     qz_aml_word_io(a, 0x0000, 0x0cf7);
     qz_aml_word_io(a, 0x0d00, 0xffff);
