@@ -120,6 +120,10 @@ int hv_run(int argc, char **argv)
         args[n++] = (char *)"--disk";
         args[n++] = (char *)c.image;
     }
+    if (!c.net_given) {
+        args[n++] = (char *)"--net";
+        args[n++] = (char *)"user";
+    }
     if (c.firmware) {
         args[n++] = (char *)"--firmware";
         args[n++] = (char *)c.firmware;

@@ -4,6 +4,7 @@
 #include "vm/pc.h"
 
 #include <fcntl.h>
+#include <sys/random.h>
 
 #include "devices/acpi_pm.h"
 #include "devices/fw_cfg.h"
@@ -14,6 +15,7 @@
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/virtio/block_backend.h"
+#include "devices/virtio/net_backend.h"
 #include "machine/hpet.h"
 #include "machine/pit.h"
 
@@ -81,6 +83,44 @@ static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const stru
     return r < 0 ? r : plug(pc, "disk", d, err);
 }
 
+static int open_user_net(struct net_backend **backend, const struct vm_net_config *net, struct qz_error *err)
+{
+    struct net_user_forward forward[VM_FORWARDS_MAX] = {0};
+    const struct net_user_options options = {.forward = forward, .forwards = net->forwards};
+
+    for (unsigned i = 0; i < net->forwards; i++) {
+        forward[i].host_port = net->forward[i].host_port;
+        forward[i].guest_port = net->forward[i].guest_port;
+    }
+    return net_user_open(backend, &options, err);
+}
+
+/* Locally administered, and random: machines on one bridge, from whatever host, keep apart. */
+static int make_mac(uint8_t mac[6], struct qz_error *err)
+{
+    if (getrandom(mac, 6, 0) != 6)
+        return qz_fail(err, -errno, "network: no random bytes for an address: %s", strerror(errno));
+    mac[0] = 0x52;
+    return 0;
+}
+
+static int add_net(struct pc *pc, const struct vm_net_config *net, const struct pc_host *host, struct qz_error *err)
+{
+    struct virtio_net_options options = {0};
+    struct virtio_device *d;
+    int r = 0;
+
+    memcpy(options.mac, net->mac, sizeof(options.mac));
+    if (!net->has_mac)
+        r = make_mac(options.mac, err);
+    if (r == 0)
+        r = net->kind == VM_NET_TAP ? net_tap_open(&options.backend, net->tap, err)
+                                    : open_user_net(&options.backend, net, err);
+    if (r == 0)
+        r = virtio_net_new(&d, pc->machine, host->device_loop, &options, err);
+    return r < 0 ? r : plug(pc, "net", d, err);
+}
+
 static int add_console(struct pc *pc, const struct pc_host *host, struct qz_error *err)
 {
     const struct console_port_config ports[] = {
@@ -101,6 +141,9 @@ static int build_virtio(struct pc *pc, const struct vm_config *config, const str
     for (unsigned i = 0; i < config->disks; i++)
         if ((r = add_disk(pc, &config->disk[i], host, err)) < 0)
             return r;
+    for (unsigned i = 0; i < config->nets; i++)
+        if ((r = add_net(pc, &config->net[i], host, err)) < 0)
+            return r;
     if ((r = add_console(pc, host, err)) < 0 || (r = virtio_rng_new(&d, m, host->device_loop, err)) < 0)
         return r;
     return plug(pc, "rng", d, err);
@@ -112,8 +155,8 @@ int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config, con
     int r;
 
     pc->machine = m;
-    if (config->nets || config->vsock_path)
-        return qz_fail(err, -ENOTSUP, "network and vsock devices are not built in yet: leave --net and --vsock out");
+    if (config->vsock_path)
+        return qz_fail(err, -ENOTSUP, "the vsock device is not built in yet: leave --vsock out");
     r = build_platform(pc, config, host, err);
     return r < 0 ? r : build_virtio(pc, config, host, err);
 }

@@ -395,6 +395,11 @@ static int confine(struct vm *vm, struct qz_error *err)
             return qz_fail(err, -ENOMEM, "no memory");
         paths[n++] = (struct confine_path){dirs[i], true};
     }
+    for (unsigned i = 0; i < vm->config.nets; i++)
+        if (vm->config.net[i].kind == VM_NET_USER) { /* the guest's name server asks whom the host asks */
+            paths[n++] = (struct confine_path){"/etc/resolv.conf", false};
+            break;
+        }
     r = confine_process(paths, n, &vm->landlock_abi, err);
     free(dirs[0]);
     free(dirs[1]);
