@@ -146,7 +146,12 @@ static int build_virtio(struct pc *pc, const struct vm_config *config, const str
             return r;
     if ((r = add_console(pc, host, err)) < 0 || (r = virtio_rng_new(&d, m, host->device_loop, err)) < 0)
         return r;
-    return plug(pc, "rng", d, err);
+    if ((r = plug(pc, "rng", d, err)) < 0 || (r = virtio_balloon_new(&pc->balloon, m, host->device_loop, err)) < 0)
+        return r;
+    if ((r = plug(pc, "balloon", pc->balloon, err)) < 0 || !config->vsock_path)
+        return r;
+    r = virtio_vsock_new(&d, m, host->device_loop, config->vsock_cid, config->vsock_path, err);
+    return r < 0 ? r : plug(pc, "vsock", d, err);
 }
 
 int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config, const struct pc_host *host,
@@ -155,8 +160,6 @@ int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config, con
     int r;
 
     pc->machine = m;
-    if (config->vsock_path)
-        return qz_fail(err, -ENOTSUP, "the vsock device is not built in yet: leave --vsock out");
     r = build_platform(pc, config, host, err);
     return r < 0 ? r : build_virtio(pc, config, host, err);
 }

@@ -563,7 +563,12 @@ int vm_reset(struct vm *vm, struct qz_error *err)
 
 int vm_set_memory_target(struct vm *vm, uint64_t target, struct qz_error *err)
 {
-    return qz_fail(err, -ENOTSUP, "balloon: not built in yet");
+    uint64_t size = vm->machine.memory.size;
+
+    if (target > size || target < GUEST_RAM_MIN)
+        return qz_fail(err, -ERANGE, "balloon: the target lies between %u MiB and the machine's %llu MiB",
+                       (unsigned)(GUEST_RAM_MIN >> 20), (unsigned long long)size >> 20);
+    return virtio_balloon_set_target(vm->pc.balloon, size - target);
 }
 
 static const char *state_name(enum vm_state s)

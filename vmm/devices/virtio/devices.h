@@ -55,8 +55,9 @@ struct balloon_stats { /* VirtIO 1.3 §5.5.6.3, bytes or counts; ~0 where the gu
     int64_t age_ns; /* since the guest reported; -1 never */
 };
 int virtio_balloon_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop, struct qz_error *err);
-/* Any thread. target: bytes to take from the guest. actual: bytes it gave so far. */
+/* Any thread. bytes: to take from the guest, -ERANGE when more than it has; kept until the driver comes. */
 int virtio_balloon_set_target(struct virtio_device *d, uint64_t bytes);
+/* Any thread. actual: bytes that the guest gave so far. Statistics older than a second are asked for anew. */
 void virtio_balloon_info(struct virtio_device *d, uint64_t *target, uint64_t *actual, uint64_t *reported_free,
                          struct balloon_stats *stats);
 

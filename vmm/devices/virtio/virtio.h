@@ -38,7 +38,7 @@ struct virtio_device_ops {
     /* The driver rang queue q's doorbell, or activate happened (so nothing is missed). On the loop's thread. */
     void (*notify)(struct virtio_device *d, unsigned q);
     /*
-     * The driver reset the device (or the machine was reset). Stop taking buffers, let what is in flight
+     * The driver reset an active device (or the machine was reset). Stop taking buffers, let what is in flight
      * end, then call virtio_reset_done() - from here when nothing is in flight, else later from the loop.
      */
     void (*reset)(struct virtio_device *d);

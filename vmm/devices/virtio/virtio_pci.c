@@ -207,13 +207,15 @@ static void on_queue_reset_done(struct virtio_device *d, unsigned i)
 static void reset_begin(struct virtio_pci *vp)
 {
     struct virtio_device *d = vp->d;
+    const bool was_active = d->active;
 
     if (vp->resetting)
         return;
     vp->resetting = true;
     d->active = false;
     doorbells_update(vp);
-    if (d->ops->reset)
+    /* A device that never began has nothing to end; its driver, who reads 0 at once, goes on at once. */
+    if (was_active && d->ops->reset)
         d->ops->reset(d);
     else
         on_reset_done(d);
