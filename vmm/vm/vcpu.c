@@ -112,7 +112,7 @@ static void set_state(struct vcpu *v, const struct vcpu_state *s)
     if (r < 0) {
         char text[80];
 
-        snprintf(text, sizeof(text), "cannot set the CPU's state: %s", strerror(-r));
+        snprintf(text, sizeof(text), "cannot set the CPU's state: %s", strerrordesc_np(-r));
         v->group->events.failed(v->group->events.context, v->id, text);
     }
 }
@@ -284,7 +284,7 @@ static void run(struct vcpu *v)
 
         if (r < 0) {
             e.kind = EXIT_FAIL;
-            snprintf(e.fail.text, sizeof(e.fail.text), "%s: running failed: %s", g->ops->name, strerror(-r));
+            snprintf(e.fail.text, sizeof(e.fail.text), "%s: running failed: %s", g->ops->name, strerrordesc_np(-r));
         }
         v->exits[e.kind]++;
         if (e.kind != EXIT_KICKED && !__atomic_load_n(&g->ran, __ATOMIC_RELAXED) &&
