@@ -36,6 +36,13 @@ struct virtio_net_options {
 int virtio_net_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
                    const struct virtio_net_options *config, struct qz_error *err);
 
+struct virtio_net_stats { /* seen from the guest; bytes without the virtio header */
+    uint64_t rx_frames, rx_bytes, rx_dropped, tx_frames, tx_bytes, tx_dropped;
+    uint64_t rx_stalls; /* times frames had to wait because the guest had no buffers */
+    uint64_t tx_stalls; /* times the guest's frames had to wait for the host */
+};
+void virtio_net_get_stats(struct virtio_device *d, struct virtio_net_stats *stats); /* any thread */
+
 int virtio_rng_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop, struct qz_error *err);
 
 /* guest connects to port P: the unix socket PATH_P; host connects to PATH and says "CONNECT P\n". */
