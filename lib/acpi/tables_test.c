@@ -233,7 +233,7 @@ static void processors_past_254_are_x2apic(void **state)
 {
     struct qz_acpi_tables t = pc(300, false);
     const uint8_t *p;
-    size_t len;
+    size_t len = 0;
 
     assert_string_equal(t.blob.why, "");
     p = table(&t, "APIC", &len);
@@ -255,7 +255,7 @@ static void x2apic_only_leaves_no_lapic_entries(void **state)
 {
     struct qz_acpi_tables t = pc(8, true);
     const uint8_t *p;
-    size_t len;
+    size_t len = 0;
 
     p = table(&t, "APIC", &len);
     assert_int_equal(count_entries(p, 44, len, 0), 0);

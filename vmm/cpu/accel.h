@@ -110,6 +110,8 @@ struct accel_ops {
     void (*set_cr8)(struct accel_vcpu *vcpu, uint64_t cr8);
     uint64_t (*get_apic_base)(struct accel_vcpu *vcpu); /* own local APIC: IA32_APIC_BASE after an exit */
 
+    int (*get_tsc)(struct accel_vcpu *vcpu, uint64_t *tsc); /* own local APIC: what RDTSC says in the guest now */
+
     /* Optional, with the accelerator's own local APICs (accel_config.own_lapic false): */
     int (*signal_msi)(struct accel_vm *vm, uint64_t address, uint32_t data);
     int (*ioapic_route)(struct accel_vm *vm, unsigned pin, uint64_t address, uint32_t data, bool masked);

@@ -31,22 +31,24 @@ struct rtc {
     int64_t next_tick;    /* vm clock: next periodic interrupt */
 };
 
-static int64_t host_ns(struct rtc *r)
-{
+/* The guest's wall clock. Seconds alone hold every date that the registers can say; nanoseconds since 1970 do not. */
+struct wall {
     int64_t sec;
     int32_t nsec;
+};
 
-    vm_clock_wall(r->machine->clock, &sec, &nsec);
-    return sec * NS_PER_S + nsec;
-}
-
-static int64_t guest_ns(struct rtc *r)
+static struct wall guest_wall(struct rtc *r)
 {
-    return host_ns(r) + r->offset * NS_PER_S;
+    struct wall w;
+
+    vm_clock_wall(r->machine->clock, &w.sec, &w.nsec);
+    w.sec += r->offset;
+    return w;
 }
 
 static uint8_t encode(const struct rtc *r, int v)
 {
+    v = v < 0 ? 0 : v % 100; /* a date before year 0 or past 9999 has no encoding */
     return r->cmos[B] & B_BINARY ? v : (v / 10) << 4 | v % 10;
 }
 
@@ -72,7 +74,7 @@ static int decode_hour(const struct rtc *r, uint8_t v)
 /* Time into registers, unless the guest is setting them. */
 static void latch_time(struct rtc *r)
 {
-    time_t t = guest_ns(r) / NS_PER_S;
+    time_t t = guest_wall(r).sec;
     struct tm tm;
 
     if (r->cmos[B] & B_SET)
@@ -84,8 +86,8 @@ static void latch_time(struct rtc *r)
     r->cmos[WEEKDAY] = encode(r, tm.tm_wday + 1);
     r->cmos[DAY] = encode(r, tm.tm_mday);
     r->cmos[MONTH] = encode(r, tm.tm_mon + 1);
-    r->cmos[YEAR] = encode(r, tm.tm_year % 100);
-    r->cmos[CENTURY] = encode(r, 19 + tm.tm_year / 100);
+    r->cmos[YEAR] = encode(r, (tm.tm_year + 1900) % 100);
+    r->cmos[CENTURY] = encode(r, (tm.tm_year + 1900) / 100);
 }
 
 /* Registers into the offset. timegm() takes any field values, so nonsense dates are just other dates. */
@@ -100,8 +102,10 @@ static void adopt_time(struct rtc *r)
         .tm_year = decode(r, r->cmos[YEAR]) + (decode(r, r->cmos[CENTURY]) - 19) * 100,
     };
 
-    r->offset = timegm(&tm) - host_ns(r) / NS_PER_S;
-    r->last_second = timegm(&tm);
+    int64_t second = timegm(&tm);
+
+    r->offset += second - guest_wall(r).sec;
+    r->last_second = second;
 }
 
 /* Period of register A's rate in nanoseconds, 0 for none (table 5 of the data sheet). */
@@ -139,7 +143,8 @@ static void update_irq(struct rtc *r)
 /* Sets the flags of everything that happened up to now and arms the timer for what comes next. Lock held. */
 static void catch_up(struct rtc *r)
 {
-    int64_t now = vm_clock_now(r->machine->clock), guest = guest_ns(r), second = guest / NS_PER_S;
+    struct wall guest = guest_wall(r);
+    int64_t now = vm_clock_now(r->machine->clock), second = guest.sec;
     int64_t period = period_ns(r), next = INT64_MAX;
 
     if (second > r->last_second) {
@@ -168,7 +173,7 @@ static void catch_up(struct rtc *r)
         r->next_tick = 0;
     }
     if (r->cmos[B] & (B_UIE | B_AIE))
-        next = QZ_MIN(next, now + NS_PER_S - guest % NS_PER_S);
+        next = QZ_MIN(next, now + NS_PER_S - guest.nsec);
     update_irq(r);
     if (next != INT64_MAX)
         vm_timer_arm(&r->timer, next);
@@ -204,7 +209,7 @@ static uint64_t rtc_read(void *device, uint64_t offset, unsigned size)
         return r->cmos[r->index];
     case A:
         /* The last 244 us before an update are announced (data sheet, "update cycle"). */
-        return r->cmos[A] | (guest_ns(r) % NS_PER_S > NS_PER_S - 244000 && !(r->cmos[B] & B_SET) ? A_UIP : 0);
+        return r->cmos[A] | (guest_wall(r).nsec > NS_PER_S - 244000 && !(r->cmos[B] & B_SET) ? A_UIP : 0);
     case C:
         catch_up(r);
         v = r->cmos[C];
@@ -309,7 +314,7 @@ int rtc_new(struct rtc **out, struct machine *m, struct qz_error *err)
     vm_timer_init(&r->timer, m->clock, on_timer);
     r->cmos[A] = 0x26;
     set_memory_size(r);
-    r->last_second = guest_ns(r) / NS_PER_S;
+    r->last_second = guest_wall(r).sec;
     rtc_reset(r);
     region.lock = &r->lock;
     e = bus_add(m->pio, &region);

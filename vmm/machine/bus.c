@@ -1,9 +1,10 @@
 /*
  * bus.c - which device answers which address (bus.h).
  *
- * Theory of operation. Regions are kept sorted by base, so a look-up is a binary search under a read lock. The region
- * is copied out and the lock dropped before the device is called, so callbacks may add and remove regions. Writers go
- * first: a guest whose CPUs all poll a device cannot keep another one from moving its BAR.
+ * Theory of operation. Regions are kept sorted by base, so a look-up is a binary search under a
+ * read lock. The region is copied out and the lock dropped before the device is called, so
+ * callbacks may add and remove regions. Writers go first: a guest whose CPUs all poll a device
+ * cannot keep another one from moving its BAR.
  */
 #include "machine/bus.h"
 
@@ -103,8 +104,8 @@ void bus_remove(struct bus *b, uint64_t base, uint64_t size)
 }
 
 /*
- * The region at address, or false; *room: bytes from address to its end, to the next region or to the end of the bus
- * (at most 8 matter).
+ * The region at address, or false; *room: bytes from address to its end, to the next region or to
+ * the end of the bus (at most 8 matter).
  */
 static bool look_up(struct bus *b, uint64_t address, struct bus_region *r, unsigned *room)
 {
@@ -157,7 +158,8 @@ static void call_write(const struct bus_region *r, uint64_t offset, unsigned siz
         pthread_mutex_unlock(r->lock);
 }
 
-/* What lies past the end of the bus reads as ones and swallows writes; addresses do not wrap around. */
+/* What lies past the end of the bus reads as ones and swallows writes; addresses do not wrap
+ * around. */
 void bus_read(struct bus *b, uint64_t address, void *data, unsigned len)
 {
     uint8_t *p = data;

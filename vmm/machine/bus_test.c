@@ -53,7 +53,8 @@ static int add(struct bus *b, uint64_t base, uint64_t size, struct probe *p)
     return bus_add(b, &(struct bus_region){base, size, &probe_ops, p, &p->lock, "probe"});
 }
 
-static void expect_call(const struct probe *p, unsigned i, uint64_t offset, unsigned size, uint64_t value)
+static void expect_call(const struct probe *p, unsigned i, uint64_t offset, unsigned size,
+                        uint64_t value)
 {
     assert_true(i < p->calls);
     assert_int_equal(p->call[i].offset, offset);
@@ -90,7 +91,8 @@ static void odd_sizes_are_split(void **state)
 
 static void accesses_over_an_end_are_split(void **state)
 {
-    struct probe first = {.lock = PTHREAD_MUTEX_INITIALIZER}, second = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    struct probe first = {.lock = PTHREAD_MUTEX_INITIALIZER},
+                 second = {.lock = PTHREAD_MUTEX_INITIALIZER};
     struct bus *b = new_bus(0);
     uint8_t data[8] = {1, 2, 3, 4, 5, 6, 7, 8};
 
@@ -109,7 +111,8 @@ static void accesses_over_an_end_are_split(void **state)
 static void unclaimed_addresses_read_ones(void **state)
 {
     struct bus *ports = new_bus(0x10000), *mmio = new_bus(0);
-    struct probe top = {.lock = PTHREAD_MUTEX_INITIALIZER}, zero = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    struct probe top = {.lock = PTHREAD_MUTEX_INITIALIZER},
+                 zero = {.lock = PTHREAD_MUTEX_INITIALIZER};
     uint64_t v = 0;
 
     bus_read(ports, 0x1234, &v, 4);
@@ -188,7 +191,8 @@ static void mover_write(void *device, uint64_t offset, unsigned size, uint64_t v
 
     p->calls++;
     bus_remove(p->bus, 0x1000, 0x10);
-    assert_int_equal(bus_add(p->bus, &(struct bus_region){value, 0x10, &ops, p, &p->lock, "moved"}), 0);
+    assert_int_equal(bus_add(p->bus, &(struct bus_region){value, 0x10, &ops, p, &p->lock, "moved"}),
+                     0);
 }
 
 static void callbacks_may_change_the_bus(void **state)
@@ -198,13 +202,15 @@ static void callbacks_may_change_the_bus(void **state)
     uint32_t to = 0x2000, v = 0;
 
     p.bus = new_bus(0);
-    assert_int_equal(bus_add(p.bus, &(struct bus_region){0x1000, 0x10, &ops, &p, &p.lock, "mover"}), 0);
+    assert_int_equal(bus_add(p.bus, &(struct bus_region){0x1000, 0x10, &ops, &p, &p.lock, "mover"}),
+                     0);
     bus_write(p.bus, 0x1000, &to, 4);
     bus_write(p.bus, 0x1000, &to, 4);
     assert_int_equal(p.calls, 1);
     bus_read(p.bus, 0x2000, &v, 4); /* there, but write-only */
     assert_int_equal(v, 0xffffffff);
-    assert_int_equal(bus_add(p.bus, &(struct bus_region){0x2008, 1, &ops, &p, NULL, "late"}), -EBUSY);
+    assert_int_equal(bus_add(p.bus, &(struct bus_region){0x2008, 1, &ops, &p, NULL, "late"}),
+                     -EBUSY);
     bus_free(p.bus);
 }
 

@@ -1,10 +1,11 @@
 /*
  * clock.c - the machine's time and its timers (clock.h).
  *
- * Theory of operation. Machine time is CLOCK_MONOTONIC minus an offset that grows by the length of every pause. Armed
- * timers are a binary heap; the firing thread sleeps on a condition until the first deadline. A timer is
- * taken off the heap before its callback runs without the lock, so a callback may arm anything, itself included.
- * Reading the time takes no lock: every vCPU does it in every timer register; the offset stands under a sequence count.
+ * Theory of operation. Machine time is CLOCK_MONOTONIC minus an offset that grows by the length of
+ * every pause. Armed timers are a binary heap; the firing thread sleeps on a condition until the
+ * first deadline. A timer is taken off the heap before its callback runs without the lock, so a
+ * callback may arm anything, itself included. Reading the time takes no lock: every vCPU does it in
+ * every timer register; the offset stands under a sequence count.
  */
 #include "machine/clock.h"
 
@@ -18,7 +19,8 @@ struct vm_clock {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool stopped;
-    unsigned sequence; /* odd while the three below change; they are atomic, and written with the lock held */
+    unsigned sequence; /* odd while the three below change; they are atomic, and written with the
+                          lock held */
     bool running;
     int64_t offset;   /* machine time = host monotonic - offset, while running */
     int64_t stood_at; /* machine time while paused */
@@ -55,13 +57,13 @@ int64_t vm_clock_now(struct vm_clock *c)
 {
     for (;;) {
         unsigned before = __atomic_load_n(&c->sequence, __ATOMIC_ACQUIRE);
-        bool running = __atomic_load_n(&c->running, __ATOMIC_RELAXED);
-        int64_t offset = __atomic_load_n(&c->offset, __ATOMIC_RELAXED);
-        int64_t stood_at = __atomic_load_n(&c->stood_at, __ATOMIC_RELAXED);
+        /* Acquire pairs with the releases in set_time(): who sees a new value also sees the
+         * sequence that announced it. */
+        bool running = __atomic_load_n(&c->running, __ATOMIC_ACQUIRE);
+        int64_t offset = __atomic_load_n(&c->offset, __ATOMIC_ACQUIRE);
+        int64_t stood_at = __atomic_load_n(&c->stood_at, __ATOMIC_ACQUIRE);
         int64_t now = running ? qz_now_ns() - offset : stood_at;
 
-        /* Pairs with set_time(): whoever saw a new value also sees the sequence that announced it. */
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
         if (!(before & 1) && __atomic_load_n(&c->sequence, __ATOMIC_RELAXED) == before)
             return now;
     }
@@ -71,10 +73,9 @@ int64_t vm_clock_now(struct vm_clock *c)
 static void set_time(struct vm_clock *c, bool running, int64_t offset, int64_t stood_at)
 {
     __atomic_store_n(&c->sequence, c->sequence + 1, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_RELEASE);
-    __atomic_store_n(&c->running, running, __ATOMIC_RELAXED);
-    __atomic_store_n(&c->offset, offset, __ATOMIC_RELAXED);
-    __atomic_store_n(&c->stood_at, stood_at, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->running, running, __ATOMIC_RELEASE);
+    __atomic_store_n(&c->offset, offset, __ATOMIC_RELEASE);
+    __atomic_store_n(&c->stood_at, stood_at, __ATOMIC_RELEASE);
     __atomic_store_n(&c->sequence, c->sequence + 1, __ATOMIC_RELEASE);
 }
 
@@ -87,7 +88,7 @@ void vm_clock_wall(struct vm_clock *c, int64_t *sec, int32_t *nsec)
     *nsec = (int32_t)ts.tv_nsec;
 }
 
-/* ---- heap; lock held ------------------------------------------------------------------------------ */
+/* ---- heap; lock held ------------------------------------------------------------------------ */
 
 static void place(struct vm_clock *c, unsigned i, struct vm_timer *t)
 {
@@ -127,7 +128,7 @@ static void take_off(struct vm_clock *c, struct vm_timer *t)
     sift(c, i);
 }
 
-/* ---- timers ----------------------------------------------------------------------------------------- */
+/* ---- timers --------------------------------------------------------------------------------- */
 
 void vm_timer_init(struct vm_timer *t, struct vm_clock *clock, void (*fire)(struct vm_timer *t))
 {
@@ -141,7 +142,8 @@ void vm_timer_arm(struct vm_timer *t, int64_t deadline)
 
     t->deadline = deadline;
     if (!t->armed) {
-        if (c->count == TIMERS_MAX) { /* devices are counted when the machine is built: this cannot be reached */
+        if (c->count == TIMERS_MAX) { /* devices are counted when the machine is built: this cannot
+                                         be reached */
             qz_log(QZ_LOG_ERROR, "clock: more than %d timers", TIMERS_MAX);
             return;
         }
@@ -163,7 +165,7 @@ void vm_timer_cancel(struct vm_timer *t)
         take_off(t->clock, t);
 }
 
-/* ---- the firing thread --------------------------------------------------------------------------------- */
+/* ---- the firing thread ---------------------------------------------------------------------- */
 
 /* Sleeps until something changes or machine time reaches deadline. Lock held. */
 static void sleep_until(struct vm_clock *c, int64_t deadline)
@@ -171,7 +173,8 @@ static void sleep_until(struct vm_clock *c, int64_t deadline)
     struct timespec ts;
     int64_t when;
 
-    if (__builtin_add_overflow(deadline, c->offset, &when)) { /* beyond all time: as good as no timer */
+    if (__builtin_add_overflow(deadline, c->offset,
+                               &when)) { /* beyond all time: as good as no timer */
         pthread_cond_wait(&c->changed, &c->lock);
         return;
     }

@@ -1,4 +1,5 @@
-/* clock_test.c - the real clock: order, cancelling, pauses. Nothing is timed; waits end with an event. */
+/* clock_test.c - the real clock: order, cancelling, pauses. Nothing is timed; waits end with an
+ * event. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <time.h>

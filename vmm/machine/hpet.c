@@ -1,31 +1,47 @@
 /*
  * hpet.c - the high precision event timer (IA-PC HPET 1.0a).
  *
- * The main counter is the machine's clock in units of 10 ns while enabled. A comparator arms a timer for the moment at which
- * the counter reaches it. FSB delivery is not announced.
+ * Theory of operation. The main counter is machine time in units of 10 ns while enabled. A
+ * comparator arms a timer for the moment at which the counter reaches it; a firing first looks
+ * whether that moment has really come, as the guest may have moved it meanwhile. Comparators drive
+ * I/O APIC pins 20 to 23 as in ICH9 (§19.1.5), or in legacy replacement mode IRQ 0 and 8. FSB
+ * delivery is not announced.
  */
 #include "machine/hpet.h"
 
-enum { TIMERS = 3, TICK_NS = 10, PERIOD_FS = TICK_NS * 1000000, SIZE = 0x400 };
-enum { REG_CAPABILITY = 0x000, REG_CONFIG = 0x010, REG_STATUS = 0x020, REG_COUNTER = 0x0f0, REG_TIMER0 = 0x100 };
+enum { TIMERS = 3, TICK_NS = 10, PERIOD_FS = TICK_NS * 1000000, SIZE = 0x400, STRIDE = 0x20 };
+enum {
+    REG_CAPABILITY = 0x000,
+    REG_CONFIG = 0x010,
+    REG_STATUS = 0x020,
+    REG_COUNTER = 0x0f0,
+    REG_TIMER0 = 0x100
+};
+enum { TIMER_CONFIG = 0x00, TIMER_COMPARE = 0x08 };
 enum { CONFIG_ENABLE = 1, CONFIG_LEGACY = 2 };
+/* No guest makes the clock thread busy: shorter periods are served at this one. */
+enum { PERIOD_MIN_NS = 20000 };
 
-#define TN_LEVEL     (1u << 1)
-#define TN_ENABLE    (1u << 2)
-#define TN_PERIODIC  (1u << 3)
+#define TN_LEVEL      (1u << 1)
+#define TN_ENABLE     (1u << 2)
+#define TN_PERIODIC   (1u << 3)
 #define TN_CAN_REPEAT (1u << 4)
-#define TN_64BIT     (1u << 5)
-#define TN_SET_VALUE (1u << 6)
-#define TN_32MODE    (1u << 8)
-#define TN_ROUTE(c)  ((c) >> 9 & 31)
-#define TN_WRITABLE  (TN_LEVEL | TN_ENABLE | TN_PERIODIC | TN_SET_VALUE | TN_32MODE | 31u << 9)
-#define TN_ROUTES    ((uint64_t)0x00fffffc << 32) /* which I/O APIC pins it may drive: 2 to 23 */
+#define TN_64BIT      (1u << 5)
+#define TN_SET_VALUE  (1u << 6)
+#define TN_32MODE     (1u << 8)
+#define TN_ROUTE(c)   ((c) >> 9 & 31)
+#define TN_ROUTE_BITS (31u << 9)
+#define TN_WRITABLE   (TN_LEVEL | TN_ENABLE | TN_PERIODIC | TN_SET_VALUE | TN_32MODE | TN_ROUTE_BITS)
+
+#define ROUTES      0x00f00000u /* pins that a comparator may be told to drive */
+#define NEVER_TICKS ((uint64_t)INT64_MAX / TICK_NS / 4) /* 73 years */
 
 struct comparator {
     struct hpet *hpet;
     struct vm_timer timer;
     struct irq_line line;
     uint64_t config, compare, period;
+    int64_t due; /* machine time of the match that the timer is armed for, -1: none */
 };
 
 struct hpet {
@@ -33,88 +49,185 @@ struct hpet {
     struct pit *pit;
     pthread_mutex_t lock;
     uint64_t config, status;
-    uint64_t stopped_at; /* counter while disabled */
-    int64_t offset;      /* machine time at which the running counter would have been 0 */
+    uint64_t base; /* counter at machine time `start`, or while disabled */
+    int64_t start;
     struct comparator timer[TIMERS];
 };
 
-static uint64_t counter(const struct hpet *h)
+static unsigned number(const struct comparator *t)
 {
-    if (!(h->config & CONFIG_ENABLE))
-        return h->stopped_at;
-    return (uint64_t)(vm_clock_now(h->machine->clock) - h->offset) / TICK_NS;
+    return (unsigned)(t - t->hpet->timer);
 }
 
-static unsigned route(const struct hpet *h, const struct comparator *t)
+static uint64_t width(const struct comparator *t)
 {
-    if (h->config & CONFIG_LEGACY && t == &h->timer[0])
-        return 0;
-    if (h->config & CONFIG_LEGACY && t == &h->timer[1])
-        return 8;
-    return TN_ROUTE(t->config);
+    return t->config & TN_32MODE ? 0xffffffff : ~0ull;
+}
+
+/* ---- counter -------------------------------------------------------------------------------- */
+
+static uint64_t counter_at(const struct hpet *h, int64_t now)
+{
+    return h->config & CONFIG_ENABLE ? h->base + (uint64_t)(now - h->start) / TICK_NS : h->base;
+}
+
+static uint64_t counter(const struct hpet *h)
+{
+    return counter_at(h, vm_clock_now(h->machine->clock));
+}
+
+/* ---- interrupts ----------------------------------------------------------------------------- */
+
+/* The pin of a comparator, -1: not connected. */
+static int route(const struct comparator *t)
+{
+    static const int legacy[] = {0, 8};
+    unsigned pin = TN_ROUTE(t->config);
+
+    if (t->hpet->config & CONFIG_LEGACY && number(t) < QZ_ARRAY_LEN(legacy))
+        return legacy[number(t)];
+    return ROUTES >> pin & 1 ? (int)pin : -1;
 }
 
 static void set_line(struct comparator *t, bool level)
 {
-    unsigned gsi = route(t->hpet, t);
+    int pin = route(t);
 
-    if (t->line.gsi != gsi) {
+    if (pin != t->line.gsi) {
         irq_line_set(&t->line, false);
-        irq_line_init(&t->line, t->hpet->machine->irq, gsi);
+        if (pin >= 0)
+            irq_line_init(&t->line, t->hpet->machine->irq, pin);
     }
-    irq_line_set(&t->line, level);
+    irq_line_set(&t->line, level && pin >= 0);
 }
 
-/* Ticks from now to a match; the comparator is 32 or 64 bits wide. */
-static uint64_t distance(const struct hpet *h, const struct comparator *t)
+/* The line as status and enable bit have it. */
+static void update_line(struct comparator *t)
 {
-    uint64_t d = t->compare - counter(h);
-
-    if (t->config & TN_32MODE)
-        return (uint32_t)d;
-    return d;
+    set_line(t, t->hpet->status >> number(t) & 1 && t->config & TN_ENABLE);
 }
 
-static void arm(struct comparator *t)
+static void interrupt(struct comparator *t)
+{
+    if (t->config & TN_LEVEL) {
+        t->hpet->status |= 1u << number(t);
+        update_line(t);
+    } else if (t->config & TN_ENABLE) {
+        set_line(t, true);
+        set_line(t, false);
+    }
+}
+
+/* ---- comparators ---------------------------------------------------------------------------- */
+
+/* fired: the counter has been seen at the comparator's value, so the next match is a whole turn
+ * away. */
+static void arm(struct comparator *t, bool fired)
 {
     struct hpet *h = t->hpet;
-    uint64_t d = distance(h, t);
+    int64_t now = vm_clock_now(h->machine->clock), soonest = 0;
+    uint64_t left = (t->compare - counter_at(h, now)) & width(t);
 
-    if (!(h->config & CONFIG_ENABLE) || !(t->config & TN_ENABLE) || d > (uint64_t)INT64_MAX / TICK_NS / 2) {
+    if (fired && left == 0)
+        left = t->config & TN_32MODE ? 1ull << 32 : ~0ull;
+    t->due = -1;
+    /* Comparators also set their status bit and step on while their interrupt is disabled. */
+    if (!(h->config & CONFIG_ENABLE) || !(t->config & (TN_ENABLE | TN_LEVEL | TN_PERIODIC)) ||
+        left > NEVER_TICKS) {
         vm_timer_cancel(&t->timer);
         return;
     }
-    vm_timer_arm(&t->timer, vm_clock_now(h->machine->clock) + (int64_t)d * TICK_NS);
+    if (fired && t->config & TN_PERIODIC)
+        soonest = now + PERIOD_MIN_NS;
+    t->due = QZ_MAX(now - (now - h->start) % TICK_NS + (int64_t)left * TICK_NS, soonest);
+    vm_timer_arm(&t->timer, t->due);
 }
 
 static void on_timer(struct vm_timer *timer)
 {
     struct comparator *t = QZ_CONTAINER_OF(timer, struct comparator, timer);
     struct hpet *h = t->hpet;
-    uint64_t mask = t->config & TN_32MODE ? 0xffffffff : ~0ull;
     QZ_LOCKED(&h->lock);
 
-    if (!(h->config & CONFIG_ENABLE) || !(t->config & TN_ENABLE))
+    if (t->due < 0 || vm_clock_now(h->machine->clock) < t->due)
         return;
-    if (t->config & TN_LEVEL) {
-        h->status |= 1u << (t - h->timer);
-        set_line(t, true);
-    } else {
-        set_line(t, true);
-        set_line(t, false);
-    }
+    interrupt(t);
     if (t->config & TN_PERIODIC && t->period) {
-        uint64_t behind = (counter(h) - t->compare) & mask;
+        uint64_t behind = (counter(h) - t->compare) & width(t);
 
-        t->compare = (t->compare + (behind / t->period + 1) * t->period) & mask;
-        arm(t);
+        /* Periods that went by unseen (a paused or busy host) are one. */
+        t->compare = (t->compare + (behind / t->period + 1) * t->period) & width(t);
     }
+    arm(t, true);
+}
+
+static void write_timer_config(struct comparator *t, uint64_t v, uint64_t mask)
+{
+    uint64_t old_route = t->config & TN_ROUTE_BITS;
+
+    set_line(t, false); /* its pin may change */
+    t->config = ((t->config & ~mask) | (v & mask)) & TN_WRITABLE;
+    if (!(ROUTES >> TN_ROUTE(t->config) & 1)) /* software reads back whether its choice was taken */
+        t->config = (t->config & ~(uint64_t)TN_ROUTE_BITS) | old_route;
+    t->compare &= width(t);
+    t->period &= width(t);
+    if (!(t->config & TN_LEVEL))
+        t->hpet->status &= ~(1ull << number(t));
+    update_line(t);
+    arm(t, false);
+}
+
+/*
+ * In periodic mode a write sets the period, and the comparator itself only while SET_VALUE is on,
+ * which goes off with the last half that is written (1.0a §2.3.9.2.2).
+ */
+static void write_compare(struct comparator *t, uint64_t v, uint64_t mask)
+{
+    if (t->config & TN_PERIODIC)
+        t->period = ((t->period & ~mask) | (v & mask)) & width(t);
+    if (!(t->config & TN_PERIODIC) || t->config & TN_SET_VALUE)
+        t->compare = ((t->compare & ~mask) | (v & mask)) & width(t);
+    if (mask >> 32 || t->config & TN_32MODE)
+        t->config &= ~(uint64_t)TN_SET_VALUE;
+    arm(t, false);
+}
+
+/* ---- registers ------------------------------------------------------------------------------ */
+
+static void write_config(struct hpet *h, uint64_t v)
+{
+    int64_t now = vm_clock_now(h->machine->clock);
+    uint64_t old = h->config;
+
+    h->base = counter_at(h, now);
+    h->start = now;
+    for (int i = 0; i < TIMERS; i++)
+        set_line(&h->timer[i], false); /* routes may change */
+    h->config = v & (CONFIG_ENABLE | CONFIG_LEGACY);
+    if ((old ^ h->config) & CONFIG_LEGACY && h->pit)
+        pit_set_irq_enabled(h->pit, !(h->config & CONFIG_LEGACY));
+    for (int i = 0; i < TIMERS; i++) {
+        update_line(&h->timer[i]);
+        arm(&h->timer[i], false);
+    }
+}
+
+/* The comparator whose registers include this one, or NULL. */
+static struct comparator *timer_of(struct hpet *h, unsigned reg)
+{
+    return reg >= REG_TIMER0 && reg < REG_TIMER0 + TIMERS * STRIDE
+               ? &h->timer[(reg - REG_TIMER0) / STRIDE]
+               : NULL;
 }
 
 static uint64_t read_register(struct hpet *h, unsigned reg)
 {
-    struct comparator *t = &h->timer[(reg - REG_TIMER0) / 0x20 % TIMERS];
+    struct comparator *t = timer_of(h, reg);
 
+    if (t && reg % STRIDE == TIMER_CONFIG)
+        return (uint64_t)ROUTES << 32 | t->config | TN_CAN_REPEAT | TN_64BIT;
+    if (t)
+        return reg % STRIDE == TIMER_COMPARE ? t->compare : 0;
     switch (reg) {
     case REG_CAPABILITY:
         return (uint64_t)PERIOD_FS << 32 | HPET_BLOCK_ID;
@@ -125,99 +238,48 @@ static uint64_t read_register(struct hpet *h, unsigned reg)
     case REG_COUNTER:
         return counter(h);
     }
-    if (reg < REG_TIMER0 || reg >= REG_TIMER0 + TIMERS * 0x20)
-        return 0;
-    switch (reg & 0x1f) {
-    case 0x00:
-        return t->config | TN_ROUTES | TN_CAN_REPEAT | TN_64BIT;
-    case 0x08:
-        return t->compare;
-    }
     return 0;
 }
 
-static void write_config(struct hpet *h, uint64_t v)
+/* v: in place within the 64-bit register; mask: the bits that the access covers. */
+static void write_register(struct hpet *h, unsigned reg, uint64_t v, uint64_t mask)
 {
-    uint64_t now = counter(h), old = h->config;
+    struct comparator *t = timer_of(h, reg);
 
-    for (int i = 0; i < TIMERS; i++)
-        set_line(&h->timer[i], false); /* routes may change */
-    h->config = v & (CONFIG_ENABLE | CONFIG_LEGACY);
-    if (h->config & CONFIG_ENABLE && !(old & CONFIG_ENABLE))
-        h->offset = vm_clock_now(h->machine->clock) - (int64_t)(now * TICK_NS);
-    else if (!(h->config & CONFIG_ENABLE))
-        h->stopped_at = now;
-    if ((old ^ h->config) & CONFIG_LEGACY && h->pit)
-        pit_set_irq_enabled(h->pit, !(h->config & CONFIG_LEGACY));
-    for (int i = 0; i < TIMERS; i++) {
-        set_line(&h->timer[i], h->status >> i & 1);
-        arm(&h->timer[i]);
+    if (t && reg % STRIDE == TIMER_CONFIG) {
+        write_timer_config(t, v, mask);
+    } else if (t && reg % STRIDE == TIMER_COMPARE) {
+        write_compare(t, v, mask);
+    } else if (reg == REG_CONFIG) {
+        write_config(h, (h->config & ~mask) | (v & mask));
+    } else if (reg == REG_STATUS) { /* a one clears */
+        h->status &= ~(v & mask);
+        for (int i = 0; i < TIMERS; i++)
+            update_line(&h->timer[i]);
+    } else if (reg == REG_COUNTER) {
+        h->base = (counter(h) & ~mask) | (v & mask);
+        h->start = vm_clock_now(h->machine->clock);
+        for (int i = 0; i < TIMERS; i++)
+            arm(&h->timer[i], false);
     }
 }
 
-static void write_timer(struct comparator *t, unsigned reg, uint64_t v, uint64_t mask)
-{
-    struct hpet *h = t->hpet;
-    uint64_t width;
-
-    if (reg == 0x00) {
-        set_line(t, false);
-        t->config = ((t->config & ~mask) | (v & mask)) & TN_WRITABLE;
-        if (t->config & TN_32MODE)
-            t->compare = (uint32_t)t->compare;
-        if (!(t->config & TN_LEVEL) || !(t->config & TN_ENABLE))
-            h->status &= ~(1ull << (t - h->timer));
-        set_line(t, h->status >> (t - h->timer) & 1);
-        arm(t);
-        return;
-    }
-    width = t->config & TN_32MODE ? 0xffffffff : ~0ull;
-    /* In periodic mode a write sets the period, and the accumulator too right after SET_VALUE (1.0a §2.3.9.2.2). */
-    if (t->config & TN_PERIODIC)
-        t->period = ((t->period & ~mask) | (v & mask)) & width;
-    if (!(t->config & TN_PERIODIC) || t->config & TN_SET_VALUE)
-        t->compare = ((t->compare & ~mask) | (v & mask)) & width;
-    if (mask >> 32 || width == 0xffffffff || mask == ~0ull)
-        t->config &= ~(uint64_t)TN_SET_VALUE;
-    arm(t);
-}
-
+/* An access that runs over the end of its 8-byte register sees nothing of the next one: the
+ * specification forbids it. */
 static uint64_t hpet_read(void *device, uint64_t offset, unsigned size)
 {
-    struct hpet *h = device;
-
-    return read_register(h, offset & ~7u) >> (offset & 7) * 8;
+    return read_register(device, offset & ~7u) >> (offset & 7) * 8;
 }
 
 static void hpet_write(void *device, uint64_t offset, unsigned size, uint64_t value)
 {
-    struct hpet *h = device;
-    unsigned reg = offset & ~7u, shift = (offset & 7) * 8;
-    uint64_t mask = (size == 8 ? ~0ull : (1ull << size * 8) - 1) << shift, v = value << shift, old;
+    unsigned shift = (offset & 7) * 8;
+    uint64_t mask = (size == 8 ? ~0ull : (1ull << size * 8) - 1) << shift;
 
-    switch (reg) {
-    case REG_CONFIG:
-        write_config(h, (h->config & ~mask) | (v & mask));
-        return;
-    case REG_STATUS: /* write one to clear */
-        h->status &= ~(v & mask);
-        for (int i = 0; i < TIMERS; i++)
-            if (!(h->status >> i & 1))
-                set_line(&h->timer[i], false);
-        return;
-    case REG_COUNTER:
-        old = counter(h);
-        h->stopped_at = (old & ~mask) | (v & mask);
-        h->offset = vm_clock_now(h->machine->clock) - (int64_t)(h->stopped_at * TICK_NS);
-        for (int i = 0; i < TIMERS; i++)
-            arm(&h->timer[i]);
-        return;
-    }
-    if (reg >= REG_TIMER0 && reg < REG_TIMER0 + TIMERS * 0x20 && (reg & 0x1f) <= 8)
-        write_timer(&h->timer[(reg - REG_TIMER0) / 0x20], reg & 0x1f, v, mask);
+    write_register(device, offset & ~7u, value << shift, mask);
 }
 
-static const struct bus_ops ops = {hpet_read, hpet_write};
+/* ---- life ----------------------------------------------------------------------------------- */
 
 void hpet_reset(struct hpet *h)
 {
@@ -225,21 +287,22 @@ void hpet_reset(struct hpet *h)
 
     if (h->config & CONFIG_LEGACY && h->pit)
         pit_set_irq_enabled(h->pit, true);
-    h->config = h->status = h->stopped_at = 0;
     for (int i = 0; i < TIMERS; i++) {
         struct comparator *t = &h->timer[i];
 
         set_line(t, false);
         t->config = t->period = 0;
         t->compare = ~0ull;
+        t->due = -1;
         vm_timer_cancel(&t->timer);
     }
+    h->config = h->status = h->base = 0;
 }
 
 int hpet_new(struct hpet **out, struct machine *m, struct pit *pit, struct qz_error *err)
 {
+    static const struct bus_ops ops = {hpet_read, hpet_write};
     struct hpet *h = calloc(1, sizeof(*h));
-    const struct bus_region region = {HPET_BASE, SIZE, &ops, h, h ? &h->lock : NULL, "hpet"};
     int r;
 
     if (!h)
@@ -253,8 +316,9 @@ int hpet_new(struct hpet **out, struct machine *m, struct pit *pit, struct qz_er
         irq_line_init(&h->timer[i].line, m->irq, 0);
     }
     hpet_reset(h);
-    if ((r = bus_add(m->mmio, &region)) < 0) {
-        free(h);
+    r = bus_add(m->mmio, &(struct bus_region){HPET_BASE, SIZE, &ops, h, &h->lock, "hpet"});
+    if (r < 0) {
+        hpet_free(h);
         return qz_fail(err, r, "hpet: its addresses are taken");
     }
     *out = h;

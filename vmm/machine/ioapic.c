@@ -1,8 +1,9 @@
 /*
  * ioapic.c - the I/O APIC (82093AA data sheet; EOI register as in ICH9 §13.5).
  *
- * Redirection entry: 7:0 vector, 10:8 delivery mode, 11 logical destination, 12 delivery status, 13 active low, 14 remote IRR,
- * 15 level, 16 mask, 55:49 destination bits 14:8 (the extension that KVM announces), 63:56 destination.
+ * Redirection entry: 7:0 vector, 10:8 delivery mode, 11 logical destination, 12 delivery status, 13
+ * active low, 14 remote IRR, 15 level, 16 mask, 55:49 destination bits 14:8 (the extension that KVM
+ * announces), 63:56 destination.
  */
 #include "machine/ioapic.h"
 
@@ -26,7 +27,8 @@ static bool is_level(uint64_t entry)
 static struct ioapic_message message(uint64_t entry)
 {
     struct ioapic_message m = {
-        .address = LAPIC_BASE | (entry >> 56) << 12 | (entry >> 49 & 0x7f) << 5 | (entry >> 11 & 1) << 2,
+        .address =
+            LAPIC_BASE | (entry >> 56) << 12 | (entry >> 49 & 0x7f) << 5 | (entry >> 11 & 1) << 2,
         .data = (entry & 0x7ff) | (is_level(entry) ? 1u << 15 | 1u << 14 : 0),
     };
 
@@ -84,7 +86,8 @@ static void write_entry(struct ioapic *a, unsigned pin, unsigned half, uint32_t 
     struct ioapic_message m;
 
     if (!is_level(entry))
-        entry &= ~ENTRY_REMOTE_IRR; /* switching to edge and back is how kernels without EOI clear it */
+        entry &=
+            ~ENTRY_REMOTE_IRR; /* switching to edge and back is how kernels without EOI clear it */
     a->entry[pin] = entry;
     m = message(entry);
     if (a->ops->routed)
@@ -103,7 +106,9 @@ static uint32_t read_register(const struct ioapic *a)
     case REG_VERSION:
         return VERSION;
     }
-    return a->select >= REG_TABLE && i / 2 < IOAPIC_PINS ? (uint32_t)(a->entry[i / 2] >> (i & 1) * 32) : 0;
+    return a->select >= REG_TABLE && i / 2 < IOAPIC_PINS
+               ? (uint32_t)(a->entry[i / 2] >> (i & 1) * 32)
+               : 0;
 }
 
 static uint64_t ioapic_read(void *device, uint64_t offset, unsigned size)
@@ -140,7 +145,8 @@ void ioapic_reset(struct ioapic *a)
     }
 }
 
-int ioapic_init(struct ioapic *a, struct bus *mmio, pthread_mutex_t *lock, const struct ioapic_ops *ops, void *context)
+int ioapic_init(struct ioapic *a, struct bus *mmio, pthread_mutex_t *lock,
+                const struct ioapic_ops *ops, void *context)
 {
     static const struct bus_ops bus_ops = {ioapic_read, ioapic_write};
     const struct bus_region region = {IOAPIC_BASE, WINDOW, &bus_ops, a, lock, "ioapic"};

@@ -18,14 +18,15 @@ struct ioapic_ops {
 
 struct ioapic {
     uint64_t entry[IOAPIC_PINS];
-    uint32_t lines;    /* levels of the pins */
+    uint32_t lines; /* levels of the pins */
     uint8_t select, id;
     const struct ioapic_ops *ops;
     void *context;
     pthread_mutex_t *lock;
 };
 
-int ioapic_init(struct ioapic *a, struct bus *mmio, pthread_mutex_t *lock, const struct ioapic_ops *ops, void *context);
+int ioapic_init(struct ioapic *a, struct bus *mmio, pthread_mutex_t *lock,
+                const struct ioapic_ops *ops, void *context);
 void ioapic_reset(struct ioapic *a);
 void ioapic_set(struct ioapic *a, unsigned pin, bool level); /* lock held */
 void ioapic_eoi(struct ioapic *a, uint8_t vector);           /* lock held */

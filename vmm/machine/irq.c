@@ -1,7 +1,9 @@
 /*
- * irq.c - the interrupt fabric (irq.h): lines, PIC, I/O APIC, and local APICs of ours or the accelerator's.
+ * irq.c - the interrupt fabric (irq.h): lines, PIC, I/O APIC, and local APICs of ours or the
+ * accelerator's.
  *
- * One lock guards lines, PIC and I/O APIC; it is taken under any device's lock and above the local APICs' own locks.
+ * One lock guards lines, PIC and I/O APIC; it is taken under any device's lock and above the local
+ * APICs' own locks.
  */
 #include "machine/ioapic.h"
 #include "machine/lapic.h"
@@ -18,7 +20,7 @@ struct irq_fabric {
     void *context;
     struct pic pic;
     struct ioapic ioapic;
-    struct lapic_set *lapics; /* NULL: the accelerator's */
+    struct lapic_set *lapics;    /* NULL: the accelerator's */
     unsigned level[IOAPIC_PINS]; /* sources that hold the line up */
     bool pic_output;             /* atomic */
 };
@@ -78,7 +80,8 @@ static void lapic_eoi(void *context, uint8_t vector)
     irq_eoi(context, vector);
 }
 
-static const struct lapic_ops lapic_ops = {lapic_wake, lapic_nmi, lapic_init, lapic_sipi, lapic_eoi};
+static const struct lapic_ops lapic_ops = {lapic_wake, lapic_nmi, lapic_init, lapic_sipi,
+                                           lapic_eoi};
 
 struct lapic_set *irq_fabric_lapics(struct irq_fabric *f)
 {
@@ -88,8 +91,9 @@ struct lapic_set *irq_fabric_lapics(struct irq_fabric *f)
 static const struct bus_ops no_access = {NULL, NULL};
 static const struct bus_region lapic_page = {LAPIC_BASE, 4096, &no_access, NULL, NULL, "lapic"};
 
-int irq_fabric_new(struct irq_fabric **out, struct accel_vm *accel, unsigned cpus, struct bus *pio, struct bus *mmio,
-                   struct vm_clock *clock, const struct irq_cpu_ops *ops, void *context, struct qz_error *err)
+int irq_fabric_new(struct irq_fabric **out, struct accel_vm *accel, unsigned cpus, struct bus *pio,
+                   struct bus *mmio, struct vm_clock *clock, const struct irq_cpu_ops *ops,
+                   void *context, struct qz_error *err)
 {
     struct irq_fabric *f = calloc(1, sizeof(*f));
     int r;
@@ -100,7 +104,8 @@ int irq_fabric_new(struct irq_fabric **out, struct accel_vm *accel, unsigned cpu
     f->cpu_ops = ops;
     f->context = context;
     pthread_mutex_init(&f->lock, NULL);
-    if (accel && accel->own_lapic && (r = lapic_set_new(&f->lapics, cpus, clock, &lapic_ops, f)) < 0) {
+    if (accel && accel->own_lapic &&
+        (r = lapic_set_new(&f->lapics, cpus, clock, &lapic_ops, f)) < 0) {
         irq_fabric_free(f);
         return qz_fail(err, r, "interrupts: no memory");
     }
@@ -109,7 +114,8 @@ int irq_fabric_new(struct irq_fabric **out, struct accel_vm *accel, unsigned cpu
         irq_fabric_free(f);
         return qz_fail(err, r, "interrupts: the controllers' addresses are taken");
     }
-    /* The page belongs to each CPU's own APIC (irq_lapic_mmio); on the bus it only keeps others, such as BARs, away. */
+    /* The page belongs to each CPU's own APIC (irq_lapic_mmio); on the bus it only keeps others,
+     * such as BARs, away. */
     if (f->lapics && (r = bus_add(mmio, &lapic_page)) < 0) {
         irq_fabric_free(f);
         return qz_fail(err, r, "interrupts: the local APICs' address is taken");
@@ -140,7 +146,7 @@ void irq_fabric_reset(struct irq_fabric *f)
         lapic_set_reset(f->lapics);
 }
 
-/* ---- lines ---------------------------------------------------------------------------------------------- */
+/* ---- lines ---------------------------------------------------------------------------------- */
 
 void irq_line_init(struct irq_line *line, struct irq_fabric *fabric, unsigned gsi)
 {
@@ -180,7 +186,7 @@ void irq_line_pulse(struct irq_line *line)
     irq_line_set(line, false);
 }
 
-/* ---- messages --------------------------------------------------------------------------------------------- */
+/* ---- messages ------------------------------------------------------------------------------- */
 
 void msi_send(struct irq_fabric *f, uint64_t address, uint32_t data)
 {
@@ -192,7 +198,7 @@ void msi_send(struct irq_fabric *f, uint64_t address, uint32_t data)
         f->accel->ops->signal_msi(f->accel, address, data);
 }
 
-/* ---- the vCPU's side ---------------------------------------------------------------------------------------- */
+/* ---- the vCPU's side ------------------------------------------------------------------------ */
 
 bool irq_pending(struct irq_fabric *f, unsigned cpu)
 {
@@ -220,15 +226,18 @@ void irq_eoi(struct irq_fabric *f, uint8_t vector)
     ioapic_eoi(&f->ioapic, vector);
 }
 
-bool irq_lapic_rdmsr(struct irq_fabric *f, unsigned cpu, uint32_t index, uint64_t *value, bool *fault)
+bool irq_lapic_rdmsr(struct irq_fabric *f, unsigned cpu, uint32_t index, uint64_t *value,
+                     bool *fault)
 {
     return f->lapics && lapic_rdmsr(f->lapics, cpu, index, value, fault);
 }
-bool irq_lapic_wrmsr(struct irq_fabric *f, unsigned cpu, uint32_t index, uint64_t value, bool *fault)
+bool irq_lapic_wrmsr(struct irq_fabric *f, unsigned cpu, uint32_t index, uint64_t value,
+                     bool *fault)
 {
     return f->lapics && lapic_wrmsr(f->lapics, cpu, index, value, fault);
 }
-bool irq_lapic_mmio(struct irq_fabric *f, unsigned cpu, uint64_t gpa, void *data, unsigned len, bool write)
+bool irq_lapic_mmio(struct irq_fabric *f, unsigned cpu, uint64_t gpa, void *data, unsigned len,
+                    bool write)
 {
     return f->lapics && lapic_mmio(f->lapics, cpu, gpa, data, len, write);
 }

@@ -38,7 +38,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---- PIC ---------------------------------------------------------------------------------------------- */
+/* ---- PIC ------------------------------------------------------------------------------------ */
 
 static int take(struct fixture *f)
 {
@@ -244,7 +244,7 @@ static void initialising_forgets_requests(void **state)
     assert_int_equal(test_in(f->t, 0x21), 0);
 }
 
-/* ---- I/O APIC --------------------------------------------------------------------------------------------- */
+/* ---- I/O APIC ------------------------------------------------------------------------------- */
 
 static void ioapic_registers(void **state)
 {
@@ -256,7 +256,8 @@ static void ioapic_registers(void **state)
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
         assert_int_equal(test_ioapic_read(f->t, 0x10 + 2 * pin), MASKED);
         test_ioapic_write(f->t, 0x10 + 2 * pin, 0xffffffff);
-        assert_int_equal(test_ioapic_read(f->t, 0x10 + 2 * pin), 0x1afff); /* status and remote IRR are read-only */
+        assert_int_equal(test_ioapic_read(f->t, 0x10 + 2 * pin),
+                         0x1afff); /* status and remote IRR are read-only */
         test_ioapic_write(f->t, 0x11 + 2 * pin, 0xffffffff);
         assert_int_equal(test_ioapic_read(f->t, 0x11 + 2 * pin), 0xfffe0000);
     }

@@ -1,13 +1,16 @@
 /*
- * lapic.c - local APICs in software (lapic.h): registers and delivery. The timer is in lapic_timer.c.
+ * lapic.c - local APICs in software (lapic.h): registers and delivery. The timer is in
+ * lapic_timer.c.
  *
- * Theory of operation. Each APIC has a lock over its registers, kept in the layout of the xAPIC page (one 32-bit
- * register each 16 bytes). Anybody may set a bit of IRR and then wakes the vCPU; only the vCPU's own thread takes
- * interrupts (IRR to ISR) and writes registers. A message to several APICs takes their locks one after the other,
- * never two at once, and nothing outside is called with one held, so APICs may send to each other at will. Orders to
- * the vCPU (wake, NMI) are noted under the lock and given when it is dropped.
+ * Theory of operation. Each APIC has a lock over its registers, kept in the layout of the xAPIC
+ * page (one 32-bit register each 16 bytes). Anybody may set a bit of IRR and then wakes the vCPU;
+ * only the vCPU's own thread takes interrupts (IRR to ISR) and writes registers. A message to
+ * several APICs takes their locks one after the other, never two at once, and nothing outside is
+ * called with one held, so APICs may send to each other at will. Orders to the vCPU (wake, NMI) are
+ * noted under the lock and given when it is dropped.
  *
- * The APIC ID is the vCPU's number and cannot be changed (SDM vol 3 §11.4.6 leaves that to the model).
+ * The APIC ID is the vCPU's number and cannot be changed (SDM vol 3 §11.4.6 leaves that to the
+ * model).
  */
 #include <x86intrin.h>
 
@@ -19,7 +22,16 @@ enum { MSR_APIC_BASE = 0x1b, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800, MSR_X
 enum { BASE_BSP = 1 << 8, BASE_X2APIC = 1 << 10, BASE_ENABLED = 1 << 11 };
 #define BASE_PAGE 0x000ffffffffff000ull
 
-enum { MODE_FIXED, MODE_LOWEST, MODE_SMI, MODE_RESERVED, MODE_NMI, MODE_INIT, MODE_STARTUP, MODE_EXTINT };
+enum {
+    MODE_FIXED,
+    MODE_LOWEST,
+    MODE_SMI,
+    MODE_RESERVED,
+    MODE_NMI,
+    MODE_INIT,
+    MODE_STARTUP,
+    MODE_EXTINT
+};
 enum { TO_DESTINATION, TO_SELF, TO_ALL, TO_OTHERS }; /* shorthands */
 enum { ERR_SEND_VECTOR = 1 << 5, ERR_RECEIVE_VECTOR = 1 << 6, ERR_REGISTER = 1 << 7 };
 enum { SVR_ENABLED = 1 << 8, SVR_KEPT = 0x3ff };
@@ -27,7 +39,7 @@ enum { LVT_MASKED = 1 << 16, LVT_LEVEL = 1 << 15, LVT_REMOTE_IRR = 1 << 14, LVT_
 enum { ICR_LOGICAL = 1 << 11, ICR_ASSERT = 1 << 14, ICR_LEVEL = 1 << 15, ICR_KEPT = 0xccfff };
 enum { VERSION_VALUE = 0x14 | 5 << 16 }; /* integrated APIC, six LVT entries */
 
-/* ---- bit vectors: ISR, TMR, IRR -------------------------------------------------------------------- */
+/* ---- bit vectors: ISR, TMR, IRR ------------------------------------------------------------- */
 
 static bool bit_test(const struct lapic *a, unsigned base, uint8_t v)
 {
@@ -49,7 +61,7 @@ static int highest(const struct lapic *a, unsigned base)
     return -1;
 }
 
-/* ---- small questions; lock held ------------------------------------------------------------------------ */
+/* ---- small questions; lock held ------------------------------------------------------------- */
 
 static bool is_enabled(const struct lapic *a)
 {
@@ -96,7 +108,7 @@ static uint32_t logical_id(const struct lapic *a)
     return is_x2apic(a) ? (a->id >> 4) << 16 | 1u << (a->id & 15) : a->reg[LDR];
 }
 
-/* ---- lock and notes ------------------------------------------------------------------------------------ */
+/* ---- lock and notes ------------------------------------------------------------------------- */
 
 void lapic_lock(struct lapic *a)
 {
@@ -116,13 +128,14 @@ void lapic_unlock(struct lapic *a, bool own_thread)
         s->ops->wake(s->context, a->id);
 }
 
-/* ---- accepting; lock held -------------------------------------------------------------------------------- */
+/* ---- accepting; lock held ------------------------------------------------------------------- */
 
 static void accept(struct lapic *a, uint8_t vector, bool level);
 
 static void raise_error(struct lapic *a, uint32_t bit)
 {
-    /* Only news interrupts. It also ends the circle of an error entry whose own vector is illegal. */
+    /* Only news interrupts. It also ends the circle of an error entry whose own vector is illegal.
+     */
     if (a->esr_pending & bit)
         return;
     a->esr_pending |= bit;
@@ -154,14 +167,15 @@ void lapic_local(struct lapic *a, unsigned lvt)
         accept(a, (uint8_t)entry, false);
 }
 
-/* ---- LINT0 of APIC 0, the PIC's output --------------------------------------------------------------------- */
+/* ---- LINT0 of APIC 0, the PIC's output ------------------------------------------------------ */
 
 static bool extint_level(const struct lapic *a)
 {
     return a->id == 0 && __atomic_load_n(&a->set->extint, __ATOMIC_SEQ_CST);
 }
 
-/* Whether the PIC's interrupts pass: always with the APIC off, else by LINT0 in ExtINT mode. Lock held. */
+/* Whether the PIC's interrupts pass: always with the APIC off, else by LINT0 in ExtINT mode. Lock
+ * held. */
 static bool extint_passes(const struct lapic *a)
 {
     uint32_t entry = a->reg[LVT_LINT0];
@@ -206,7 +220,7 @@ void lapic_extint(struct lapic_set *s, bool level)
     lapic_unlock(a, false);
 }
 
-/* ---- reset -------------------------------------------------------------------------------------------------- */
+/* ---- reset ---------------------------------------------------------------------------------- */
 
 /* As after power-up or INIT (§11.4.7); IA32_APIC_BASE stays. Lock held. */
 static void reset_registers(struct lapic *a)
@@ -222,7 +236,7 @@ static void reset_registers(struct lapic *a)
     a->notes = 0;
 }
 
-/* ---- messages ----------------------------------------------------------------------------------------------- */
+/* ---- messages ------------------------------------------------------------------------------- */
 
 struct apic_message {
     uint32_t destination;
@@ -358,7 +372,7 @@ void lapic_message(struct lapic_set *s, uint64_t address, uint32_t data)
     send(s, &m, TO_DESTINATION);
 }
 
-/* ---- writing registers ---------------------------------------------------------------------------------------- */
+/* ---- writing registers ---------------------------------------------------------------------- */
 
 /* What a register write wants to tell others, once the lock is dropped. */
 struct outgoing {
@@ -423,7 +437,8 @@ static void write_icr(struct lapic *a, uint64_t value, struct outgoing *out)
         raise_error(a, ERR_SEND_VECTOR);
         return;
     }
-    /* Self takes fixed interrupts only, all-including-self no INIT or start-up either (table 11-3). */
+    /* Self takes fixed interrupts only, all-including-self no INIT or start-up either (table 11-3).
+     */
     if ((out->shorthand == TO_SELF && m->mode != MODE_FIXED) ||
         (out->shorthand == TO_ALL && (m->mode == MODE_INIT || m->mode == MODE_STARTUP)))
         return;
@@ -466,7 +481,8 @@ static void write_svr(struct lapic *a, uint32_t v)
     a->reg[SVR] = v & SVR_KEPT;
     if (v & SVR_ENABLED)
         return;
-    for (unsigned i = LVT_TIMER; i <= LVT_ERROR; i++) /* a disabled APIC masks its LVT (§11.4.7.2) */
+    for (unsigned i = LVT_TIMER; i <= LVT_ERROR;
+         i++) /* a disabled APIC masks its LVT (§11.4.7.2) */
         a->reg[i] |= LVT_MASKED;
 }
 
@@ -550,7 +566,7 @@ static uint64_t x2apic_reserved(unsigned reg)
     return ~(uint64_t)(lvt_writable(reg) | LVT_STATUS | LVT_REMOTE_IRR);
 }
 
-/* ---- reading registers ------------------------------------------------------------------------------------------ */
+/* ---- reading registers ---------------------------------------------------------------------- */
 
 static bool read_register(const struct lapic *a, unsigned reg, uint64_t *value)
 {
@@ -593,7 +609,7 @@ static bool read_register(const struct lapic *a, unsigned reg, uint64_t *value)
     return false;
 }
 
-/* ---- the xAPIC page --------------------------------------------------------------------------------------------- */
+/* ---- the xAPIC page ------------------------------------------------------------------------- */
 
 /* Registers are 32 bits at the start of each 16 bytes (§11.4.1); the rest of them reads as zero. */
 static void page_read(struct lapic *a, unsigned offset, uint8_t *data, unsigned len)
@@ -611,7 +627,8 @@ static void page_read(struct lapic *a, unsigned offset, uint8_t *data, unsigned 
     memcpy(data, line + at, QZ_MIN(len, 16 - at));
 }
 
-static void page_write(struct lapic *a, unsigned offset, const uint8_t *data, unsigned len, struct outgoing *out)
+static void page_write(struct lapic *a, unsigned offset, const uint8_t *data, unsigned len,
+                       struct outgoing *out)
 {
     if (offset & 15 || len < 4)
         return; /* not a register; what happens is undefined, here nothing */
@@ -619,7 +636,8 @@ static void page_write(struct lapic *a, unsigned offset, const uint8_t *data, un
         raise_error(a, ERR_REGISTER);
 }
 
-bool lapic_mmio(struct lapic_set *s, unsigned cpu, uint64_t gpa, void *data, unsigned len, bool write)
+bool lapic_mmio(struct lapic_set *s, unsigned cpu, uint64_t gpa, void *data, unsigned len,
+                bool write)
 {
     struct lapic *a = &s->apic[cpu];
     struct outgoing out = {0};
@@ -636,7 +654,7 @@ bool lapic_mmio(struct lapic_set *s, unsigned cpu, uint64_t gpa, void *data, uns
     return mine;
 }
 
-/* ---- MSRs ------------------------------------------------------------------------------------------------------ */
+/* ---- MSRs ----------------------------------------------------------------------------------- */
 
 enum { BASE_OFF = 0, BASE_INVALID = 1, BASE_XAPIC = 2 /* 3: x2APIC */ };
 
@@ -699,7 +717,8 @@ bool lapic_wrmsr(struct lapic_set *s, unsigned cpu, uint32_t index, uint64_t val
     else if (index == MSR_TSC_DEADLINE)
         lapic_timer_write_deadline(a, value);
     else if (is_x2apic_msr(index))
-        *fault = !is_x2apic(a) || value & x2apic_reserved(reg) || !write_register(a, reg, value, &out);
+        *fault =
+            !is_x2apic(a) || value & x2apic_reserved(reg) || !write_register(a, reg, value, &out);
     else
         mine = false;
     lapic_unlock(a, true);
@@ -707,7 +726,7 @@ bool lapic_wrmsr(struct lapic_set *s, unsigned cpu, uint32_t index, uint64_t val
     return mine;
 }
 
-/* ---- the vCPU's side ----------------------------------------------------------------------------------------- */
+/* ---- the vCPU's side ------------------------------------------------------------------------ */
 
 static int deliverable(const struct lapic *a)
 {
@@ -751,11 +770,12 @@ void lapic_set_tpr(struct lapic_set *s, unsigned cpu, uint64_t cr8)
     struct lapic *a = &s->apic[cpu];
     QZ_LOCKED(&a->lock);
 
-    if (a->reg[TPR] >> 4 != (cr8 & 15)) /* CR8 has no subclass: an equal class leaves TPR's lower half alone */
+    if (a->reg[TPR] >> 4 !=
+        (cr8 & 15)) /* CR8 has no subclass: an equal class leaves TPR's lower half alone */
         a->reg[TPR] = (cr8 & 15) << 4;
 }
 
-/* ---- state ----------------------------------------------------------------------------------------------------- */
+/* ---- state ---------------------------------------------------------------------------------- */
 
 void lapic_get(struct lapic_set *s, unsigned cpu, struct lapic_registers *r, uint64_t *base)
 {
@@ -776,7 +796,8 @@ int lapic_put(struct lapic_set *s, unsigned cpu, const struct lapic_registers *r
     struct lapic *a = &s->apic[cpu];
     QZ_LOCKED(&a->lock);
 
-    if (base & ~(BASE_PAGE | BASE_BSP | BASE_X2APIC | BASE_ENABLED) || base_mode(base) == BASE_INVALID)
+    if (base & ~(BASE_PAGE | BASE_BSP | BASE_X2APIC | BASE_ENABLED) ||
+        base_mode(base) == BASE_INVALID)
         return -EINVAL;
     reset_registers(a);
     a->base = (base & ~(uint64_t)BASE_BSP) | (a->id == 0 ? BASE_BSP : 0);
@@ -798,7 +819,8 @@ int lapic_put(struct lapic_set *s, unsigned cpu, const struct lapic_registers *r
     return 0;
 }
 
-int lapic_set_new(struct lapic_set **out, unsigned cpus, struct vm_clock *clock, const struct lapic_ops *ops, void *context)
+int lapic_set_new(struct lapic_set **out, unsigned cpus, struct vm_clock *clock,
+                  const struct lapic_ops *ops, void *context)
 {
     struct lapic_set *s = calloc(1, sizeof(*s) + cpus * sizeof(s->apic[0]));
 

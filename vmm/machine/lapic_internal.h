@@ -70,7 +70,8 @@ struct lapic_set {
 };
 
 void lapic_lock(struct lapic *a);
-/* own_thread: called by the vCPU itself, which looks at its APIC before it runs on and needs no waking. */
+/* own_thread: called by the vCPU itself, which looks at its APIC before it runs on and needs no
+ * waking. */
 void lapic_unlock(struct lapic *a, bool own_thread);
 /* An interrupt of the APIC's own, by its LVT entry. Lock held. */
 void lapic_local(struct lapic *a, unsigned lvt);

@@ -1,4 +1,5 @@
-/* lapic_test.c - our own local APICs: priorities, IPIs, logical destinations, x2APIC, timer, errors, LINT0. */
+/* lapic_test.c - our own local APICs: priorities, IPIs, logical destinations, x2APIC, timer,
+ * errors, LINT0. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,9 +12,27 @@
 
 /* Offsets in the page. */
 enum {
-    R_ID = 0x20, R_VERSION = 0x30, R_TPR = 0x80, R_APR = 0x90, R_PPR = 0xa0, R_EOI = 0xb0, R_LDR = 0xd0, R_DFR = 0xe0,
-    R_SVR = 0xf0, R_ISR = 0x100, R_TMR = 0x180, R_IRR = 0x200, R_ESR = 0x280, R_ICR = 0x300, R_ICR_HIGH = 0x310,
-    R_TIMER = 0x320, R_LINT0 = 0x350, R_ERROR = 0x370, R_INITIAL = 0x380, R_CURRENT = 0x390, R_DIVIDE = 0x3e0,
+    R_ID = 0x20,
+    R_VERSION = 0x30,
+    R_TPR = 0x80,
+    R_APR = 0x90,
+    R_PPR = 0xa0,
+    R_EOI = 0xb0,
+    R_LDR = 0xd0,
+    R_DFR = 0xe0,
+    R_SVR = 0xf0,
+    R_ISR = 0x100,
+    R_TMR = 0x180,
+    R_IRR = 0x200,
+    R_ESR = 0x280,
+    R_ICR = 0x300,
+    R_ICR_HIGH = 0x310,
+    R_TIMER = 0x320,
+    R_LINT0 = 0x350,
+    R_ERROR = 0x370,
+    R_INITIAL = 0x380,
+    R_CURRENT = 0x390,
+    R_DIVIDE = 0x3e0,
 };
 enum { MASKED = 1 << 16, PERIODIC = 1 << 17, TSC_DEADLINE = 2 << 17, LOGICAL = 1 << 11 };
 enum { SELF = 1 << 18, ALL = 2 << 18, OTHERS = 3 << 18 };
@@ -101,7 +120,7 @@ static void to_x2apic(unsigned cpu)
     assert_true(wrmsr(cpu, MSR_BASE, LAPIC_BASE | BASE_X2APIC));
 }
 
-/* ---- registers ------------------------------------------------------------------------------------------ */
+/* ---- registers ------------------------------------------------------------------------------ */
 
 static void power_up_values(void **state)
 {
@@ -204,7 +223,7 @@ static void a_disabled_apic_takes_no_interrupts(void **state)
     assert_int_equal(t->nmis[1], 1);
 }
 
-/* ---- IPIs ------------------------------------------------------------------------------------------------- */
+/* ---- IPIs ----------------------------------------------------------------------------------- */
 
 static void ipis_reach_whom_they_name(void **state)
 {
@@ -244,7 +263,7 @@ static void init_and_start_up(void **state)
     assert_int_equal(take(1), -1);
     assert_int_equal(test_clock_armed(t->m.clock), 0);
     assert_int_equal(get(1, R_ID), 1 << 24); /* ... but not its ID */
-    ipi(0, 1, INIT | 1 << 15); /* de-assert */
+    ipi(0, 1, INIT | 1 << 15);               /* de-assert */
     assert_int_equal(t->inits[1], 1);
     ipi(0, 1, SIPI | 0x9a);
     assert_int_equal(t->sipis[1], 1);
@@ -332,13 +351,13 @@ static void all_256_cpus_are_reached(void **state)
         assert_int_equal(take(i), i == 241 || i == 244 ? 0x96 : -1);
 }
 
-/* ---- x2APIC ------------------------------------------------------------------------------------------------- */
+/* ---- x2APIC --------------------------------------------------------------------------------- */
 
 static void modes_change_as_allowed(void **state)
 {
     uint64_t base = LAPIC_BASE | 1 << 8, v;
 
-    assert_false(rdmsr(0, X2 + 2, &v));     /* not in xAPIC mode */
+    assert_false(rdmsr(0, X2 + 2, &v)); /* not in xAPIC mode */
     assert_false(wrmsr(0, X2 + 8, 0));
     assert_false(wrmsr(0, MSR_BASE, base | 1 << 10)); /* EXTD without EN */
     assert_false(wrmsr(0, MSR_BASE, base | BASE_XAPIC | 1 << 9));
@@ -407,7 +426,7 @@ static void init_keeps_x2apic_mode(void **state)
     assert_int_equal(msr(1, X2 + 0xf), 0xff);
 }
 
-/* ---- level interrupts through the I/O APIC ------------------------------------------------------------------- */
+/* ---- level interrupts through the I/O APIC -------------------------------------------------- */
 
 static void level_interrupts_end_with_eoi(void **state)
 {
@@ -430,7 +449,7 @@ static void level_interrupts_end_with_eoi(void **state)
     assert_int_equal(get(1, R_TMR + 0x40), 0);
 }
 
-/* ---- LINT0 --------------------------------------------------------------------------------------------------- */
+/* ---- LINT0 ---------------------------------------------------------------------------------- */
 
 static void lint0_in_virtual_wire_mode(void **state)
 {
@@ -481,7 +500,7 @@ static void lint0_as_fixed_interrupt_or_nmi(void **state)
     assert_int_equal(t->nmis[0], 1);
 }
 
-/* ---- errors -------------------------------------------------------------------------------------------------- */
+/* ---- errors --------------------------------------------------------------------------------- */
 
 static void errors_are_latched_and_told(void **state)
 {
@@ -510,7 +529,7 @@ static void errors_are_latched_and_told(void **state)
     assert_int_equal(get(0, R_ESR), 1 << 6);
 }
 
-/* ---- timer --------------------------------------------------------------------------------------------------- */
+/* ---- timer ---------------------------------------------------------------------------------- */
 
 static void one_shot(void **state)
 {
@@ -519,6 +538,7 @@ static void one_shot(void **state)
     set(1, R_DIVIDE, 0x3); /* by 16 */
     set(1, R_INITIAL, 100000);
     test_clock_advance(t->m.clock, MS);
+    test_clock_fire_early(t->m.clock);
     assert_int_equal(get(1, R_CURRENT), 100000 - MS / 16);
     assert_int_equal(take(1), -1);
     assert_int_equal(test_clock_advance(t->m.clock, MS), 1);
@@ -550,7 +570,8 @@ static void periodic(void **state)
     }
     test_clock_advance(t->m.clock, MS / 4);
     assert_int_equal(get(0, R_CURRENT), MS - MS / 4);
-    assert_int_equal(test_clock_stall(t->m.clock, 10 * MS), 1); /* what was missed is not made up for */
+    assert_int_equal(test_clock_stall(t->m.clock, 10 * MS),
+                     1); /* what was missed is not made up for */
     assert_int_equal(test_clock_advance(t->m.clock, MS / 4 * 3), 1);
     set(0, R_TIMER, 0x40 | PERIODIC | MASKED);
     take(0);
@@ -596,7 +617,7 @@ static void tsc_deadline(void **state)
     assert_int_equal(test_clock_armed(t->m.clock), 0);
 }
 
-/* ---- state ---------------------------------------------------------------------------------------------------- */
+/* ---- state ---------------------------------------------------------------------------------- */
 
 static void state_moves_to_another_machine(void **state)
 {
@@ -642,7 +663,7 @@ static void a_machine_reset_resets_all(void **state)
     assert_int_equal(get(1, R_SVR), 0xff);
 }
 
-/* ---- threads --------------------------------------------------------------------------------------------------- */
+/* ---- threads -------------------------------------------------------------------------------- */
 
 enum { ROUNDS = 3000 };
 

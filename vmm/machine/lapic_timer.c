@@ -1,13 +1,13 @@
 /*
  * lapic_timer.c - the local APIC's timer (SDM vol 3 §11.5.4).
  *
- * Nothing counts: the APIC remembers when its count was loaded, and the current count is worked out when somebody
- * reads it. A firing looks at the state again under the lock, because the guest may have stopped or moved the timer
- * after the clock decided to fire; a firing that is early for the present state does nothing, as the timer is still
- * armed for the right moment.
+ * Nothing counts: the APIC remembers when its count was loaded, and the current count is worked out
+ * when somebody reads it. A firing looks at the state again under the lock, because the guest may
+ * have stopped or moved the timer after the clock decided to fire; a firing that is early for the
+ * present state does nothing, as the timer is still armed for the right moment.
  *
- * In TSC-deadline mode the deadline is turned into machine time with the TSC's frequency as far as it is known. Should
- * the timer fire before the TSC got there, it is armed again for the rest.
+ * In TSC-deadline mode the deadline is turned into machine time with the TSC's frequency as far as
+ * it is known. Should the timer fire before the TSC got there, it is armed again for the rest.
  */
 #include <x86intrin.h>
 
@@ -62,10 +62,11 @@ static void start(struct lapic *a)
     if (!period || in_deadline_mode(a))
         return;
     a->timer_start = vm_clock_now(a->set->clock);
-    arm(a, a->timer_start + (timer_mode(a) == TIMER_PERIODIC ? QZ_MAX(period, (int64_t)PERIOD_MIN_NS) : period));
+    arm(a, a->timer_start +
+               (timer_mode(a) == TIMER_PERIODIC ? QZ_MAX(period, (int64_t)PERIOD_MIN_NS) : period));
 }
 
-/* ---- TSC deadline ------------------------------------------------------------------------------------ */
+/* ---- TSC deadline --------------------------------------------------------------------------- */
 
 static uint64_t guest_tsc(const struct lapic_set *s)
 {
@@ -78,7 +79,9 @@ static uint64_t tsc_khz(const struct lapic_set *s)
 
     if (s->tsc_khz)
         return s->tsc_khz;
-    return (uint64_t)((unsigned __int128)(__rdtsc() - s->tsc_at_start) * 1000000 / (uint64_t)QZ_MAX(ns, (int64_t)1)) + 1;
+    return (uint64_t)((unsigned __int128)(__rdtsc() - s->tsc_at_start) * 1000000 /
+                      (uint64_t)QZ_MAX(ns, (int64_t)1)) +
+           1;
 }
 
 static void arm_deadline(struct lapic *a, int64_t at_least)
@@ -111,14 +114,15 @@ void lapic_timer_tsc_changed(struct lapic *a)
         arm_deadline(a, 0);
 }
 
-/* ---- registers ------------------------------------------------------------------------------------------ */
+/* ---- registers ------------------------------------------------------------------------------ */
 
 void lapic_timer_write_lvt(struct lapic *a, uint32_t value)
 {
     bool was_deadline = in_deadline_mode(a);
 
     a->reg[LVT_TIMER] = value;
-    /* Going into or out of TSC-deadline mode disarms; one-shot and periodic go over into each other. */
+    /* Going into or out of TSC-deadline mode disarms; one-shot and periodic go over into each
+     * other. */
     if (in_deadline_mode(a) != was_deadline) {
         a->reg[TIMER_INITIAL] = 0;
         lapic_timer_stop(a);
@@ -154,7 +158,8 @@ uint32_t lapic_timer_current(const struct lapic *a)
 
 void lapic_timer_restore(struct lapic *a, uint32_t current, uint64_t deadline)
 {
-    int64_t period = period_ns(a), left = (int64_t)current * divisor(a), now = vm_clock_now(a->set->clock);
+    int64_t period = period_ns(a), left = (int64_t)current * divisor(a),
+            now = vm_clock_now(a->set->clock);
 
     if (in_deadline_mode(a)) {
         lapic_timer_write_deadline(a, deadline);
@@ -162,13 +167,14 @@ void lapic_timer_restore(struct lapic *a, uint32_t current, uint64_t deadline)
         a->timer_start = now - (period - left);
         arm(a, now + left);
     } else {
-        start(a); /* a periodic one at the very end of its period; a one-shot that is over has no count left */
+        start(a); /* a periodic one at the very end of its period; a one-shot that is over has no
+                     count left */
         if (timer_mode(a) != TIMER_PERIODIC)
             lapic_timer_stop(a);
     }
 }
 
-/* ---- firing ------------------------------------------------------------------------------------------------ */
+/* ---- firing --------------------------------------------------------------------------------- */
 
 static void go_on(struct lapic *a, int64_t now)
 {

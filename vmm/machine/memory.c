@@ -1,9 +1,9 @@
 /*
  * memory.c - guest-physical memory as one memfd (memory.h).
  *
- * The file is sealed at its size, so a mapping can never run past its end and take SIGBUS. Write seals stay possible:
- * freezing memory for a snapshot turns the file into a read-only base. Looking an address up is inline in the header,
- * because every descriptor of every ring goes through it.
+ * The file is sealed at its size, so a mapping can never run past its end and take SIGBUS. Write
+ * seals stay possible: freezing memory for a snapshot turns the file into a read-only base. Looking
+ * an address up is inline in the header, because every descriptor of every ring goes through it.
  */
 #include "machine/memory.h"
 
@@ -14,12 +14,14 @@ QZ_SYSCALLS(all, "fallocate");
 #define HUGE_PAGE (2ull << 20)
 
 /*
- * Addresses in this process are as aligned as those of the guest and the offsets in the file, so that the host can
- * use huge pages for all three. mmap() itself does not see to that: more is reserved, and cut to the aligned part.
+ * Addresses in this process are as aligned as those of the guest and the offsets in the file, so
+ * that the host can use huge pages for all three. mmap() itself does not see to that: more is
+ * reserved, and cut to the aligned part.
  */
 static void *map(int fd, uint64_t offset, uint64_t size)
 {
-    uint8_t *reserved = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *reserved =
+        mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     uint8_t *at, *end;
 
     if (reserved == MAP_FAILED)
@@ -29,7 +31,8 @@ static void *map(int fd, uint64_t offset, uint64_t size)
     if (at > reserved)
         munmap(reserved, at - reserved);
     munmap(end, reserved + size + HUGE_PAGE - end);
-    if (mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, offset) != MAP_FAILED)
+    if (mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd,
+             offset) != MAP_FAILED)
         return at;
     munmap(at, size);
     return MAP_FAILED;
@@ -41,8 +44,10 @@ int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err
 
     *m = (struct guest_memory){.fd = -1, .size = size};
     if (size < GUEST_RAM_MIN || size > GUEST_RAM_MAX || size % 4096)
-        return qz_fail(err, -EINVAL, "memory: %s is not a size a machine can have (2 MiB to 512 GiB, whole pages)",
-                       qz_format_size(size, text, sizeof(text)));
+        return qz_fail(
+            err, -EINVAL,
+            "memory: %s is not a size a machine can have (2 MiB to 512 GiB, whole pages)",
+            qz_format_size(size, text, sizeof(text)));
     m->low_size = QZ_MIN(size, LOW_RAM_MAX);
     m->high_size = size - m->low_size;
     m->fd = memfd_create("queztl-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -51,8 +56,8 @@ int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err
         int code = -errno;
 
         guest_memory_free(m);
-        return qz_fail(err, code, "memory: cannot make a file of %s: %s", qz_format_size(size, text, sizeof(text)),
-                       strerror(-code));
+        return qz_fail(err, code, "memory: cannot make a file of %s: %s",
+                       qz_format_size(size, text, sizeof(text)), strerror(-code));
     }
     m->low = map(m->fd, 0, m->low_size);
     m->high = m->high_size ? map(m->fd, m->low_size, m->high_size) : NULL;
@@ -62,8 +67,8 @@ int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err
         m->low = m->low == MAP_FAILED ? NULL : m->low;
         m->high = m->high == MAP_FAILED ? NULL : m->high;
         guest_memory_free(m);
-        return qz_fail(err, code, "memory: cannot map %s: %s (ulimit -v?)", qz_format_size(size, text, sizeof(text)),
-                       strerror(-code));
+        return qz_fail(err, code, "memory: cannot map %s: %s (ulimit -v?)",
+                       qz_format_size(size, text, sizeof(text)), strerror(-code));
     }
     return 0;
 }
@@ -112,5 +117,7 @@ int mem_discard(const struct guest_memory *m, gpa_t a, uint64_t len)
     first = QZ_ALIGN_UP(first, 4096);
     if (first >= end)
         return 0;
-    return fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first, end - first) < 0 ? -errno : 0;
+    return fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first, end - first) < 0
+               ? -errno
+               : 0;
 }

@@ -10,7 +10,8 @@
 
 static void sizes_are_checked(void **state)
 {
-    static const uint64_t bad[] = {0, 4096, GUEST_RAM_MIN + 1, GUEST_RAM_MIN - 4096, GUEST_RAM_MAX + 4096, ~0ull, 1ull << 63};
+    static const uint64_t bad[] = {
+        0, 4096, GUEST_RAM_MIN + 1, GUEST_RAM_MIN - 4096, GUEST_RAM_MAX + 4096, ~0ull, 1ull << 63};
     struct guest_memory m;
 
     for (size_t i = 0; i < QZ_ARRAY_LEN(bad); i++) {

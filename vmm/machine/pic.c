@@ -1,17 +1,24 @@
 /*
  * pic.c - the pair of 8259A interrupt controllers (pic.h).
  *
- * The second chip's output is input 2 of the first. Priorities rotate: `priority` is the input that ranks first.
- * The edge or level choice of ICW1 does not exist in a PC: ELCR makes it for each input. An edge stays remembered
- * until it is taken even when the input has fallen since (the real chip then answers with vector 7), because a
- * pulse of ours is shorter than any acknowledge cycle.
+ * The second chip's output is input 2 of the first. Priorities rotate: `priority` is the input that
+ * ranks first. The edge or level choice of ICW1 does not exist in a PC: ELCR makes it for each
+ * input. An edge stays remembered until it is taken even when the input has fallen since (the real
+ * chip then answers with vector 7), because a pulse of ours is shorter than any acknowledge cycle.
  */
 #include "machine/pic.h"
 
 enum { CASCADE = 2, SPURIOUS = 7 };
 enum { ICW1_INIT = 0x10, ICW1_ICW4 = 1, ICW1_SINGLE = 2 };
 enum { ICW4_AUTO_EOI = 2, ICW4_FULLY_NESTED = 0x10 };
-enum { OCW3 = 8, OCW3_POLL = 4, OCW3_READ = 2, OCW3_READ_ISR = 1, OCW3_SMM_SET = 0x40, OCW3_SMM = 0x20 };
+enum {
+    OCW3 = 8,
+    OCW3_POLL = 4,
+    OCW3_READ = 2,
+    OCW3_READ_ISR = 1,
+    OCW3_SMM_SET = 0x40,
+    OCW3_SMM = 0x20
+};
 
 /* Rank of the most urgent set bit: 0 is the first; 8 when there is none. */
 static unsigned rank(const struct pic_chip *c, uint8_t bits)
@@ -51,8 +58,8 @@ static void update(struct pic *p)
     bool level;
 
     /*
-     * The cascade follows the second chip at any time, else a request that waits behind another one there (automatic EOI,
-     * special mask) would make no edge and be lost.
+     * The cascade follows the second chip at any time, else a request that waits behind another one
+     * there (automatic EOI, special mask) would make no edge and be lost.
      */
     if (pending(&p->chip[1], false) >= 0)
         p->chip[0].irr |= 1 << CASCADE;
@@ -264,10 +271,11 @@ static void elcr_write(void *device, uint64_t offset, unsigned size, uint64_t va
     update(p);
 }
 
-int pic_init(struct pic *p, struct bus *pio, pthread_mutex_t *lock, void (*output_changed)(void *, bool),
-             void *context)
+int pic_init(struct pic *p, struct bus *pio, pthread_mutex_t *lock,
+             void (*output_changed)(void *, bool), void *context)
 {
-    static const struct bus_ops first = {first_read, first_write}, second = {second_read, second_write},
+    static const struct bus_ops first = {first_read, first_write},
+                                second = {second_read, second_write},
                                 elcr = {elcr_read, elcr_write};
     const struct bus_region regions[] = {
         {0x20, 2, &first, p, lock, "pic"},

@@ -11,7 +11,8 @@ struct pic_chip {
     uint8_t base;                 /* ICW2 */
     uint8_t priority;             /* the input of highest priority */
     uint8_t init_step;            /* next ICW expected: 0 none */
-    bool icw4_needed, auto_eoi, rotate_on_auto_eoi, special_mask, poll, read_isr, fully_nested, single;
+    bool icw4_needed, auto_eoi, rotate_on_auto_eoi, special_mask, poll, read_isr, fully_nested,
+        single;
 };
 
 struct pic {
@@ -22,10 +23,10 @@ struct pic {
     pthread_mutex_t *lock;
 };
 
-int pic_init(struct pic *p, struct bus *pio, pthread_mutex_t *lock, void (*output_changed)(void *, bool),
-             void *context);
+int pic_init(struct pic *p, struct bus *pio, pthread_mutex_t *lock,
+             void (*output_changed)(void *, bool), void *context);
 void pic_reset(struct pic *p);
 void pic_set(struct pic *p, unsigned irq, bool level); /* irq 0 to 15 */
-uint8_t pic_acknowledge(struct pic *p);                /* INTA cycle: the vector, spurious ones included */
+uint8_t pic_acknowledge(struct pic *p); /* INTA cycle: the vector, spurious ones included */
 
 #endif

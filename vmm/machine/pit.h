@@ -1,4 +1,5 @@
-/* pit.h - the 8254 interval timer, ports 0x40 to 0x43, and port 0x61 (speaker gate, refresh toggle). */
+/* pit.h - the 8254 interval timer, ports 0x40 to 0x43, and port 0x61 (speaker gate, refresh
+ * toggle). */
 #ifndef VMM_PIT_H
 #define VMM_PIT_H
 

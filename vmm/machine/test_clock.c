@@ -18,18 +18,10 @@ void vm_clock_free(struct vm_clock *c)
 {
     free(c);
 }
-void vm_clock_thread(struct vm_clock *c)
-{
-}
-void vm_clock_stop(struct vm_clock *c)
-{
-}
-void vm_clock_pause(struct vm_clock *c)
-{
-}
-void vm_clock_resume(struct vm_clock *c)
-{
-}
+void vm_clock_thread(struct vm_clock *c) {}
+void vm_clock_stop(struct vm_clock *c) {}
+void vm_clock_pause(struct vm_clock *c) {}
+void vm_clock_resume(struct vm_clock *c) {}
 int64_t vm_clock_now(struct vm_clock *c)
 {
     return c->now;
@@ -107,6 +99,16 @@ unsigned test_clock_stall(struct vm_clock *c, int64_t ns)
 {
     c->now += ns;
     return fire(c, c->now);
+}
+
+void test_clock_fire_early(struct vm_clock *c)
+{
+    struct vm_timer *armed[TIMERS_MAX];
+    unsigned n = c->count;
+
+    memcpy(armed, c->timer, n * sizeof(armed[0]));
+    for (unsigned i = 0; i < n; i++)
+        armed[i]->fire(armed[i]);
 }
 
 unsigned test_clock_armed(const struct vm_clock *c)

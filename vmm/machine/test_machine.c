@@ -10,7 +10,8 @@ static int fake_msi(struct accel_vm *vm, uint64_t address, uint32_t data)
     return 0;
 }
 
-static int fake_route(struct accel_vm *vm, unsigned pin, uint64_t address, uint32_t data, bool masked)
+static int fake_route(struct accel_vm *vm, unsigned pin, uint64_t address, uint32_t data,
+                      bool masked)
 {
     struct test_machine *t = QZ_CONTAINER_OF(vm, struct test_machine, accel);
 
@@ -21,7 +22,8 @@ static int fake_route(struct accel_vm *vm, unsigned pin, uint64_t address, uint3
     return 0;
 }
 
-static const struct accel_ops fake_ops = {.name = "fake", .signal_msi = fake_msi, .ioapic_route = fake_route};
+static const struct accel_ops fake_ops = {
+    .name = "fake", .signal_msi = fake_msi, .ioapic_route = fake_route};
 
 static void on_wake(void *context, unsigned cpu)
 {
@@ -70,7 +72,8 @@ struct test_machine *test_machine_new(unsigned cpus, bool own_lapic)
     must(bus_new(&t->m.pio, 0x10000));
     must(bus_new(&t->m.mmio, 0));
     must(vm_clock_new(&t->m.clock, NULL));
-    must(irq_fabric_new(&t->m.irq, &t->accel, cpus, t->m.pio, t->m.mmio, t->m.clock, &cpu_ops, t, NULL));
+    must(irq_fabric_new(&t->m.irq, &t->accel, cpus, t->m.pio, t->m.mmio, t->m.clock, &cpu_ops, t,
+                        NULL));
     return t;
 }
 
@@ -133,10 +136,9 @@ void test_pic_setup(struct test_machine *t)
         uint16_t port;
         uint8_t value;
     } steps[] = {
-        {0x21, 0xff}, {0xa1, 0xff},                                        /* all masked */
-        {0x20, 0x11}, {0x21, 0x30}, {0x21, 1 << 2}, {0x21, 0x01},          /* ICW1 to ICW4 */
-        {0xa0, 0x11}, {0xa1, 0x38}, {0xa1, 2},      {0xa1, 0x01},
-        {0x21, 0x00}, {0xa1, 0x00},
+        {0x21, 0xff}, {0xa1, 0xff},                               /* all masked */
+        {0x20, 0x11}, {0x21, 0x30}, {0x21, 1 << 2}, {0x21, 0x01}, /* ICW1 to ICW4 */
+        {0xa0, 0x11}, {0xa1, 0x38}, {0xa1, 2},      {0xa1, 0x01}, {0x21, 0x00}, {0xa1, 0x00},
     };
 
     for (size_t i = 0; i < QZ_ARRAY_LEN(steps); i++)

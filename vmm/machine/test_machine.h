@@ -1,6 +1,6 @@
 /*
- * test_machine.h - a machine without devices or CPUs for tests: buses, test_clock and an interrupt fabric on a fake
- * accelerator that writes down what it is told.
+ * test_machine.h - a machine without devices or CPUs for tests: buses, test_clock and an interrupt
+ * fabric on a fake accelerator that writes down what it is told.
  */
 #ifndef VMM_TEST_MACHINE_H
 #define VMM_TEST_MACHINE_H

@@ -117,7 +117,7 @@ static int disk_item(struct vm_disk_config *d, const char *item, struct qz_error
 {
     const char *v;
     uint64_t n;
-    bool on;
+    bool on = false;
 
     if (!strcmp(item, "readonly")) {
         d->readonly = true;

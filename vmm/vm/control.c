@@ -31,6 +31,7 @@ struct control {
     struct qz_loop *loop;
     struct qz_watch listener;
     struct sockaddr_un address;
+    uid_t owner; /* the only user, beside root, who may connect */
     struct client client[CLIENTS_MAX];
 };
 
@@ -201,12 +202,12 @@ static void client_ready(struct qz_watch *w, uint32_t events)
         client_close(c);
 }
 
-static bool peer_allowed(int fd)
+static bool peer_allowed(const struct control *c, int fd)
 {
     struct ucred peer;
     socklen_t len = sizeof(peer);
 
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == getuid() || peer.uid == 0);
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == c->owner || peer.uid == 0);
 }
 
 static void on_connection(struct qz_watch *w, uint32_t events)
@@ -214,7 +215,7 @@ static void on_connection(struct qz_watch *w, uint32_t events)
     struct control *control = QZ_CONTAINER_OF(w, struct control, listener);
     QZ_AUTO_FD int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-    if (fd < 0 || !peer_allowed(fd))
+    if (fd < 0 || !peer_allowed(control, fd))
         return;
     for (unsigned i = 0; i < CLIENTS_MAX; i++) {
         struct client *c = &control->client[i];
@@ -272,6 +273,7 @@ int control_new(struct control **out, struct qz_loop *loop, struct vm *vm, const
         return qz_fail(err, -errno, "control socket %s: %s", path, strerror(errno));
     c->vm = vm;
     c->loop = loop;
+    c->owner = getuid();
     (void)QZ_TAKE_FD(fd);
     *out = QZ_TAKE_PTR(c);
     return 0;

@@ -9,6 +9,7 @@
 #include "vm/vcpu.h"
 
 #include <signal.h>
+#include <x86intrin.h>
 
 QZ_SYSCALLS(vcpu, "futex rt_sigprocmask");
 
@@ -91,11 +92,23 @@ static void park(struct vcpu *v)
     g->parked--;
 }
 
+/* Our local APICs fire at moments that the guest names by its TSC. The TSCs of all vCPUs run as one. */
+static void tell_tsc(struct vcpu *v)
+{
+    struct machine *m = v->group->machine;
+    uint64_t before = __rdtsc(), tsc;
+
+    if (v->group->ops->get_tsc(v->accel, &tsc) == 0)
+        irq_lapic_set_tsc(m->irq, v->group->ops->tsc_khz(m->accel), tsc - (before + __rdtsc()) / 2);
+}
+
 static void set_state(struct vcpu *v, const struct vcpu_state *s)
 {
     int r = v->group->ops->set_state(v->accel, s);
 
     v->wait = v->group->machine->accel->own_lapic && s->mp_state != MP_RUNNABLE ? s->mp_state : MP_RUNNABLE;
+    if (r == 0 && v->group->machine->accel->own_lapic && v->id == 0)
+        tell_tsc(v);
     if (r < 0) {
         char text[80];
 

@@ -43,6 +43,8 @@ struct kvm_vm {
     struct cpuid_table supported; /* what this VM's vCPUs may be given */
     struct cpuid_table cpuid;     /* what vCPU 0 is given */
 
+    bool msr_missing[VCPU_MSR_MAX]; /* by place in vcpu_msr_list: not in this KVM; atomic */
+
     pthread_mutex_t lock; /* the fields below */
     struct kvm_slot *slots;
     unsigned slot_count, slot_max;
@@ -116,6 +118,7 @@ int kvm_vcpu_settle(struct kvm_vcpu *v, bool discard);
 int kvm_get_state(struct accel_vcpu *vcpu, struct vcpu_state *state);
 int kvm_set_state(struct accel_vcpu *vcpu, const struct vcpu_state *state);
 
+int kvm_get_tsc(struct accel_vcpu *vcpu, uint64_t *tsc);
 int kvm_read_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value); /* -ENOTSUP: not there */
 int kvm_write_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value); /* -ENOTSUP: refused */
 

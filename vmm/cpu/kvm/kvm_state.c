@@ -225,29 +225,90 @@ static int set_extended(struct kvm_vcpu *v, const struct vcpu_state *s)
 
 /* ---- model-specific registers ---------------------------------------------------------------- */
 
-static int get_msrs(struct kvm_vcpu *v, struct vcpu_state *s)
+/* The place of an MSR in vcpu_msr_list, or past its end. */
+static unsigned list_position(uint32_t index)
+{
+    unsigned i = 0;
+
+    while (i < vcpu_msr_list_count && vcpu_msr_list[i].index != index)
+        i++;
+    return i;
+}
+
+static bool is_missing(const struct kvm_vm *vm, uint32_t index)
+{
+    const unsigned i = list_position(index);
+
+    return i < vcpu_msr_list_count && __atomic_load_n(&vm->msr_missing[i], __ATOMIC_RELAXED);
+}
+
+static void note_missing(struct kvm_vm *vm, uint32_t index)
+{
+    const unsigned i = list_position(index);
+
+    if (i < vcpu_msr_list_count)
+        __atomic_store_n(&vm->msr_missing[i], true, __ATOMIC_RELAXED);
+}
+
+/*
+ * Reads those of msr[] that this KVM has into value[] and says in have[] which they are. KVM stops
+ * at an MSR that it does not have; the VM remembers those of the list, so that each is stumbled
+ * over only once.
+ */
+static int read_msrs(struct kvm_vcpu *v, const struct vcpu_msr *msr, unsigned count,
+                     uint64_t value[VCPU_MSR_MAX], bool have[VCPU_MSR_MAX])
 {
     union msr_buffer buffer;
-    unsigned done = 0;
+    unsigned position[VCPU_MSR_MAX], next = 0;
 
-    s->msr_count = 0;
-    while (done < vcpu_msr_list_count) {
-        const unsigned count = vcpu_msr_list_count - done;
+    memset(have, 0, VCPU_MSR_MAX * sizeof(have[0]));
+    while (next < count) {
+        unsigned n = 0;
         int got;
 
         memset(&buffer, 0, sizeof(buffer));
-        buffer.head.nmsrs = count;
-        for (unsigned i = 0; i < count; i++)
-            buffer.head.entries[i].index = vcpu_msr_list[done + i].index;
+        for (unsigned i = next; i < count; i++) {
+            if (is_missing(v->vm, msr[i].index))
+                continue;
+            position[n] = i;
+            buffer.head.entries[n++].index = msr[i].index;
+        }
+        if (n == 0)
+            return 0;
+        buffer.head.nmsrs = n;
         got = ioctl(v->fd, KVM_GET_MSRS, &buffer.head);
         if (got < 0)
             return -errno;
-        for (unsigned i = 0; i < (unsigned)got && i < count; i++)
-            s->msr[s->msr_count++] =
-                (struct vcpu_msr){buffer.head.entries[i].index, buffer.head.entries[i].data};
-        done += (unsigned)got + 1; /* KVM stops at the first that this vCPU does not have */
+        for (unsigned i = 0; i < (unsigned)got && i < n; i++) {
+            have[position[i]] = true;
+            value[position[i]] = buffer.head.entries[i].data;
+        }
+        if ((unsigned)got >= n)
+            return 0;
+        note_missing(v->vm, msr[position[got]].index);
+        next = position[got] + 1;
     }
     return 0;
+}
+
+static int get_msrs(struct kvm_vcpu *v, struct vcpu_state *s)
+{
+    uint64_t value[VCPU_MSR_MAX];
+    bool have[VCPU_MSR_MAX];
+    const int r = read_msrs(v, vcpu_msr_list, vcpu_msr_list_count, value, have);
+
+    s->msr_count = 0;
+    for (unsigned i = 0; r == 0 && i < vcpu_msr_list_count; i++)
+        if (have[i])
+            s->msr[s->msr_count++] = (struct vcpu_msr){vcpu_msr_list[i].index, value[i]};
+    return r;
+}
+
+static uint64_t reset_value(uint32_t index)
+{
+    const unsigned i = list_position(index);
+
+    return i < vcpu_msr_list_count ? vcpu_msr_list[i].value : 0;
 }
 
 int kvm_read_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value)
@@ -263,6 +324,11 @@ int kvm_read_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value)
     return 0;
 }
 
+int kvm_get_tsc(struct accel_vcpu *vcpu, uint64_t *tsc)
+{
+    return kvm_read_msr(QZ_CONTAINER_OF(vcpu, struct kvm_vcpu, base), MSR_TSC, tsc);
+}
+
 int kvm_write_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value)
 {
     union msr_buffer one = {.head = {.nmsrs = 1}};
@@ -273,41 +339,40 @@ int kvm_write_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value)
     return took == 1 ? 0 : took < 0 ? -errno : -ENOTSUP;
 }
 
-static uint64_t reset_value(uint32_t index)
+static int write_msrs(struct kvm_vcpu *v, union msr_buffer *buffer)
 {
-    for (unsigned i = 0; i < vcpu_msr_list_count; i++)
-        if (vcpu_msr_list[i].index == index)
-            return vcpu_msr_list[i].value;
-    return 0;
+    const int took = ioctl(v->fd, KVM_SET_MSRS, &buffer->head);
+
+    if (took < 0)
+        return -errno;
+    if ((unsigned)took >= buffer->head.nmsrs)
+        return 0;
+    qz_warn("vCPU %u: KVM does not take the value 0x%llx for MSR 0x%x", v->base.id,
+            (unsigned long long)buffer->head.entries[took].data, buffer->head.entries[took].index);
+    return -ENOTSUP;
 }
 
-static int set_msrs(struct kvm_vcpu *v, const struct vcpu_msr *msr, unsigned count)
+/*
+ * Writes only what differs: a fresh vCPU costs next to nothing, and KVM does not log writes to
+ * registers that it half knows. A register that this KVM lacks is as good as set when it should
+ * hold its reset value.
+ */
+static int set_msrs(struct kvm_vcpu *v, const struct vcpu_state *s)
 {
     union msr_buffer buffer;
+    uint64_t value[VCPU_MSR_MAX];
+    bool have[VCPU_MSR_MAX];
+    unsigned n = 0;
+    int r = read_msrs(v, s->msr, s->msr_count, value, have);
 
-    while (count > 0) {
-        int took;
-
-        memset(&buffer, 0, sizeof(buffer));
-        buffer.head.nmsrs = count;
-        for (unsigned i = 0; i < count; i++)
-            buffer.head.entries[i] =
-                (struct kvm_msr_entry){.index = msr[i].index, .data = msr[i].value};
-        took = ioctl(v->fd, KVM_SET_MSRS, &buffer.head);
-        if (took < 0)
-            return -errno;
-        if ((unsigned)took >= count)
-            return 0;
-        /* A register that this KVM lacks is as good as set when it should hold its reset value. */
-        if (msr[took].value != reset_value(msr[took].index)) {
-            qz_warn("vCPU %u: KVM does not take the value 0x%llx for MSR 0x%x", v->base.id,
-                    (unsigned long long)msr[took].value, msr[took].index);
-            return -ENOTSUP;
-        }
-        msr += took + 1;
-        count -= (unsigned)took + 1;
+    memset(&buffer, 0, sizeof(buffer));
+    for (unsigned i = 0; r == 0 && i < s->msr_count; i++) {
+        if (have[i] ? s->msr[i].value != value[i] : s->msr[i].value != reset_value(s->msr[i].index))
+            buffer.head.entries[n++] =
+                (struct kvm_msr_entry){.index = s->msr[i].index, .data = s->msr[i].value};
     }
-    return 0;
+    buffer.head.nmsrs = n;
+    return r == 0 && n > 0 ? write_msrs(v, &buffer) : r;
 }
 
 /* ---- local APIC ------------------------------------------------------------------------------ */
@@ -327,13 +392,12 @@ static int get_lapic(struct kvm_vcpu *v, struct vcpu_state *s)
 static int set_lapic(struct kvm_vcpu *v, const struct vcpu_state *s)
 {
     struct kvm_lapic_state k = {{0}};
-    const struct vcpu_msr deadline = {MSR_TSC_DEADLINE, s->lapic.tsc_deadline};
     int r;
 
     for (unsigned i = 0; i < 64; i++)
         qz_store_le32(k.regs + 16 * i, s->lapic.reg[i]);
     r = control(v, KVM_SET_LAPIC, &k);
-    return r < 0 ? r : set_msrs(v, &deadline, 1);
+    return r < 0 ? r : kvm_write_msr(v, MSR_TSC_DEADLINE, s->lapic.tsc_deadline);
 }
 
 /* ---- events and run state -------------------------------------------------------------------- */
@@ -353,7 +417,9 @@ static int get_events(struct kvm_vcpu *v, struct vcpu_state *s)
     s->event.interrupt_injected = k.interrupt.injected;
     s->event.interrupt_soft = k.interrupt.soft;
     s->event.interrupt_vector = k.interrupt.nr;
-    s->event.interrupt_shadow = k.interrupt.shadow & 3;
+    /* AMD has one shadow for both and KVM reports both; Intel takes both at once for an invalid
+     * state. */
+    s->event.interrupt_shadow = k.interrupt.shadow & 1 ? 1 : k.interrupt.shadow & 2;
     s->event.nmi_injected = k.nmi.injected;
     s->event.nmi_pending = k.nmi.pending;
     s->event.nmi_masked = k.nmi.masked;
@@ -487,7 +553,7 @@ int kvm_set_state(struct accel_vcpu *vcpu, const struct vcpu_state *s)
     if (r == 0)
         r = set_extended(v, s);
     if (r == 0)
-        r = set_msrs(v, s->msr, s->msr_count);
+        r = set_msrs(v, s);
     if (r == 0 && !v->vm->config.own_lapic)
         r = set_lapic(v, s);
     if (r == 0)

@@ -405,6 +405,7 @@ const struct accel_ops accel_kvm = {
     .get_cr8 = kvm_get_cr8,
     .set_cr8 = kvm_set_cr8,
     .get_apic_base = kvm_get_apic_base,
+    .get_tsc = kvm_get_tsc,
     .signal_msi = kvm_signal_msi,
     .ioapic_route = kvm_ioapic_route,
     .doorbell_add = kvm_doorbell_add,
