@@ -239,6 +239,8 @@ static void test_backend_errors(void **state)
     expect_frame(g, frame, sizeof(frame), 1);
     assert_int_equal(net_guest_stats(g).rx_dropped, 1);
     net_guest_post(g, 1526, 1);
+    vtest_kick(g->t, RXQ);
+    net_guest_settle(g);
     g->fake.rx_error = NET_HEADER - 1; /* not even a header */
     fake_net_arrives(&g->fake, &plain, frame, sizeof(frame));
     expect_frame(g, frame, sizeof(frame), 1);
