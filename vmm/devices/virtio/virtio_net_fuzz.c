@@ -92,6 +92,15 @@ static void driver_ok(struct fuzz *f, const uint8_t *parameters)
     f->d->active = true;
 }
 
+static void put(uint8_t *table, unsigned slot, uint64_t address, uint32_t len, uint16_t third,
+                uint16_t fourth)
+{
+    qz_store_le64(table + slot * 16, address);
+    qz_store_le32(table + slot * 16 + 8, len);
+    qz_store_le16(table + slot * 16 + 12, third);
+    qz_store_le16(table + slot * 16 + 14, fourth);
+}
+
 /*
  * Makes one descriptor available. b: step, queue, flags, index, address (16 bits, in units of 8),
  * length (16 bits).
@@ -116,13 +125,42 @@ static void offer(struct fuzz *f, unsigned q, const uint8_t *b)
         slot = vq->last_avail;
         flags |= vq->avail_wrap ? 0x80 : 0x8000;
     }
-    desc += slot * 16;
-    qz_store_le64(desc, address);
-    qz_store_le32(desc + 8, len);
-    qz_store_le16(desc + 12, vq->packed ? slot : flags);
-    qz_store_le16(desc + 14, vq->packed ? flags : (slot + 1) % vq->size);
+    put(desc, slot, address, len, vq->packed ? slot : flags,
+        vq->packed ? flags : (slot + 1) % vq->size);
     if (vq->packed)
         return;
+    idx = qz_load_le16(avail + 2);
+    qz_store_le16(avail + 4 + 2 * (idx & (vq->size - 1)), slot);
+    qz_store_le16(avail + 2, idx + 1);
+}
+
+/* A command of the right shape: class, number, length and the counts in it are the input's. */
+static void offer_command(struct fuzz *f, const uint8_t *b)
+{
+    struct virtqueue *vq = &f->queue[2];
+    uint8_t *low = f->m.memory.low, *desc = low + vq->desc.v, *avail = low + vq->driver.v;
+    uint8_t *bytes = low + DATA;
+    uint16_t idx, slot = b[1] % vq->size, next = (slot + 1) % vq->size;
+
+    if (vq->size < 2 || !vq->desc_span.data)
+        return;
+    bytes[0] = b[2] % 4;
+    bytes[1] = b[3] % 7;
+    memcpy(bytes + 2, b + 4, 4);
+    if (b[2] & 16)
+        qz_store_le32(bytes + 2, b[4] % 4); /* and the second count is 0 where memory is */
+    if (vq->packed) {
+        uint16_t first = vq->avail_wrap ? 0x80 : 0x8000;
+
+        slot = vq->last_avail;
+        next = (slot + 1) % vq->size;
+        put(desc, next, DATA + 0x800, 1, slot,
+            VRING_DESC_F_WRITE | (next ? first : first ^ 0x8080));
+        put(desc, slot, DATA, 1u + b[5] % 32, slot, VRING_DESC_F_NEXT | first);
+        return;
+    }
+    put(desc, slot, DATA, 1u + b[5] % 32, VRING_DESC_F_NEXT, next);
+    put(desc, next, DATA + 0x800, 1, VRING_DESC_F_WRITE, 0);
     idx = qz_load_le16(avail + 2);
     qz_store_le16(avail + 4 + 2 * (idx & (vq->size - 1)), slot);
     qz_store_le16(avail + 2, idx + 1);
@@ -153,6 +191,9 @@ static void step(struct fuzz *f, const uint8_t *parameters, const uint8_t *b)
     switch (b[0] % 12) {
     default:
         offer(f, q, b);
+        break;
+    case 3:
+        offer_command(f, b);
         break;
     case 4:
     case 5:
