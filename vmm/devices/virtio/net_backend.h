@@ -14,8 +14,8 @@
  * calls pause(true): the backend then keeps quiet, keeps a bounded number of frames, and lets its
  * own source wait or drop, as a wire would. pause(false) before the next receive().
  *
- * Backpressure, guest to host: send() returns 0 when the frame was not taken; the client keeps it in
- * its ring and sends nothing more until writable(). A frame that was taken may still be lost.
+ * Backpressure, guest to host: send() returns 0 when the frame was not taken; the client keeps it
+ * in its ring and sends nothing more until writable(). A frame that was taken may still be lost.
  */
 #ifndef VMM_NET_BACKEND_H
 #define VMM_NET_BACKEND_H
@@ -26,8 +26,8 @@
 
 enum {
     NET_HEADER = 12,       /* struct virtio_net_hdr_v1 */
-    NET_FRAME_MAX = 65562, /* the largest frame without header: 64 KiB of IP with Ethernet, VLAN tags
-                              and room to spare (VirtIO 1.3 §5.1.6.3.1: 65550 at least) */
+    NET_FRAME_MAX = 65562, /* the largest frame without header: 64 KiB of IP with Ethernet, VLAN
+                              tags and room to spare (VirtIO 1.3 §5.1.6.3.1: 65550 at least) */
     NET_BYTES_MAX = NET_HEADER + NET_FRAME_MAX,
 };
 
@@ -44,14 +44,15 @@ struct net_backend_ops {
     int (*attach)(struct net_backend *b, struct qz_loop *loop, struct net_client *client,
                   struct qz_error *err);
     /*
-     * A driver is there: frames flow. features: VirtIO feature bits as negotiated, for the offloads.
-     * Not paused; frames from before are dropped. May be called again after stop().
+     * A driver is there: frames flow. features: VirtIO feature bits as negotiated, for the
+     * offloads. Not paused; frames from before are dropped. May be called again after stop().
      */
     void (*start)(struct net_backend *b, uint64_t features);
     void (*stop)(struct net_backend *b); /* no callbacks and no frames until start() */
     /*
      * One frame, `bytes` in all (NET_HEADER to NET_BYTES_MAX) in at most 1024 parts, which may
-     * change under the reader. 1: taken. 0: not now. -errno: refused (malformed, link down): dropped.
+     * change under the reader. 1: taken. 0: not now. -errno: refused (malformed, link down):
+     * dropped.
      */
     int (*send)(struct net_backend *b, const struct iovec *iov, unsigned count, size_t bytes);
     /* After a batch of sends. May be NULL. */
@@ -67,7 +68,8 @@ struct net_backend_ops {
 
 struct net_backend {
     const struct net_backend_ops *ops;
-    uint64_t features; /* VirtIO network feature bits that it can honour: checksum and segmentation */
+    uint64_t
+        features; /* VirtIO network feature bits that it can honour: checksum and segmentation */
     const char *label; /* for messages: "tap tap0"; the backend's */
 };
 

@@ -100,7 +100,8 @@ static void on_start(struct net_backend *b, uint64_t features)
     }
     if (ioctl(t->fd, TUNSETOFFLOAD, offloads) < 0)
         qz_warn("%s: the kernel refused offloads 0x%x: %s", t->label, offloads, strerror(errno));
-    /* What waits was made for the offloads of a driver before this one. A short read drops the rest. */
+    /* What waits was made for the offloads of a driver before this one. A short read drops the
+     * rest. */
     for (unsigned i = 0; i < STALE_MAX && read(t->fd, cut, sizeof(cut)) > 0; i++)
         continue;
     t->paused = t->blocked = false;
@@ -121,7 +122,8 @@ static int on_send(struct net_backend *b, const struct iovec *iov, unsigned coun
     if (writev(t->fd, iov, (int)count) >= 0)
         return 1;
     if (errno != EAGAIN)
-        return -errno; /* EIO: the link is down; EINVAL: a header or frame that the kernel refused */
+        return -errno; /* EIO: the link is down; EINVAL: a header or frame that the kernel refused
+                        */
     if (t->gone)
         return -ENODEV;
     t->blocked = true;
@@ -133,7 +135,9 @@ static ssize_t on_receive(struct net_backend *b, const struct iovec *iov, unsign
 {
     ssize_t n = readv(tap_of(b)->fd, iov, (int)count);
 
-    return n >= 0 ? n : errno == EAGAIN || errno == EINTR || errno == EIO || errno == EBADFD ? 0 : -errno;
+    return n >= 0                                                                 ? n
+           : errno == EAGAIN || errno == EINTR || errno == EIO || errno == EBADFD ? 0
+                                                                                  : -errno;
 }
 
 static void on_pause(struct net_backend *b, bool paused)
@@ -171,9 +175,10 @@ static int open_tun(struct qz_error *err)
     if (fd >= 0)
         return fd;
     if (code == -EACCES || code == -EPERM)
-        return qz_fail(err, code,
-                       "/dev/net/tun: %s; let this user read and write it (sudo chmod 666 /dev/net/tun)",
-                       strerror(-code));
+        return qz_fail(
+            err, code,
+            "/dev/net/tun: %s; let this user read and write it (sudo chmod 666 /dev/net/tun)",
+            strerror(-code));
     if (code == -ENOENT || code == -ENODEV || code == -ENXIO)
         return qz_fail(err, code, "/dev/net/tun: %s; load the driver with: sudo modprobe tun",
                        strerror(-code));
@@ -185,10 +190,11 @@ static int refused(const char *name, int code, struct qz_error *err)
     switch (code) {
     case -EPERM:
     case -EACCES:
-        return qz_fail(err, code,
-                       "tap %s: it belongs to another user; give it to yours: sudo ip tuntap del %s "
-                       "mode tap && sudo ip tuntap add %s mode tap user $USER",
-                       name, name, name);
+        return qz_fail(
+            err, code,
+            "tap %s: it belongs to another user; give it to yours: sudo ip tuntap del %s "
+            "mode tap && sudo ip tuntap add %s mode tap user $USER",
+            name, name, name);
     case -EBUSY:
         return qz_fail(err, code, "tap %s: another program uses it", name);
     case -EINVAL:
@@ -235,7 +241,8 @@ static uint64_t probe_features(int fd)
         if (ioctl(fd, TUNSETOFFLOAD, base | TUN_F_UFO) == 0)
             features |= QZ_BIT(VIRTIO_NET_F_HOST_UFO) | QZ_BIT(VIRTIO_NET_F_GUEST_UFO);
         if (ioctl(fd, TUNSETOFFLOAD, base | OFFLOAD_USO4 | OFFLOAD_USO6) == 0)
-            features |= QZ_BIT(NET_F_HOST_USO) | QZ_BIT(NET_F_GUEST_USO4) | QZ_BIT(NET_F_GUEST_USO6);
+            features |=
+                QZ_BIT(NET_F_HOST_USO) | QZ_BIT(NET_F_GUEST_USO4) | QZ_BIT(NET_F_GUEST_USO6);
     }
     if (ioctl(fd, TUNSETOFFLOAD, 0) < 0)
         return 0;
@@ -258,10 +265,11 @@ int net_tap_open(struct net_backend **out, const char *name, struct qz_error *er
         return fd;
     /* TUNSETIFF would make a device for a privileged caller, one that nobody has set up. */
     if (!if_nametoindex(name))
-        return qz_fail(err, -ENODEV,
-                       "tap %s: no such network device; make it with: sudo ip tuntap add %s mode tap "
-                       "user $USER && sudo ip link set %s up",
-                       name, name, name);
+        return qz_fail(
+            err, -ENODEV,
+            "tap %s: no such network device; make it with: sudo ip tuntap add %s mode tap "
+            "user $USER && sudo ip link set %s up",
+            name, name, name);
     r = bind_name(fd, name, err);
     if (r < 0)
         return r;
