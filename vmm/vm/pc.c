@@ -38,10 +38,12 @@ static int build_platform(struct pc *pc, const struct vm_config *config, const s
             return qz_fail(err, -errno, "debug log %s: %s", config->debug_log, strerror(errno));
     }
     if ((r = pci_bus_new(&m->pci, m, err)) < 0 || (r = acpi_pm_new(&pc->pm, m, err)) < 0 ||
-        (r = pci_q35_new(&pc->q35, m, on_pmbase, pc->pm, err)) < 0 || (r = pit_new(&pc->pit, m, err)) < 0 ||
-        (r = hpet_new(&pc->hpet, m, pc->pit, err)) < 0 || (r = rtc_new(&pc->rtc, m, err)) < 0 ||
+        (r = pci_q35_new(&pc->q35, m, on_pmbase, pc->pm, err)) < 0 ||
+        (r = pit_new(&pc->pit, m, err)) < 0 || (r = hpet_new(&pc->hpet, m, pc->pit, err)) < 0 ||
+        (r = rtc_new(&pc->rtc, m, err)) < 0 ||
         (r = serial_new(&pc->serial, m, COM1_PORT, COM1_IRQ, host->terminal, err)) < 0 ||
-        (r = isa_ports_new(&pc->ports, m, pc->debug_fd, err)) < 0 || (r = fw_cfg_new(&pc->fw_cfg, m, err)) < 0)
+        (r = isa_ports_new(&pc->ports, m, pc->debug_fd, err)) < 0 ||
+        (r = fw_cfg_new(&pc->fw_cfg, m, err)) < 0)
         return r;
     if (config->firmware)
         return pflash_new(&pc->pflash, m, config->firmware, config->firmware_vars, err);
@@ -67,10 +69,12 @@ static int plug(struct pc *pc, const char *kind, struct virtio_device *d, struct
     return 0;
 }
 
-static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const struct pc_host *host, struct qz_error *err)
+static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const struct pc_host *host,
+                    struct qz_error *err)
 {
     struct virtio_blk_options config = {
-        .queues = disk->queues ? disk->queues : QZ_MIN(pc->machine->cpus, (unsigned)DISK_QUEUES_DEFAULT_MAX),
+        .queues = disk->queues ? disk->queues
+                               : QZ_MIN(pc->machine->cpus, (unsigned)DISK_QUEUES_DEFAULT_MAX),
         .no_packed = disk->no_packed,
         .label = disk->path,
     };
@@ -83,7 +87,8 @@ static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const stru
     return r < 0 ? r : plug(pc, "disk", d, err);
 }
 
-static int open_user_net(struct net_backend **backend, const struct vm_net_config *net, struct qz_error *err)
+static int open_user_net(struct net_backend **backend, const struct vm_net_config *net,
+                         struct qz_error *err)
 {
     struct net_user_forward forward[VM_FORWARDS_MAX] = {0};
     const struct net_user_options options = {.forward = forward, .forwards = net->forwards};
@@ -104,7 +109,8 @@ static int make_mac(uint8_t mac[6], struct qz_error *err)
     return 0;
 }
 
-static int add_net(struct pc *pc, const struct vm_net_config *net, const struct pc_host *host, struct qz_error *err)
+static int add_net(struct pc *pc, const struct vm_net_config *net, const struct pc_host *host,
+                   struct qz_error *err)
 {
     struct virtio_net_options options = {0};
     struct virtio_device *d;
@@ -127,12 +133,14 @@ static int add_console(struct pc *pc, const struct pc_host *host, struct qz_erro
         {.terminal = host->terminal},
         {.name = "org.queztl.exit", .output = host->exit_status, .context = host->context},
     };
-    int r = virtio_console_new(&pc->console, pc->machine, host->device_loop, ports, QZ_ARRAY_LEN(ports), err);
+    int r = virtio_console_new(&pc->console, pc->machine, host->device_loop, ports,
+                               QZ_ARRAY_LEN(ports), err);
 
     return r < 0 ? r : plug(pc, "console", pc->console, err);
 }
 
-static int build_virtio(struct pc *pc, const struct vm_config *config, const struct pc_host *host, struct qz_error *err)
+static int build_virtio(struct pc *pc, const struct vm_config *config, const struct pc_host *host,
+                        struct qz_error *err)
 {
     struct machine *m = pc->machine;
     struct virtio_device *d;
@@ -144,9 +152,11 @@ static int build_virtio(struct pc *pc, const struct vm_config *config, const str
     for (unsigned i = 0; i < config->nets; i++)
         if ((r = add_net(pc, &config->net[i], host, err)) < 0)
             return r;
-    if ((r = add_console(pc, host, err)) < 0 || (r = virtio_rng_new(&d, m, host->device_loop, err)) < 0)
+    if ((r = add_console(pc, host, err)) < 0 ||
+        (r = virtio_rng_new(&d, m, host->device_loop, err)) < 0)
         return r;
-    if ((r = plug(pc, "rng", d, err)) < 0 || (r = virtio_balloon_new(&pc->balloon, m, host->device_loop, err)) < 0)
+    if ((r = plug(pc, "rng", d, err)) < 0 ||
+        (r = virtio_balloon_new(&pc->balloon, m, host->device_loop, err)) < 0)
         return r;
     if ((r = plug(pc, "balloon", pc->balloon, err)) < 0 || !config->vsock_path)
         return r;
@@ -154,8 +164,8 @@ static int build_virtio(struct pc *pc, const struct vm_config *config, const str
     return r < 0 ? r : plug(pc, "vsock", d, err);
 }
 
-int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config, const struct pc_host *host,
-           struct qz_error *err)
+int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config,
+           const struct pc_host *host, struct qz_error *err)
 {
     int r;
 

@@ -8,12 +8,13 @@ json_t *pc_info(struct pc *pc)
     for (unsigned i = 0; i < pc->virtio_count; i++) {
         const struct pc_virtio *v = &pc->virtio[i];
 
-        json_array_append_new(list, json_pack("{s:s,s:s,s:b,s:b,s:b,s:i}", "kind", v->kind, "label",
-                                              v->device->label ? v->device->label : v->kind, "active",
-                                              v->device->active, "needs_reset",
-                                              !!(v->device->status & VIRTIO_CONFIG_S_NEEDS_RESET), "packed",
-                                              v->device->active && virtio_has(v->device, VIRTIO_F_RING_PACKED),
-                                              "queues", (int)v->device->queue_count));
+        json_array_append_new(
+            list,
+            json_pack("{s:s,s:s,s:b,s:b,s:b,s:i}", "kind", v->kind, "label",
+                      v->device->label ? v->device->label : v->kind, "active", v->device->active,
+                      "needs_reset", !!(v->device->status & VIRTIO_CONFIG_S_NEEDS_RESET), "packed",
+                      v->device->active && virtio_has(v->device, VIRTIO_F_RING_PACKED), "queues",
+                      (int)v->device->queue_count));
     }
     return list;
 }
@@ -53,8 +54,9 @@ static json_t *disk_metrics(struct virtio_device *d)
     struct virtio_blk_stats s;
 
     virtio_blk_get_stats(d, &s);
-    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "label", d->label, "reads", (json_int_t)s.reads, "writes",
-                     (json_int_t)s.writes, "flushes", (json_int_t)s.flushes, "discards", (json_int_t)s.discards, "errors",
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "label", d->label, "reads",
+                     (json_int_t)s.reads, "writes", (json_int_t)s.writes, "flushes",
+                     (json_int_t)s.flushes, "discards", (json_int_t)s.discards, "errors",
                      (json_int_t)s.errors, "read_bytes", (json_int_t)s.read_bytes, "written_bytes",
                      (json_int_t)s.written_bytes);
 }
@@ -64,10 +66,11 @@ static json_t *net_metrics(struct virtio_device *d)
     struct virtio_net_stats s;
 
     virtio_net_get_stats(d, &s);
-    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "label", d->label, "rx_frames", (json_int_t)s.rx_frames,
-                     "rx_bytes", (json_int_t)s.rx_bytes, "rx_dropped", (json_int_t)s.rx_dropped, "rx_stalls",
-                     (json_int_t)s.rx_stalls, "tx_frames", (json_int_t)s.tx_frames, "tx_bytes", (json_int_t)s.tx_bytes,
-                     "tx_dropped", (json_int_t)s.tx_dropped, "tx_stalls", (json_int_t)s.tx_stalls);
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "label", d->label, "rx_frames",
+                     (json_int_t)s.rx_frames, "rx_bytes", (json_int_t)s.rx_bytes, "rx_dropped",
+                     (json_int_t)s.rx_dropped, "rx_stalls", (json_int_t)s.rx_stalls, "tx_frames",
+                     (json_int_t)s.tx_frames, "tx_bytes", (json_int_t)s.tx_bytes, "tx_dropped",
+                     (json_int_t)s.tx_dropped, "tx_stalls", (json_int_t)s.tx_stalls);
 }
 
 /* One list for each kind of device: [{"label": ..., figures}, ...]. */

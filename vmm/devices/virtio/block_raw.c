@@ -1,10 +1,11 @@
 /*
  * block_raw.c - raw disk images and block devices on io_uring (block_backend.h).
  *
- * Theory of operation. One ring; its descriptor is watched by the loop, so completions need no eventfd. Requests beyond the
- * ring's size wait in a list. A short transfer is continued where it stopped; the file is never mapped, so a file that shrinks
- * or vanishes is an error of the request and nothing else. With O_DIRECT, buffers that are not aligned to the medium's
- * blocks go through a bounce buffer.
+ * Theory of operation. One ring; its descriptor is watched by the loop, so completions need no
+ * eventfd. Requests beyond the ring's size wait in a list. A short transfer is continued where it
+ * stopped; the file is never mapped, so a file that shrinks or vanishes is an error of the request
+ * and nothing else. With O_DIRECT, buffers that are not aligned to the medium's blocks go through a
+ * bounce buffer.
  */
 #include <fcntl.h>
 #include <liburing.h>
@@ -63,7 +64,8 @@ static bool aligned(const struct raw *w, const struct block_request *r)
     if (!w->direct)
         return true;
     for (unsigned i = 0; i < r->iov_count; i++)
-        if ((uintptr_t)r->iov[i].iov_base % w->info.block_size || r->iov[i].iov_len % w->info.block_size)
+        if ((uintptr_t)r->iov[i].iov_base % w->info.block_size ||
+            r->iov[i].iov_len % w->info.block_size)
             return false;
     return true;
 }
@@ -119,8 +121,9 @@ static void put_on_ring(struct raw *w, struct flight *f)
         break;
     case BLOCK_WRITE_ZEROES:
         io_uring_prep_fallocate(sqe, 0,
-                                FALLOC_FL_KEEP_SIZE | (r->may_unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE), at,
-                                left);
+                                FALLOC_FL_KEEP_SIZE |
+                                    (r->may_unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
+                                at, left);
         break;
     }
     sqe->flags |= IOSQE_FIXED_FILE; /* the file is registered as number 0 */
@@ -280,15 +283,18 @@ static int open_file(struct raw *w, const char *path, struct qz_error *err)
 {
     struct flock lock = {.l_type = w->info.readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
 
-    w->fd = open(path, (w->info.readonly ? O_RDONLY : O_RDWR) | (w->direct ? O_DIRECT : 0) | O_CLOEXEC | O_NONBLOCK);
+    w->fd = open(path, (w->info.readonly ? O_RDONLY : O_RDWR) | (w->direct ? O_DIRECT : 0) |
+                           O_CLOEXEC | O_NONBLOCK);
     if (w->fd < 0)
         return qz_fail(err, -errno, "disk %s: cannot open: %s%s", path, strerror(errno),
                        errno == EROFS || errno == EACCES ? " (readonly may do)"
-                       : errno == EINVAL && w->direct    ? " (this file system has no O_DIRECT: use cache=writeback)"
-                                                         : "");
+                       : errno == EINVAL && w->direct
+                           ? " (this file system has no O_DIRECT: use cache=writeback)"
+                           : "");
     if (fcntl(w->fd, F_OFD_SETLK, &lock) < 0)
         return qz_fail(err, -EBUSY, "disk %s: another machine has it open%s", path,
-                       w->info.readonly ? " for writing" : "; give both of them readonly, or a copy each");
+                       w->info.readonly ? " for writing"
+                                        : "; give both of them readonly, or a copy each");
     return 0;
 }
 
@@ -300,8 +306,10 @@ static int find_size(struct raw *w, const char *path, struct qz_error *err)
     if (fstat(w->fd, &st) < 0)
         return qz_fail(err, -errno, "disk %s: %s", path, strerror(errno));
     if (S_ISBLK(st.st_mode)) {
-        if (ioctl(w->fd, BLKGETSIZE64, &w->info.capacity) < 0 || ioctl(w->fd, BLKSSZGET, &sector) < 0)
-            return qz_fail(err, -errno, "disk %s: cannot ask the device for its size: %s", path, strerror(errno));
+        if (ioctl(w->fd, BLKGETSIZE64, &w->info.capacity) < 0 ||
+            ioctl(w->fd, BLKSSZGET, &sector) < 0)
+            return qz_fail(err, -errno, "disk %s: cannot ask the device for its size: %s", path,
+                           strerror(errno));
         w->info.block_size = sector;
     } else if (S_ISREG(st.st_mode)) {
         w->info.capacity = st.st_size;
@@ -312,8 +320,10 @@ static int find_size(struct raw *w, const char *path, struct qz_error *err)
         return qz_fail(err, -EINVAL, "disk %s: neither a file nor a block device", path);
     }
     if (w->info.capacity == 0 || w->info.capacity % 512)
-        return qz_fail(err, -EINVAL, "disk %s: %llu bytes is no whole number of 512 byte sectors: truncate -s %%512 %s", path,
-                       (unsigned long long)w->info.capacity, path);
+        return qz_fail(
+            err, -EINVAL,
+            "disk %s: %llu bytes is no whole number of 512 byte sectors: truncate -s %%512 %s",
+            path, (unsigned long long)w->info.capacity, path);
     return 0;
 }
 
@@ -323,15 +333,19 @@ static int make_ring(struct raw *w, const char *path, struct qz_error *err)
 
     if (r < 0)
         return qz_fail(err, r, "disk %s: io_uring: %s%s", path, strerror(-r),
-                       r == -EPERM    ? " (sysctl kernel.io_uring_disabled=0, or a looser container profile)"
+                       r == -EPERM
+                           ? " (sysctl kernel.io_uring_disabled=0, or a looser container profile)"
                        : r == -ENOMEM ? " (raise ulimit -l)"
                                       : "");
     w->ring_made = true;
     r = io_uring_register_files(&w->ring, &w->fd, 1);
-    return r < 0 ? qz_fail(err, r, "disk %s: io_uring: cannot register the file: %s", path, strerror(-r)) : 0;
+    return r < 0 ? qz_fail(err, r, "disk %s: io_uring: cannot register the file: %s", path,
+                           strerror(-r))
+                 : 0;
 }
 
-int block_raw_open(struct block_backend **out, const char *path, bool readonly, bool direct, struct qz_error *err)
+int block_raw_open(struct block_backend **out, const char *path, bool readonly, bool direct,
+                   struct qz_error *err)
 {
     struct raw *w = calloc(1, sizeof(*w));
     int r;
@@ -343,7 +357,8 @@ int block_raw_open(struct block_backend **out, const char *path, bool readonly, 
     w->direct = direct;
     w->info.readonly = readonly;
     w->waiting_end = &w->waiting;
-    if ((r = open_file(w, path, err)) < 0 || (r = find_size(w, path, err)) < 0 || (r = make_ring(w, path, err)) < 0) {
+    if ((r = open_file(w, path, err)) < 0 || (r = find_size(w, path, err)) < 0 ||
+        (r = make_ring(w, path, err)) < 0) {
         raw_free(&w->b);
         return r;
     }

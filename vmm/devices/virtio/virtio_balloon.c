@@ -1,12 +1,15 @@
 /*
- * virtio_balloon.c - memory that the guest gives back (VirtIO 1.3 §5.5): inflate, deflate, statistics, free page reporting.
+ * virtio_balloon.c - memory that the guest gives back (VirtIO 1.3 §5.5): inflate, deflate,
+ * statistics, free page reporting.
  *
- * Pages that come are punched out of the memory file at once: the host has them back, and the guest reads zeros should
- * it use one again, told or untold. What the guest says of its pages is only ever a hint about its own memory, so
- * repeated, foreign and unaligned ranges cost it its data and nobody else anything.
+ * Pages that come are punched out of the memory file at once: the host has them back, and the guest
+ * reads zeros should it use one again, told or untold. What the guest says of its pages is only
+ * ever a hint about its own memory, so repeated, foreign and unaligned ranges cost it its data and
+ * nobody else anything.
  *
- * Queue numbers: Linux leaves no gap for queues whose feature is off (virtio_pci's find_vqs), and QEMU counts the same
- * way, so the reporting queue follows the statistics queue, which is 2 when it is there.
+ * Queue numbers: Linux leaves no gap for queues whose feature is off (virtio_pci's find_vqs), and
+ * QEMU counts the same way, so the reporting queue follows the statistics queue, which is 2 when it
+ * is there.
  */
 #include <linux/virtio_balloon.h>
 
@@ -22,8 +25,8 @@ enum {
     QUEUES = 4,
     QUEUE_SIZE = 128,
     SEGMENTS = 64,
-    REQUEST_MAX = 64 << 10,    /* bytes of page numbers in one buffer; Linux sends 1 KiB */
-    ROUND_MAX = 16,            /* buffers served before the loop serves others */
+    REQUEST_MAX = 64 << 10, /* bytes of page numbers in one buffer; Linux sends 1 KiB */
+    ROUND_MAX = 16,         /* buffers served before the loop serves others */
     STATS_BYTES_MAX = 64 * sizeof(struct virtio_balloon_stat),
     STATS_AGE_NS = 1000000000, /* asked for again when somebody looks at older ones */
 };
@@ -47,7 +50,9 @@ static struct balloon *balloon_of(struct virtio_device *d)
     return QZ_CONTAINER_OF(d, struct balloon, d);
 }
 
-/* ---- pages -------------------------------------------------------------------------------------------------- */
+/* ---- pages
+ * --------------------------------------------------------------------------------------------------
+ */
 
 /* Page numbers of one buffer, neighbours taken together. */
 static void take_pages(struct balloon *b, const struct virtqueue_chain *c)
@@ -57,7 +62,8 @@ static void take_pages(struct balloon *b, const struct virtqueue_chain *c)
     uint32_t pfn[256];
     size_t got;
 
-    for (uint64_t at = 0; (got = virtqueue_read(c, at, pfn, sizeof(pfn))) >= sizeof(*pfn); at += got)
+    for (uint64_t at = 0; (got = virtqueue_read(c, at, pfn, sizeof(pfn))) >= sizeof(*pfn);
+         at += got)
         for (size_t i = 0; i < got / sizeof(*pfn); i++) {
             const uint64_t page = (uint64_t)le32toh(pfn[i]) << VIRTIO_BALLOON_PFN_SHIFT;
 
@@ -89,7 +95,8 @@ static void take_reported(struct balloon *b, const struct virtqueue_chain *c)
             b->reported += c->iov[i].iov_len;
 }
 
-/* ---- statistics --------------------------------------------------------------------------------------------- */
+/* ---- statistics
+ * --------------------------------------------------------------------------------------------- */
 
 static void forget_stats(struct balloon *b)
 {
@@ -101,10 +108,14 @@ static void forget_stats(struct balloon *b)
 static void note_stat(struct balloon_stats *s, const struct virtio_balloon_stat *told)
 {
     uint64_t *const field[] = {
-        [VIRTIO_BALLOON_S_SWAP_IN] = &s->swap_in,           [VIRTIO_BALLOON_S_SWAP_OUT] = &s->swap_out,
-        [VIRTIO_BALLOON_S_MAJFLT] = &s->major_faults,       [VIRTIO_BALLOON_S_MINFLT] = &s->minor_faults,
-        [VIRTIO_BALLOON_S_MEMFREE] = &s->free_memory,       [VIRTIO_BALLOON_S_MEMTOT] = &s->total_memory,
-        [VIRTIO_BALLOON_S_AVAIL] = &s->available_memory,    [VIRTIO_BALLOON_S_CACHES] = &s->disk_caches,
+        [VIRTIO_BALLOON_S_SWAP_IN] = &s->swap_in,
+        [VIRTIO_BALLOON_S_SWAP_OUT] = &s->swap_out,
+        [VIRTIO_BALLOON_S_MAJFLT] = &s->major_faults,
+        [VIRTIO_BALLOON_S_MINFLT] = &s->minor_faults,
+        [VIRTIO_BALLOON_S_MEMFREE] = &s->free_memory,
+        [VIRTIO_BALLOON_S_MEMTOT] = &s->total_memory,
+        [VIRTIO_BALLOON_S_AVAIL] = &s->available_memory,
+        [VIRTIO_BALLOON_S_CACHES] = &s->disk_caches,
     };
     const uint16_t tag = le16toh(told->tag);
 
@@ -123,7 +134,8 @@ static void serve_stats(struct balloon *b)
         return;
     b->stats_chain = c;
     b->stats_held = true;
-    for (uint64_t at = 0; at < STATS_BYTES_MAX && virtqueue_read(&c, at, &told, sizeof(told)) == sizeof(told);
+    for (uint64_t at = 0;
+         at < STATS_BYTES_MAX && virtqueue_read(&c, at, &told, sizeof(told)) == sizeof(told);
          at += sizeof(told))
         note_stat(&b->stats, &told);
     b->stats_ns = qz_now_ns();
@@ -141,7 +153,9 @@ static void ask_for_stats(struct qz_work *w)
     virtqueue_interrupt(&b->d.queue[QUEUE_STATS]);
 }
 
-/* ---- queues ------------------------------------------------------------------------------------------------- */
+/* ---- queues
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static bool is_stats_queue(const struct balloon *b, unsigned q)
 {
@@ -197,7 +211,8 @@ static void on_notify(struct virtio_device *d, unsigned q)
         qz_loop_post(d->loop, &b->again, serve_again);
 }
 
-/* ---- configuration and life --------------------------------------------------------------------------------- */
+/* ---- configuration and life
+ * --------------------------------------------------------------------------------- */
 
 static void on_config_read(struct virtio_device *d, unsigned offset, void *buf, unsigned len)
 {
@@ -241,7 +256,8 @@ static const struct virtio_device_ops ops = {
     .free = on_free,
 };
 
-int virtio_balloon_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop, struct qz_error *err)
+int virtio_balloon_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop,
+                       struct qz_error *err)
 {
     struct balloon *b = calloc(1, sizeof(*b));
 
@@ -276,8 +292,8 @@ int virtio_balloon_set_target(struct virtio_device *d, uint64_t bytes)
     return 0;
 }
 
-void virtio_balloon_info(struct virtio_device *d, uint64_t *target, uint64_t *actual, uint64_t *reported_free,
-                         struct balloon_stats *stats)
+void virtio_balloon_info(struct virtio_device *d, uint64_t *target, uint64_t *actual,
+                         uint64_t *reported_free, struct balloon_stats *stats)
 {
     struct balloon *b = balloon_of(d);
     QZ_LOCKED(&d->lock);

@@ -130,15 +130,17 @@ static void test_target_and_actual(void **state)
     assert_int_equal(vtest_msi_count(f->tm, 0), 1); /* the driver hears of it */
     assert_int_equal(virtio_balloon_set_target(f->d, VTEST_RAM + PAGE), -ERANGE);
     pages = 7;
-    vtest_device_write(f->t, offsetof(struct virtio_balloon_config, num_pages), &pages, 4); /* not the driver's */
+    vtest_device_write(f->t, offsetof(struct virtio_balloon_config, num_pages), &pages,
+                       4); /* not the driver's */
     vtest_device_read(f->t, offsetof(struct virtio_balloon_config, num_pages), &pages, 4);
     assert_int_equal(pages, 2048);
 }
 
 static void test_statistics(void **state)
 {
-    struct virtio_balloon_stat told[] = {
-        {VIRTIO_BALLOON_S_MEMFREE, 1000}, {VIRTIO_BALLOON_S_MEMTOT, 2000}, {VIRTIO_BALLOON_S_NR + 50, 7}};
+    struct virtio_balloon_stat told[] = {{VIRTIO_BALLOON_S_MEMFREE, 1000},
+                                         {VIRTIO_BALLOON_S_MEMTOT, 2000},
+                                         {VIRTIO_BALLOON_S_NR + 50, 7}};
     struct iovec out = {told, sizeof(told)};
     struct fixture *f = *state;
     struct balloon_stats s;
@@ -226,14 +228,9 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_inflate_split),
-        T(test_inflate_packed),
-        T(test_target_and_actual),
-        T(test_statistics),
-        T(test_reporting),
-        T(test_reporting_without_statistics),
-        T(test_odd_request),
-        T(test_reset_forgets),
+        T(test_inflate_split), T(test_inflate_packed), T(test_target_and_actual),
+        T(test_statistics),    T(test_reporting),      T(test_reporting_without_statistics),
+        T(test_odd_request),   T(test_reset_forgets),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,16 +1,24 @@
 /*
  * virtio_blk.c - the block device (VirtIO 1.3 §5.2) over a block backend.
  *
- * Theory of operation. A request is a chain: 16 bytes of header, data, one status byte as the very last writable byte. Each
- * queue has as many request slots as its ring has descriptors, so nothing is allocated on the I/O path. A slot belongs to the
- * backend until its completion; a reset waits for all of them, and their chains are then forgotten, not returned.
+ * Theory of operation. A request is a chain: 16 bytes of header, data, one status byte as the very
+ * last writable byte. Each queue has as many request slots as its ring has descriptors, so nothing
+ * is allocated on the I/O path. A slot belongs to the backend until its completion; a reset waits
+ * for all of them, and their chains are then forgotten, not returned.
  */
 #include <linux/virtio_blk.h>
 
 #include "devices/virtio/block_backend.h"
 #include "devices/virtio/devices.h"
 
-enum { QUEUES_MAX = 16, QUEUE_SIZE_DEFAULT = 256, SEGMENTS_MAX = 126, HEADER = 16, SECTOR = 512, RANGES_MAX = 32 };
+enum {
+    QUEUES_MAX = 16,
+    QUEUE_SIZE_DEFAULT = 256,
+    SEGMENTS_MAX = 126,
+    HEADER = 16,
+    SECTOR = 512,
+    RANGES_MAX = 32
+};
 enum { CHAIN_SEGMENTS = SEGMENTS_MAX + 2, ID_BYTES = 20 };
 /* One range of discard or write zeroes may cover this much; in sectors. */
 #define RANGE_SECTORS_MAX 0x400000u
@@ -20,12 +28,12 @@ struct blk;
 struct slot {
     struct blk *blk;
     unsigned queue;
-    struct slot *next;           /* free list */
+    struct slot *next; /* free list */
     struct block_request request;
     struct virtqueue_chain chain;
     struct iovec iov[CHAIN_SEGMENTS];
     struct iovec data[CHAIN_SEGMENTS]; /* the chain without header and status */
-    bool flush_after;            /* write-through: the write is done when it is on the medium */
+    bool flush_after; /* write-through: the write is done when it is on the medium */
     struct virtio_blk_discard_write_zeroes range[RANGES_MAX];
     unsigned ranges, next_range;
 };
@@ -69,7 +77,8 @@ static struct blk *blk_of(struct virtio_device *d)
     return QZ_CONTAINER_OF(d, struct blk, d);
 }
 
-/* ---- ending a request ------------------------------------------------------------------------------- */
+/* ---- ending a request
+ * ------------------------------------------------------------------------------- */
 
 static void release(struct slot *s)
 {
@@ -104,7 +113,8 @@ static void on_done(struct block_request *r, int result)
     struct slot *s = QZ_CONTAINER_OF(r, struct slot, request);
     struct blk *b = s->blk;
     struct blk_queue *q = &b->queue[s->queue];
-    /* Completions come on the device's loop: inside notify(), which holds the lock already, or from the ring. */
+    /* Completions come on the device's loop: inside notify(), which holds the lock already, or from
+     * the ring. */
     pthread_mutex_t *lock = b->in_notify ? NULL : &b->d.lock;
 
     if (lock)
@@ -139,7 +149,8 @@ static void on_done(struct block_request *r, int result)
         pthread_mutex_unlock(lock);
 }
 
-/* ---- taking a request ------------------------------------------------------------------------------- */
+/* ---- taking a request
+ * ------------------------------------------------------------------------------- */
 
 static void issue(struct slot *s, enum block_op op, uint64_t offset, uint64_t length)
 {
@@ -229,7 +240,8 @@ static bool next_range(struct slot *s)
     return true;
 }
 
-/* Discard and write zeroes (§5.2.6): an array of ranges, all checked before the first is touched. */
+/* Discard and write zeroes (§5.2.6): an array of ranges, all checked before the first is touched.
+ */
 static void ranges(struct slot *s, enum block_op op)
 {
     struct blk *b = s->blk;
@@ -237,13 +249,15 @@ static void ranges(struct slot *s, enum block_op op)
     uint32_t allowed = op == BLOCK_WRITE_ZEROES ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0;
 
     s->ranges = (unsigned)(bytes / sizeof(s->range[0]));
-    if (b->info->readonly || bytes == 0 || bytes % sizeof(s->range[0]) || bytes > sizeof(s->range)) {
+    if (b->info->readonly || bytes == 0 || bytes % sizeof(s->range[0]) ||
+        bytes > sizeof(s->range)) {
         answer(s, VIRTIO_BLK_S_IOERR, 0);
         return;
     }
     virtqueue_read(&s->chain, HEADER, s->range, bytes);
     for (unsigned i = 0; i < s->ranges; i++) {
-        uint32_t sectors = qz_load_le32(&s->range[i].num_sectors), flags = qz_load_le32(&s->range[i].flags);
+        uint32_t sectors = qz_load_le32(&s->range[i].num_sectors),
+                 flags = qz_load_le32(&s->range[i].flags);
         bool bad_flags = flags & ~allowed;
 
         if (bad_flags || sectors == 0 || sectors > RANGE_SECTORS_MAX ||
@@ -310,7 +324,8 @@ static void on_notify(struct virtio_device *d, unsigned q)
         struct slot *s;
 
         virtqueue_notify_disable(vq);
-        /* As many slots as ring entries: a driver that keeps to the ring never finds them used up. */
+        /* As many slots as ring entries: a driver that keeps to the ring never finds them used up.
+         */
         while ((s = b->queue[q].free) != NULL) {
             b->queue[q].free = s->next;
             s->chain.iov = s->iov;
@@ -327,7 +342,8 @@ static void on_notify(struct virtio_device *d, unsigned q)
     b->in_notify = false;
 }
 
-/* ---- device --------------------------------------------------------------------------------------------- */
+/* ---- device
+ * --------------------------------------------------------------------------------------------- */
 
 static void on_config_read(struct virtio_device *d, unsigned offset, void *buf, unsigned len)
 {
@@ -398,7 +414,8 @@ static void fill_config(struct blk *b, unsigned queues)
     b->config.capacity = b->info->capacity / SECTOR;
     b->config.seg_max = SEGMENTS_MAX;
     b->config.blk_size = SECTOR;
-    b->config.physical_block_exp = (uint8_t)__builtin_ctz(QZ_MAX(b->info->block_size, (uint32_t)SECTOR) / SECTOR);
+    b->config.physical_block_exp =
+        (uint8_t)__builtin_ctz(QZ_MAX(b->info->block_size, (uint32_t)SECTOR) / SECTOR);
     b->config.min_io_size = 1;
     b->config.wce = 1;
     b->config.num_queues = (uint16_t)queues;
@@ -406,8 +423,9 @@ static void fill_config(struct blk *b, unsigned queues)
     b->config.max_discard_seg = b->config.max_write_zeroes_seg = RANGES_MAX;
     b->config.discard_sector_alignment = QZ_MAX(b->info->block_size, (uint32_t)SECTOR) / SECTOR;
     b->config.write_zeroes_may_unmap = 1;
-    b->d.offered = QZ_BIT(VIRTIO_BLK_F_SEG_MAX) | QZ_BIT(VIRTIO_BLK_F_BLK_SIZE) | QZ_BIT(VIRTIO_BLK_F_TOPOLOGY) |
-                   QZ_BIT(VIRTIO_BLK_F_FLUSH) | QZ_BIT(VIRTIO_BLK_F_CONFIG_WCE) | QZ_BIT(VIRTIO_BLK_F_MQ) |
+    b->d.offered = QZ_BIT(VIRTIO_BLK_F_SEG_MAX) | QZ_BIT(VIRTIO_BLK_F_BLK_SIZE) |
+                   QZ_BIT(VIRTIO_BLK_F_TOPOLOGY) | QZ_BIT(VIRTIO_BLK_F_FLUSH) |
+                   QZ_BIT(VIRTIO_BLK_F_CONFIG_WCE) | QZ_BIT(VIRTIO_BLK_F_MQ) |
                    (b->info->readonly ? QZ_BIT(VIRTIO_BLK_F_RO) : 0) |
                    (b->info->discard ? QZ_BIT(VIRTIO_BLK_F_DISCARD) : 0) |
                    (b->info->write_zeroes ? QZ_BIT(VIRTIO_BLK_F_WRITE_ZEROES) : 0);

@@ -214,7 +214,8 @@ static void reset_begin(struct virtio_pci *vp)
     vp->resetting = true;
     d->active = false;
     doorbells_update(vp);
-    /* A device that never began has nothing to end; its driver, who reads 0 at once, goes on at once. */
+    /* A device that never began has nothing to end; its driver, who reads 0 at once, goes on at
+     * once. */
     if (was_active && d->ops->reset)
         d->ops->reset(d);
     else

@@ -1,9 +1,11 @@
 /*
- * virtio_vsock.c - the vsock device: packets between the guest's queues and the connections (vsock.h; VirtIO 1.3 §5.10).
+ * virtio_vsock.c - the vsock device: packets between the guest's queues and the connections
+ * (vsock.h; VirtIO 1.3 §5.10).
  *
- * Queues: 0 to the guest, 1 from it, 2 events (used when a machine is restored). Connections that have something for the
- * guest stand in a list and are asked in turn, one packet each, while the guest has buffers. The guest is not listened
- * to while resets for unknown connections wait: nothing that it says makes anything here grow.
+ * Queues: 0 to the guest, 1 from it, 2 events (used when a machine is restored). Connections that
+ * have something for the guest stand in a list and are asked in turn, one packet each, while the
+ * guest has buffers. The guest is not listened to while resets for unknown connections wait:
+ * nothing that it says makes anything here grow.
  */
 #include "devices/virtio/vsock.h"
 
@@ -15,7 +17,8 @@ static struct vsock *vsock_of(struct virtio_device *d)
     return QZ_CONTAINER_OF(d, struct vsock, d);
 }
 
-/* ---- to the guest ------------------------------------------------------------------------------------------- */
+/* ---- to the guest
+ * ------------------------------------------------------------------------------------------- */
 
 static void pump(struct qz_work *w);
 
@@ -78,7 +81,8 @@ static void serve_rx(struct vsock *v)
         size_t n;
 
         if (chain.in_bytes <= sizeof(struct virtio_vsock_hdr)) {
-            virtqueue_fail(vq, "a receive buffer of %llu bytes", (unsigned long long)chain.in_bytes);
+            virtqueue_fail(vq, "a receive buffer of %llu bytes",
+                           (unsigned long long)chain.in_bytes);
             return;
         }
         n = v->replies ? fill_reply(v, &chain) : fill_from_ready(v, &chain);
@@ -94,7 +98,8 @@ static void serve_rx(struct vsock *v)
         qz_loop_post(v->d.loop, &v->pump, pump);
 }
 
-/* ---- from the guest ----------------------------------------------------------------------------------------- */
+/* ---- from the guest
+ * ----------------------------------------------------------------------------------------- */
 
 static void refuse(struct vsock *v, const struct virtio_vsock_hdr *h)
 {
@@ -125,7 +130,8 @@ static void open_connection(struct vsock *v, const struct virtio_vsock_hdr *h)
     vsock_ready(c);
 }
 
-static void handle_packet(struct vsock *v, const struct virtio_vsock_hdr *h, const struct virtqueue_chain *chain)
+static void handle_packet(struct vsock *v, const struct virtio_vsock_hdr *h,
+                          const struct virtqueue_chain *chain)
 {
     struct vsock_connection *c;
 
@@ -150,8 +156,10 @@ static void serve_tx(struct vsock *v)
     unsigned served = 0;
 
     while (v->replies < VSOCK_REPLIES_MAX && served < ROUND_MAX && virtqueue_pop(vq, &chain) == 1) {
-        if (virtqueue_read(&chain, 0, &h, sizeof(h)) != sizeof(h) || le32toh(h.len) > chain.out_bytes - sizeof(h)) {
-            virtqueue_fail(vq, "a packet of %llu bytes that says it has more", (unsigned long long)chain.out_bytes);
+        if (virtqueue_read(&chain, 0, &h, sizeof(h)) != sizeof(h) ||
+            le32toh(h.len) > chain.out_bytes - sizeof(h)) {
+            virtqueue_fail(vq, "a packet of %llu bytes that says it has more",
+                           (unsigned long long)chain.out_bytes);
             return;
         }
         handle_packet(v, &h, &chain);
@@ -184,7 +192,9 @@ static void pump(struct qz_work *w)
         serve(v);
 }
 
-/* ---- life --------------------------------------------------------------------------------------------------- */
+/* ---- life
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static void on_notify(struct virtio_device *d, unsigned q)
 {
@@ -237,8 +247,8 @@ static const struct virtio_device_ops ops = {
     .free = on_free,
 };
 
-int virtio_vsock_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop, uint64_t cid, const char *path,
-                     struct qz_error *err)
+int virtio_vsock_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop,
+                     uint64_t cid, const char *path, struct qz_error *err)
 {
     struct vsock *v = calloc(1, sizeof(*v));
     int r;

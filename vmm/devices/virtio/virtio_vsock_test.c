@@ -1,5 +1,6 @@
 /*
- * virtio_vsock_test.c - the vsock device against an in-process guest driver: packets by hand, unix sockets for real.
+ * virtio_vsock_test.c - the vsock device against an in-process guest driver: packets by hand, unix
+ * sockets for real.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -76,9 +77,11 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---- the guest's side --------------------------------------------------------------------------------------- */
+/* ---- the guest's side
+ * --------------------------------------------------------------------------------------- */
 
-static void send_packet(struct fixture *f, uint32_t host_port, uint16_t op, uint32_t flags, const void *data, size_t len)
+static void send_packet(struct fixture *f, uint32_t host_port, uint16_t op, uint32_t flags,
+                        const void *data, size_t len)
 {
     struct virtio_vsock_hdr h = {
         .src_cid = CID,
@@ -131,7 +134,8 @@ static struct virtio_vsock_hdr expect_op(struct fixture *f, uint16_t op)
     return h;
 }
 
-/* ---- the host's side ---------------------------------------------------------------------------------------- */
+/* ---- the host's side
+ * ---------------------------------------------------------------------------------------- */
 
 static struct sockaddr_un address_of_path(const char *path)
 {
@@ -178,7 +182,8 @@ static size_t read_all(struct fixture *f, int fd, void *buf, size_t len)
     return got;
 }
 
-/* A connection from the guest to port 9 of the host, accepted. Returns the host program's socket. */
+/* A connection from the guest to port 9 of the host, accepted. Returns the host program's socket.
+ */
 static int guest_connects(struct fixture *f)
 {
     char path[64];
@@ -195,7 +200,9 @@ static int guest_connects(struct fixture *f)
     return fd;
 }
 
-/* ---- tests -------------------------------------------------------------------------------------------------- */
+/* ---- tests
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static void both_ways(struct fixture *f, bool packed)
 {
@@ -212,7 +219,8 @@ static void both_ways(struct fixture *f, bool packed)
     assert_memory_equal(f->payload, "world", 5);
     close(fd);
     assert_int_equal(expect_op(f, VIRTIO_VSOCK_OP_SHUTDOWN).flags, VIRTIO_VSOCK_SHUTDOWN_SEND);
-    send_packet(f, 9, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_SHUTDOWN_SEND | VIRTIO_VSOCK_SHUTDOWN_RCV, NULL, 0);
+    send_packet(f, 9, VIRTIO_VSOCK_OP_SHUTDOWN,
+                VIRTIO_VSOCK_SHUTDOWN_SEND | VIRTIO_VSOCK_SHUTDOWN_RCV, NULL, 0);
     expect_op(f, VIRTIO_VSOCK_OP_RST);
 }
 
@@ -242,15 +250,21 @@ static void test_host_connects(void **state)
     send_packet(f, h.src_port, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
     assert_int_equal(read_all(f, fd, line, 3), 3);
     assert_string_equal(line, "OK ");
-    assert_int_equal(expect_op(f, VIRTIO_VSOCK_OP_RW).len, 5); /* what came behind the line is the guest's */
+    assert_int_equal(expect_op(f, VIRTIO_VSOCK_OP_RW).len,
+                     5); /* what came behind the line is the guest's */
     assert_memory_equal(f->payload, "early", 5);
     close(fd);
 }
 
 static void test_handshake_nonsense(void **state)
 {
-    static const char *const lines[] = {"CONNECT\n", "CONNECT x\n", "CONNECT -1\n", "CONNECT 4294967296\n", "GET / HTTP/1.1\r\n",
-                                        "CONNECT 1 2\n", "0123456789012345678901234567890123456789"};
+    static const char *const lines[] = {"CONNECT\n",
+                                        "CONNECT x\n",
+                                        "CONNECT -1\n",
+                                        "CONNECT 4294967296\n",
+                                        "GET / HTTP/1.1\r\n",
+                                        "CONNECT 1 2\n",
+                                        "0123456789012345678901234567890123456789"};
     struct fixture *f = *state;
     char c;
 
@@ -307,7 +321,8 @@ static void test_credit_to_guest(void **state)
     close(fd);
 }
 
-/* A host that does not read: the guest has VSOCK_BUFFER of credit and what the socket holds, and a liar is cut off. */
+/* A host that does not read: the guest has VSOCK_BUFFER of credit and what the socket holds, and a
+ * liar is cut off. */
 static void test_lie_about_credit(void **state)
 {
     static uint8_t chunk[32 << 10];
@@ -365,7 +380,8 @@ static void test_reset_with_open_connections(void **state)
 static void test_malformed_packet(void **state)
 {
     struct fixture *f = *state;
-    struct virtio_vsock_hdr h = {.src_cid = CID, .dst_cid = VSOCK_CID_HOST, .type = VIRTIO_VSOCK_TYPE_STREAM, .len = 1};
+    struct virtio_vsock_hdr h = {
+        .src_cid = CID, .dst_cid = VSOCK_CID_HOST, .type = VIRTIO_VSOCK_TYPE_STREAM, .len = 1};
     struct iovec out = {&h, sizeof(h)};
 
     begin(f, false);
@@ -379,15 +395,9 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_both_ways_split),
-        T(test_both_ways_packed),
-        T(test_host_connects),
-        T(test_handshake_nonsense),
-        T(test_refused),
-        T(test_credit_to_guest),
-        T(test_lie_about_credit),
-        T(test_half_close),
-        T(test_reset_with_open_connections),
+        T(test_both_ways_split),    T(test_both_ways_packed), T(test_host_connects),
+        T(test_handshake_nonsense), T(test_refused),          T(test_credit_to_guest),
+        T(test_lie_about_credit),   T(test_half_close),       T(test_reset_with_open_connections),
         T(test_malformed_packet),
     };
 

@@ -3,7 +3,8 @@
  *
  * virtio_vsock.c      the device: queues, packets in and out
  * vsock_connection.c  one stream between a port of the guest and a unix socket of the host
- * vsock_host.c        the host's unix sockets: PATH, where the host connects, and PATH_PORT, where the guest does
+ * vsock_host.c        the host's unix sockets: PATH, where the host connects, and PATH_PORT, where
+ * the guest does
  *
  * All of it runs on the device's loop with the device's lock held.
  */
@@ -17,7 +18,8 @@
 
 enum {
     VSOCK_CID_HOST = 2,
-    VSOCK_BUFFER = 64 << 10,      /* bytes that a connection takes from the guest before the host reads them */
+    VSOCK_BUFFER =
+        64 << 10, /* bytes that a connection takes from the guest before the host reads them */
     VSOCK_CONNECTIONS_MAX = 1024, /* those in a handshake included */
     VSOCK_BUCKETS = 256,
     VSOCK_REPLIES_MAX = 64,
@@ -92,8 +94,10 @@ void vsock_ready(struct vsock_connection *c);
 /* Takes fd. NULL: too many, or no memory; fd is closed then. */
 struct vsock_connection *vsock_connection_new(struct vsock *v, int fd, enum vsock_state state);
 void vsock_connection_free(struct vsock_connection *c);
-void vsock_connection_name(struct vsock_connection *c, uint32_t guest_port, uint32_t host_port); /* makes it findable */
-struct vsock_connection *vsock_connection_find(struct vsock *v, uint32_t guest_port, uint32_t host_port);
+void vsock_connection_name(struct vsock_connection *c, uint32_t guest_port,
+                           uint32_t host_port); /* makes it findable */
+struct vsock_connection *vsock_connection_find(struct vsock *v, uint32_t guest_port,
+                                               uint32_t host_port);
 /* Which events of the socket it waits for now. */
 void vsock_connection_watch(struct vsock_connection *c);
 void vsock_connection_reset(struct vsock_connection *c); /* tells the guest and closes */
@@ -102,10 +106,11 @@ void vsock_connection_reset(struct vsock_connection *c); /* tells the guest and 
 void vsock_connection_packet(struct vsock_connection *c, const struct virtio_vsock_hdr *h,
                              const struct virtqueue_chain *chain);
 /*
- * Fills a buffer of the guest's. Returns the bytes used, 0 when there was nothing to say after all. *again: there may be
- * more. *gone: the connection was freed.
+ * Fills a buffer of the guest's. Returns the bytes used, 0 when there was nothing to say after all.
+ * *again: there may be more. *gone: the connection was freed.
  */
-size_t vsock_connection_fill(struct vsock_connection *c, const struct virtqueue_chain *chain, bool *again, bool *gone);
+size_t vsock_connection_fill(struct vsock_connection *c, const struct virtqueue_chain *chain,
+                             bool *again, bool *gone);
 
 /* ---- vsock_host.c ---- */
 

@@ -1,9 +1,10 @@
 /*
  * vsock_connection.c - one stream between the guest and a unix socket (vsock.h).
  *
- * Guest to host: bytes come within the credit that we gave (VSOCK_BUFFER) and wait in the connection's buffer until the
- * socket takes them; what it took is credit again. Host to guest: nothing waits here; the socket is read straight into
- * the guest's buffers, as far as the guest's credit goes, and left alone when there is none.
+ * Guest to host: bytes come within the credit that we gave (VSOCK_BUFFER) and wait in the
+ * connection's buffer until the socket takes them; what it took is credit again. Host to guest:
+ * nothing waits here; the socket is read straight into the guest's buffers, as far as the guest's
+ * credit goes, and left alone when there is none.
  */
 #include <sys/socket.h>
 
@@ -13,7 +14,9 @@ QZ_SYSCALLS(io, "sendmsg recvmsg shutdown close");
 
 enum { FILL_MAX = 64 << 10, SEGMENTS = 64 };
 
-/* ---- life --------------------------------------------------------------------------------------------------- */
+/* ---- life
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static unsigned bucket_of(uint32_t guest_port, uint32_t host_port)
 {
@@ -22,7 +25,8 @@ static unsigned bucket_of(uint32_t guest_port, uint32_t host_port)
 
 struct vsock_connection *vsock_connection_new(struct vsock *v, int fd, enum vsock_state state)
 {
-    struct vsock_connection *c = v->connections < VSOCK_CONNECTIONS_MAX ? calloc(1, sizeof(*c)) : NULL;
+    struct vsock_connection *c =
+        v->connections < VSOCK_CONNECTIONS_MAX ? calloc(1, sizeof(*c)) : NULL;
 
     if (!c) {
         close(fd);
@@ -89,7 +93,8 @@ void vsock_connection_name(struct vsock_connection *c, uint32_t guest_port, uint
     *bucket = c;
 }
 
-struct vsock_connection *vsock_connection_find(struct vsock *v, uint32_t guest_port, uint32_t host_port)
+struct vsock_connection *vsock_connection_find(struct vsock *v, uint32_t guest_port,
+                                               uint32_t host_port)
 {
     struct vsock_connection *c = v->bucket[bucket_of(guest_port, host_port)];
 
@@ -107,7 +112,8 @@ void vsock_connection_reset(struct vsock_connection *c)
     vsock_ready(c);
 }
 
-/* ---- the socket --------------------------------------------------------------------------------------------- */
+/* ---- the socket
+ * --------------------------------------------------------------------------------------------- */
 
 static uint32_t guest_credit(const struct vsock_connection *c)
 {
@@ -122,7 +128,8 @@ static bool wants_to_read(const struct vsock_connection *c)
            (c->state == VSOCK_OPEN && !c->host_done && !c->readable && guest_credit(c) > 0);
 }
 
-/* Both directions are over: the guest is told by a reset, which is how it knows that all arrived (§5.10.6.5). */
+/* Both directions are over: the guest is told by a reset, which is how it knows that all arrived
+ * (§5.10.6.5). */
 static void end_when_done(struct vsock_connection *c)
 {
     if (c->guest_done && c->host_done && c->held == 0 && !(c->owes & OWES_SHUTDOWN))
@@ -184,7 +191,8 @@ void vsock_connection_watch(struct vsock_connection *c)
         qz_guest_warn("vsock: cannot wait for a socket: %s", strerror(-r));
 }
 
-/* ---- from the guest ----------------------------------------------------------------------------------------- */
+/* ---- from the guest
+ * ----------------------------------------------------------------------------------------- */
 
 static void take_data(struct vsock_connection *c, const struct virtqueue_chain *chain, uint32_t len)
 {
@@ -251,10 +259,11 @@ void vsock_connection_packet(struct vsock_connection *c, const struct virtio_vso
     vsock_connection_watch(c);
 }
 
-/* ---- to the guest ------------------------------------------------------------------------------------------- */
+/* ---- to the guest
+ * ------------------------------------------------------------------------------------------- */
 
-static size_t put_header(struct vsock_connection *c, const struct virtqueue_chain *chain, uint16_t op, uint32_t len,
-                         uint32_t flags)
+static size_t put_header(struct vsock_connection *c, const struct virtqueue_chain *chain,
+                         uint16_t op, uint32_t len, uint32_t flags)
 {
     const struct virtio_vsock_hdr h = {
         .src_cid = htole64(VSOCK_CID_HOST),
@@ -280,7 +289,8 @@ static unsigned payload_parts(const struct virtqueue_chain *chain, size_t most, 
     unsigned n = 0;
 
     for (unsigned i = chain->out_count; i < chain->out_count + chain->in_count && most; i++) {
-        const size_t cut = QZ_MIN(skip, chain->iov[i].iov_len), len = QZ_MIN(chain->iov[i].iov_len - cut, most);
+        const size_t cut = QZ_MIN(skip, chain->iov[i].iov_len),
+                     len = QZ_MIN(chain->iov[i].iov_len - cut, most);
 
         skip -= cut;
         if (!len)
@@ -342,13 +352,15 @@ static size_t fill_owed(struct vsock_connection *c, const struct virtqueue_chain
     return 0;
 }
 
-/* The guest's credit alone decides when data that is there goes; each of its packets brings news of it. */
+/* The guest's credit alone decides when data that is there goes; each of its packets brings news of
+ * it. */
 static bool has_data(const struct vsock_connection *c)
 {
     return c->state == VSOCK_OPEN && c->readable && !c->host_done && guest_credit(c) > 0;
 }
 
-size_t vsock_connection_fill(struct vsock_connection *c, const struct virtqueue_chain *chain, bool *again, bool *gone)
+size_t vsock_connection_fill(struct vsock_connection *c, const struct virtqueue_chain *chain,
+                             bool *again, bool *gone)
 {
     size_t n = 0;
 

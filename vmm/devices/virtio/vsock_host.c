@@ -1,9 +1,10 @@
 /*
  * vsock_host.c - the host's end of vsock: unix sockets (vsock.h).
  *
- * The convention is Firecracker's. A program of the host connects to PATH, sends "CONNECT 52\n" and gets
- * "OK 1073741824\n" when something in the guest listens on port 52; else its connection is closed. A program of the
- * guest that connects to port 52 of the host (CID 2) reaches who listens on PATH_52.
+ * The convention is Firecracker's. A program of the host connects to PATH, sends "CONNECT 52\n" and
+ * gets "OK 1073741824\n" when something in the guest listens on port 52; else its connection is
+ * closed. A program of the guest that connects to port 52 of the host (CID 2) reaches who listens
+ * on PATH_52.
  */
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -61,7 +62,8 @@ int vsock_host_listen(struct vsock *v, const char *path, struct qz_error *err)
 
     v->address.sun_family = AF_UNIX;
     if (strlen(path) > room)
-        return qz_fail(err, -ENAMETOOLONG, "vsock %s: a path of at most %zu characters is needed", path, room);
+        return qz_fail(err, -ENAMETOOLONG, "vsock %s: a path of at most %zu characters is needed",
+                       path, room);
     strcpy(v->address.sun_path, path);
     r = fd < 0 ? -errno : remove_stale(&v->address);
     if (r == 0 && bind(fd, (const struct sockaddr *)&v->address, sizeof(v->address)) < 0)
@@ -72,7 +74,8 @@ int vsock_host_listen(struct vsock *v, const char *path, struct qz_error *err)
     v->bound = true;
     if (chmod(path, 0600) < 0 || listen(fd, BACKLOG) < 0 ||
         (r = qz_loop_add(v->d.loop, &v->listener, fd, EPOLLIN, on_connect)) < 0)
-        return qz_fail(err, r < 0 ? r : -errno, "vsock %s: cannot listen there: %s", path, strerror(r < 0 ? -r : errno));
+        return qz_fail(err, r < 0 ? r : -errno, "vsock %s: cannot listen there: %s", path,
+                       strerror(r < 0 ? -r : errno));
     fd = -1; /* the watch has it */
     return 0;
 }
