@@ -1,10 +1,11 @@
 /*
  * virtio_console.c - the multiport console (VirtIO 1.3 §5.3).
  *
- * Theory of operation. Port 0 is the console and shares a terminal with the UART; it takes the keyboard's focus when the guest
- * opens it. Other ports carry a name and hand what the guest writes to a callback. A terminal that takes less than a whole
- * buffer leaves the chain half written; it is continued when the terminal has room. Terminal callbacks come on the terminal's
- * loop and are carried to the device's own by posted work.
+ * Theory of operation. Port 0 is the console and shares a terminal with the UART; it takes the
+ * keyboard's focus when the guest opens it. Other ports carry a name and hand what the guest writes
+ * to a callback. A terminal that takes less than a whole buffer leaves the chain half written; it
+ * is continued when the terminal has room. Terminal callbacks come on the terminal's loop and are
+ * carried to the device's own by posted work.
  *
  * Queues: 0 and 1 receive and transmit of port 0, 2 and 3 control, then two for each further port.
  */
@@ -12,7 +13,14 @@
 
 #include "devices/virtio/devices.h"
 
-enum { PORTS_MAX = 8, QUEUE_SIZE = 64, SEGMENTS = 64, INPUT = 4096, NAME_MAX_BYTES = 64, CONTROL_PENDING = 64 };
+enum {
+    PORTS_MAX = 8,
+    QUEUE_SIZE = 64,
+    SEGMENTS = 64,
+    INPUT = 4096,
+    NAME_MAX_BYTES = 64,
+    CONTROL_PENDING = 64
+};
 enum { Q_CONTROL_RX = 2, Q_CONTROL_TX = 3 };
 
 struct console;
@@ -47,7 +55,8 @@ struct port {
 struct console {
     struct virtio_device d;
     struct virtio_console_config config;
-    struct control_message pending[CONTROL_PENDING]; /* towards the guest, until it has buffers for them */
+    struct control_message
+        pending[CONTROL_PENDING]; /* towards the guest, until it has buffers for them */
     unsigned pending_head, pending_count;
     uint32_t new_size; /* atomic: columns << 16 | rows, asked for by virtio_console_resize() */
     struct qz_work resize_work;
@@ -65,7 +74,8 @@ static struct console *console_of(struct virtio_device *d)
     return QZ_CONTAINER_OF(d, struct console, d);
 }
 
-/* ---- control queue --------------------------------------------------------------------------------------- */
+/* ---- control queue
+ * --------------------------------------------------------------------------------------- */
 
 static void flush_control(struct console *c)
 {
@@ -99,7 +109,8 @@ static void flush_control(struct console *c)
     virtqueue_interrupt(vq);
 }
 
-/* Lock held. A guest that asks without taking answers loses the newest ones: nothing here grows without bound. */
+/* Lock held. A guest that asks without taking answers loses the newest ones: nothing here grows
+ * without bound. */
 static void tell(struct console *c, struct control_message m)
 {
     if (c->pending_count == CONTROL_PENDING) {
@@ -116,7 +127,8 @@ static void port_ready(struct console *c, struct port *p)
         tell(c, (struct control_message){p->id, VIRTIO_CONSOLE_PORT_NAME, 1, 0, 0});
     if (p->id == 0) {
         tell(c, (struct control_message){0, VIRTIO_CONSOLE_CONSOLE_PORT, 1, 0, 0});
-        tell(c, (struct control_message){0, VIRTIO_CONSOLE_RESIZE, 0, c->config.cols, c->config.rows});
+        tell(c,
+             (struct control_message){0, VIRTIO_CONSOLE_RESIZE, 0, c->config.cols, c->config.rows});
     }
     tell(c, (struct control_message){p->id, VIRTIO_CONSOLE_PORT_OPEN, 1, 0, 0});
 }
@@ -159,7 +171,8 @@ static void serve_control(struct console *c)
     virtqueue_interrupt(vq);
 }
 
-/* ---- guest to host ------------------------------------------------------------------------------------------ */
+/* ---- guest to host
+ * ------------------------------------------------------------------------------------------ */
 
 /* Hands on what is left of the held chain; false when the host side is full. */
 static bool drain_held(struct port *p)
@@ -218,7 +231,8 @@ static void on_writable(struct terminal_client *client)
     qz_loop_post(p->console->d.loop, &p->output_ready, output_again);
 }
 
-/* ---- host to guest ------------------------------------------------------------------------------------------ */
+/* ---- host to guest
+ * ------------------------------------------------------------------------------------------ */
 
 static void serve_input(struct port *p)
 {
@@ -230,7 +244,8 @@ static void serve_input(struct port *p)
 
     pthread_mutex_lock(&p->input_lock);
     while (p->input_len && vq->enabled && virtqueue_pop(vq, &chain) == 1) {
-        size_t n = QZ_MIN(p->input_len, INPUT - p->input_head), done = virtqueue_write(&chain, 0, p->input + p->input_head, n);
+        size_t n = QZ_MIN(p->input_len, INPUT - p->input_head),
+               done = virtqueue_write(&chain, 0, p->input + p->input_head, n);
 
         p->input_head = (p->input_head + done) % INPUT;
         p->input_len -= done;
@@ -268,7 +283,9 @@ static size_t on_receive(struct terminal_client *client, const uint8_t *data, si
     return n;
 }
 
-/* ---- device ------------------------------------------------------------------------------------------------- */
+/* ---- device
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void on_notify(struct virtio_device *d, unsigned q)
 {
@@ -360,7 +377,8 @@ static void apply_size(struct qz_work *w)
     if (!c->d.active)
         return;
     if (virtio_has(&c->d, VIRTIO_CONSOLE_F_MULTIPORT))
-        tell(c, (struct control_message){0, VIRTIO_CONSOLE_RESIZE, 0, c->config.cols, c->config.rows});
+        tell(c,
+             (struct control_message){0, VIRTIO_CONSOLE_RESIZE, 0, c->config.cols, c->config.rows});
     else
         virtio_config_changed(&c->d);
 }
@@ -374,7 +392,8 @@ void virtio_console_resize(struct virtio_device *d, uint16_t columns, uint16_t r
 }
 
 int virtio_console_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop,
-                       const struct console_port_config *ports, unsigned count, struct qz_error *err)
+                       const struct console_port_config *ports, unsigned count,
+                       struct qz_error *err)
 {
     struct console *c;
 
@@ -387,7 +406,8 @@ int virtio_console_new(struct virtio_device **out, struct machine *m, struct qz_
         .ops = &ops,
         .machine = m,
         .loop = loop,
-        .offered = QZ_BIT(VIRTIO_CONSOLE_F_SIZE) | QZ_BIT(VIRTIO_CONSOLE_F_MULTIPORT) | QZ_BIT(VIRTIO_CONSOLE_F_EMERG_WRITE),
+        .offered = QZ_BIT(VIRTIO_CONSOLE_F_SIZE) | QZ_BIT(VIRTIO_CONSOLE_F_MULTIPORT) |
+                   QZ_BIT(VIRTIO_CONSOLE_F_EMERG_WRITE),
         .config_size = sizeof(c->config),
         .queue_count = 2 + 2 * count,
         .queue_size_max = QUEUE_SIZE,

@@ -1,8 +1,9 @@
 /*
- * virtio_rng.c - entropy for the guest (VirtIO 1.3 §5.4): fills buffers from the host's getrandom().
+ * virtio_rng.c - entropy for the guest (VirtIO 1.3 §5.4): fills buffers from the host's
+ * getrandom().
  *
- * A round serves a bounded number of bytes and then lets the loop serve others, so that a guest that asks for ever more
- * cannot keep the thread to itself.
+ * A round serves a bounded number of bytes and then lets the loop serve others, so that a guest
+ * that asks for ever more cannot keep the thread to itself.
  */
 #include <sys/random.h>
 
@@ -87,7 +88,8 @@ static const struct virtio_device_ops ops = {
     .free = on_free,
 };
 
-int virtio_rng_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop, struct qz_error *err)
+int virtio_rng_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop,
+                   struct qz_error *err)
 {
     struct rng *r = calloc(1, sizeof(*r));
 
