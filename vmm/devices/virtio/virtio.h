@@ -61,6 +61,7 @@ struct virtio_transport_ops {
     void (*status_changed)(struct virtio_device *d); /* NEEDS_RESET was set */
     void (*reset_done)(struct virtio_device *d);
     void (*queue_reset_done)(struct virtio_device *d, unsigned q);
+    void (*queue_again)(struct virtio_device *d, unsigned q);
 };
 
 struct virtio_device {
@@ -95,5 +96,10 @@ void virtio_fail(struct virtio_device *d);
 void virtio_config_changed(struct virtio_device *d);
 void virtio_reset_done(struct virtio_device *d);
 void virtio_queue_reset_done(struct virtio_device *d, unsigned q);
+/*
+ * Calls notify for queue q once more, after the loop has served others. For a device that stops before its queue is
+ * empty, so that a driver that never stops giving cannot keep the thread. Any thread; a reset forgets it.
+ */
+void virtio_queue_again(struct virtio_device *d, unsigned q);
 
 #endif

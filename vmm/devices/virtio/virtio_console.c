@@ -17,6 +17,7 @@ enum {
     PORTS_MAX = 8,
     QUEUE_SIZE = 64,
     SEGMENTS = 64,
+    ROUND_MAX = 256 << 10, /* output bytes before others get their turn */
     INPUT = 4096,
     NAME_MAX_BYTES = 64,
     CONTROL_PENDING = 64
@@ -35,7 +36,6 @@ struct port {
     struct console *console;
     unsigned id;
     struct console_port_config config;
-    bool guest_open;
 
     struct terminal_client client;
     struct qz_work input_ready, output_ready;
@@ -150,7 +150,6 @@ static void handle_control(struct console *c, const uint8_t *message)
     if (event == VIRTIO_CONSOLE_PORT_READY && value) {
         port_ready(c, &c->port[id]);
     } else if (event == VIRTIO_CONSOLE_PORT_OPEN) {
-        c->port[id].guest_open = value;
         if (id == 0 && value && c->port[0].config.terminal)
             terminal_focus(&c->port[0].client);
     }
@@ -161,33 +160,42 @@ static void serve_control(struct console *c)
     struct virtqueue *vq = &c->d.queue[Q_CONTROL_TX];
     struct iovec iov[SEGMENTS];
     struct virtqueue_chain chain = {.iov = iov, .capacity = SEGMENTS};
+    unsigned chains = vq->size;
     uint8_t message[8];
 
-    while (virtqueue_pop(vq, &chain) == 1) {
+    for (; chains && virtqueue_pop(vq, &chain) == 1; chains--) {
         if (virtqueue_read(&chain, 0, message, sizeof(message)) == sizeof(message))
             handle_control(c, message);
         virtqueue_push(vq, &chain, 0);
     }
     virtqueue_interrupt(vq);
+    if (!chains)
+        virtio_queue_again(&c->d, Q_CONTROL_TX);
 }
 
 /* ---- guest to host
  * ------------------------------------------------------------------------------------------ */
 
-/* Hands on what is left of the held chain; false when the host side is full. */
-static bool drain_held(struct port *p)
+/*
+ * Hands on what is left of the held chain, at most *left bytes; false when the host side is full or
+ * *left is used up.
+ */
+static bool drain_held(struct port *p, size_t *left)
 {
     struct virtqueue_chain *chain = &p->held;
 
     while (p->held_done < chain->out_bytes) {
         uint8_t buf[4096];
-        size_t n = virtqueue_read(chain, p->held_done, buf, sizeof(buf)), taken = n;
+        size_t n = virtqueue_read(chain, p->held_done, buf, QZ_MIN(sizeof(buf), *left)), taken = n;
 
+        if (!n)
+            return false;
         if (p->config.terminal)
             taken = terminal_write(&p->client, buf, n);
         else if (p->config.output)
             p->config.output(p->config.context, buf, n);
         p->held_done += taken;
+        *left -= taken;
         if (taken < n)
             return false;
     }
@@ -196,14 +204,18 @@ static bool drain_held(struct port *p)
 
 static void serve_output(struct port *p)
 {
-    struct virtqueue *vq = &p->console->d.queue[receive_queue(p->id) + 1];
+    unsigned q = receive_queue(p->id) + 1, chains = p->console->d.queue[q].size;
+    struct virtqueue *vq = &p->console->d.queue[q];
+    size_t left = ROUND_MAX;
 
-    for (;;) {
+    while (chains) {
         if (p->holding) {
-            if (!drain_held(p))
+            if (!drain_held(p, &left))
                 break;
             virtqueue_push(vq, &p->held, 0);
             p->holding = false;
+            chains--;
+            continue;
         }
         p->held.iov = p->held_iov;
         p->held.capacity = SEGMENTS;
@@ -213,6 +225,8 @@ static void serve_output(struct port *p)
         p->holding = true;
     }
     virtqueue_interrupt(vq);
+    if (!chains || !left)
+        virtio_queue_again(&p->console->d, q);
 }
 
 static void output_again(struct qz_work *w)
@@ -240,10 +254,11 @@ static void serve_input(struct port *p)
     struct virtqueue *vq = &c->d.queue[receive_queue(p->id)];
     struct iovec iov[SEGMENTS];
     struct virtqueue_chain chain = {.iov = iov, .capacity = SEGMENTS};
+    unsigned chains = vq->size;
     bool pull;
 
     pthread_mutex_lock(&p->input_lock);
-    while (p->input_len && vq->enabled && virtqueue_pop(vq, &chain) == 1) {
+    for (; chains && p->input_len && vq->enabled && virtqueue_pop(vq, &chain) == 1; chains--) {
         size_t n = QZ_MIN(p->input_len, INPUT - p->input_head),
                done = virtqueue_write(&chain, 0, p->input + p->input_head, n);
 
@@ -255,6 +270,8 @@ static void serve_input(struct port *p)
     p->input_full = p->input_full && !pull;
     pthread_mutex_unlock(&p->input_lock);
     virtqueue_interrupt(vq);
+    if (!chains)
+        virtio_queue_again(&c->d, receive_queue(p->id));
     if (pull)
         terminal_pull(&p->client);
 }
@@ -292,9 +309,9 @@ static void on_notify(struct virtio_device *d, unsigned q)
     struct console *c = console_of(d);
     bool multiport = virtio_has(d, VIRTIO_CONSOLE_F_MULTIPORT);
 
+    if (q >= Q_CONTROL_RX && !multiport)
+        return; /* without multiport there are two queues (§5.3.2) */
     if (q == Q_CONTROL_RX || q == Q_CONTROL_TX) {
-        if (!multiport)
-            return;
         if (q == Q_CONTROL_RX)
             flush_control(c);
         else
@@ -315,7 +332,6 @@ static void on_activate(struct virtio_device *d)
 
     /* Without multiport there is no message that says "open": the driver's readiness is. */
     if (!virtio_has(d, VIRTIO_CONSOLE_F_MULTIPORT)) {
-        c->port[0].guest_open = true;
         if (c->port[0].config.terminal)
             terminal_focus(&c->port[0].client);
     }
@@ -342,7 +358,7 @@ static void on_reset(struct virtio_device *d)
 
     c->pending_count = 0;
     for (unsigned i = 0; i < c->ports; i++)
-        c->port[i].holding = c->port[i].guest_open = false;
+        c->port[i].holding = false;
     virtio_reset_done(d);
 }
 

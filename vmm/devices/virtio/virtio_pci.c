@@ -222,12 +222,19 @@ static void reset_begin(struct virtio_pci *vp)
         on_reset_done(d);
 }
 
+/* The doorbell is an eventfd on the device's loop: ringing it ourselves is all that it takes. */
+static void on_queue_again(struct virtio_device *d, unsigned i)
+{
+    ring(&transport_of(d)->q[i]);
+}
+
 static const struct virtio_transport_ops transport_ops = {
     .queue_interrupt = on_queue_interrupt,
     .config_changed = on_config_changed,
     .status_changed = on_status_changed,
     .reset_done = on_reset_done,
     .queue_reset_done = on_queue_reset_done,
+    .queue_again = on_queue_again,
 };
 
 /* ---- status and queues --------------------------------------------------------------------------
