@@ -495,6 +495,8 @@ static void test_fragments(void **state)
         qz_store_be16(ip + 10, 0);
         qz_store_be16(ip + 10, fold(sum(0, ip, IP)));
         taken += send_frame(g, frame, len) == 1;
+        if (i % 64 == 0) /* a batch: each could have opened a socket */
+            settle(g);
     }
     assert_true(taken >= 5000 && taken <= 15000);
     introduce(g);
@@ -523,9 +525,11 @@ static void test_pause(void **state)
     g->b->ops->pause(g->b, false);
     take_all(g);
     assert_true(g->total >= 64 && g->total <= 128);
-    settle(g);
+    for (unsigned i = 0; i < 1000; i++) { /* what the socket still holds, one in each round */
+        g->count = 0;
+        assert_true(qz_loop_once(g->loop, 0) >= 0);
+    }
     introduce(g);
-    g->total = 0;
     assert_int_equal(write(fd, "again", 5), 5);
     while (memcmp(await(g, is_udp)->data + ETHERNET + IP + UDP, "again", 5))
         continue;
