@@ -21,7 +21,7 @@
 
 #include "devices/virtio/net_features.h"
 
-QZ_SYSCALLS(io, "readv writev ioctl"); /* ioctl: TUNSETOFFLOAD, at start() */
+QZ_SYSCALLS(io, "read readv writev ioctl"); /* ioctl: TUNSETOFFLOAD, at start() */
 
 /* In kernels since 6.2; the headers here may be older. */
 #define OFFLOAD_USO4 0x20

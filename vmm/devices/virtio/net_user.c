@@ -22,10 +22,10 @@
 
 #include "devices/virtio/net_user_poll.h"
 
-QZ_SYSCALLS(io,
-            "socket connect bind listen accept accept4 sendto recvfrom sendmsg recvmsg shutdown "
-            "setsockopt getsockopt getsockname getpeername ioctl fcntl close "
-            "openat newfstatat fstat read lseek"); /* the last line: /etc/resolv.conf */
+/* Ports are bound when the network is opened; the second list is for /etc/resolv.conf. */
+QZ_SYSCALLS(io, "socket connect accept accept4 sendto recvfrom recvmsg shutdown setsockopt "
+                "getsockopt getpeername ioctl fcntl close");
+QZ_SYSCALLS(io, "openat newfstatat fstat read lseek close");
 
 #define LOG_DOMAIN "Slirp" /* libslirp's, in GLib */
 
