@@ -1,6 +1,6 @@
 /*
- * hv_doctor.c - `queztl-hv doctor`: what this host can do. Every line is found out by trying or reading, and what is
- * missing comes with its cure.
+ * hv_doctor.c - `queztl-hv doctor`: what this host can do. Every line is found out by trying or
+ * reading, and what is missing comes with its cure.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -72,9 +72,11 @@ static void check_cpu(struct report *r)
     bool ok = accel_choose("auto", &ops, &probe, &err) == 0;
 
     f = add(r, "CPU back end", ok ? GOOD : MISSING);
-    SAY(f->found, "%s%s%s", ok ? ops->name : "", ok ? ": " : "", probe.reason[0] ? probe.reason : err.text);
+    SAY(f->found, "%s%s%s", ok ? ops->name : "", ok ? ": " : "",
+        probe.reason[0] ? probe.reason : err.text);
     if (!ok)
-        SAY(f->cure, "a host with VT-x or SVM (nested virtualization switched on, if this is a VM itself)");
+        SAY(f->cure,
+            "a host with VT-x or SVM (nested virtualization switched on, if this is a VM itself)");
 }
 
 static void check_io_uring(struct report *r)
@@ -90,7 +92,9 @@ static void check_io_uring(struct report *r)
     }
     f = add(r, "io_uring", MISSING);
     SAY(f->found, "io_uring_setup: %s", strerror(errno));
-    SAY(f->cure, errno == ENOSYS ? "Linux 5.10 or newer" : "sysctl kernel.io_uring_disabled=0, or a looser container profile");
+    SAY(f->cure, errno == ENOSYS
+                     ? "Linux 5.10 or newer"
+                     : "sysctl kernel.io_uring_disabled=0, or a looser container profile");
 }
 
 static void check_landlock(struct report *r)
@@ -131,7 +135,8 @@ static void check_cgroups(struct report *r)
         SAY(f->found, "version 2: %s", controllers);
     } else {
         SAY(f->found, "no version 2 hierarchy at /sys/fs/cgroup");
-        SAY(f->cure, "mount -t cgroup2 none /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1");
+        SAY(f->cure, "mount -t cgroup2 none /sys/fs/cgroup, or boot with "
+                     "systemd.unified_cgroup_hierarchy=1");
     }
 }
 
@@ -144,7 +149,8 @@ static void check_tap(struct report *r)
         SAY(f->found, "/dev/net/tun opens");
     } else {
         SAY(f->found, "/dev/net/tun: %s; --net user works without it", strerror(errno));
-        SAY(f->cure, "modprobe tun, then ip tuntap add NAME mode tap user %s", getenv("USER") ? getenv("USER") : "YOU");
+        SAY(f->cure, "modprobe tun, then ip tuntap add NAME mode tap user %s",
+            getenv("USER") ? getenv("USER") : "YOU");
     }
 }
 
@@ -153,7 +159,8 @@ static void check_firmware(struct report *r)
     bool there = access("/usr/share/OVMF/OVMF_CODE_4M.fd", R_OK) == 0;
     struct finding *f = add(r, "UEFI firmware", there ? GOOD : MISSING);
 
-    SAY(f->found, "/usr/share/OVMF/OVMF_CODE_4M.fd%s", there ? "" : " is missing: disk images cannot boot");
+    SAY(f->found, "/usr/share/OVMF/OVMF_CODE_4M.fd%s",
+        there ? "" : " is missing: disk images cannot boot");
     if (!there)
         SAY(f->cure, "apt install ovmf");
 }
@@ -171,7 +178,8 @@ static void check_userfaultfd(struct report *r)
 }
 
 /* Hardware of which a host has some or none. */
-static void check_devices(struct report *r, const char *topic, const char *dir, const char *what, const char *cure)
+static void check_devices(struct report *r, const char *topic, const char *dir, const char *what,
+                          const char *cure)
 {
     int n = count_entries(dir);
     struct finding *f = add(r, topic, n > 0 ? GOOD : MISSING);
@@ -190,8 +198,8 @@ static void print_table(const struct report *r, FILE *out)
     for (unsigned i = 0; i < r->count; i++) {
         const struct finding *f = &r->finding[i];
 
-        fprintf(out, "%s%-7s%s %-16s %s\n", colour ? colours[f->level] : "", marks[f->level], colour ? "\033[0m" : "",
-                f->topic, f->found);
+        fprintf(out, "%s%-7s%s %-16s %s\n", colour ? colours[f->level] : "", marks[f->level],
+                colour ? "\033[0m" : "", f->topic, f->found);
         if (f->cure[0])
             fprintf(out, "%25scure: %s\n", "", f->cure);
     }
@@ -204,7 +212,8 @@ static json_t *to_json(const struct report *r)
 
     for (unsigned i = 0; i < r->count; i++) {
         const struct finding *f = &r->finding[i];
-        json_t *o = json_pack("{s:s,s:s,s:s}", "topic", f->topic, "works", levels[f->level], "found", f->found);
+        json_t *o = json_pack("{s:s,s:s,s:s}", "topic", f->topic, "works", levels[f->level],
+                              "found", f->found);
 
         if (f->cure[0])
             json_object_set_new(o, "cure", json_string(f->cure));
@@ -272,10 +281,13 @@ int hv_doctor(int argc, char **argv)
     check_tap(&r);
     check_firmware(&r);
     check_userfaultfd(&r);
-    check_devices(&r, "NVMe", "/sys/class/nvme", "controllers", "none needed unless you pass NVMe devices through");
-    check_devices(&r, "VFIO", "/sys/kernel/iommu_groups", "IOMMU groups",
-                  "switch the IOMMU on in firmware, and intel_iommu=on on the kernel command line for Intel");
-    check_devices(&r, "RDMA", "/sys/class/infiniband", "devices", "an RDMA card, or soft RoCE: rdma link add rxe0 type rxe netdev DEV");
+    check_devices(&r, "NVMe", "/sys/class/nvme", "controllers",
+                  "none needed unless you pass NVMe devices through");
+    check_devices(
+        &r, "VFIO", "/sys/kernel/iommu_groups", "IOMMU groups",
+        "switch the IOMMU on in firmware, and intel_iommu=on on the kernel command line for Intel");
+    check_devices(&r, "RDMA", "/sys/class/infiniband", "devices",
+                  "an RDMA card, or soft RoCE: rdma link add rxe0 type rxe netdev DEV");
     if (!strcmp(config.format, "table")) {
         print_table(&r, stdout);
     } else {

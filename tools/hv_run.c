@@ -1,6 +1,6 @@
 /*
- * hv_run.c - `queztl-hv run`: decides what was left open (accelerator, firmware, network), says so, and becomes the
- * machine's own process, queztl-vmm.
+ * hv_run.c - `queztl-hv run`: decides what was left open (accelerator, firmware, network), says so,
+ * and becomes the machine's own process, queztl-vmm.
  */
 #include <fcntl.h>
 #include <libgen.h>
@@ -18,7 +18,8 @@ enum { ARGS_ADDED_MAX = 16 };
 /* Beside this program when installed, in its place in the build tree otherwise. */
 static int find_vmm(char *path, size_t size, struct qz_error *err)
 {
-    static const char *const places[] = {"queztl-vmm", "../vmm/vm/queztl-vmm", "../libexec/queztl/queztl-vmm"};
+    static const char *const places[] = {"queztl-vmm", "../vmm/vm/queztl-vmm",
+                                         "../libexec/queztl/queztl-vmm"};
     char self[4096];
     ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
     char *dir;
@@ -44,7 +45,8 @@ static int copy_file(const char *from, const char *to, struct qz_error *err)
         return qz_fail(err, -errno, "%s: %s (Debian's package ovmf has it)", from, strerror(errno));
     out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (out < 0)
-        return qz_fail(err, -errno, "%s: cannot make the firmware's variable store: %s", to, strerror(errno));
+        return qz_fail(err, -errno, "%s: cannot make the firmware's variable store: %s", to,
+                       strerror(errno));
     for (off_t left = st.st_size; left > 0;) {
         ssize_t n = sendfile(out, in, NULL, left);
 
@@ -68,11 +70,26 @@ static int prepare_firmware(struct vm_config *c, struct qz_error *err)
         return qz_fail(err, -errno, "image %s: %s", c->image, strerror(errno));
     c->firmware = OVMF_CODE;
     if (access(OVMF_CODE, R_OK) < 0)
-        return qz_fail(err, -ENOENT, "%s is missing: a disk image boots by UEFI firmware (apt install ovmf)", OVMF_CODE);
+        return qz_fail(err, -ENOENT,
+                       "%s is missing: a disk image boots by UEFI firmware (apt install ovmf)",
+                       OVMF_CODE);
     if (asprintf(&vars, "%s.vars", c->image) < 0)
         return qz_fail(err, -ENOMEM, "no memory");
     c->firmware_vars = vars;
     return access(vars, F_OK) == 0 ? 0 : copy_file(OVMF_VARS, vars, err);
+}
+
+/* What is missing is said first: no accelerator would help. */
+static int check_files(const struct vm_config *c, struct qz_error *err)
+{
+    const struct {
+        const char *what, *path;
+    } files[] = {{"kernel", c->kernel}, {"initrd", c->initrd}, {"firmware", c->firmware}, {"image", c->image}};
+
+    for (unsigned i = 0; i < QZ_ARRAY_LEN(files); i++)
+        if (files[i].path && access(files[i].path, F_OK) < 0)
+            return qz_fail(err, -errno, "%s %s: %s", files[i].what, files[i].path, strerror(errno));
+    return 0;
 }
 
 static int resolve(struct vm_config *c, struct qz_error *err)
@@ -81,6 +98,8 @@ static int resolve(struct vm_config *c, struct qz_error *err)
     struct accel_probe probe = {0};
     int r;
 
+    if ((r = check_files(c, err)) < 0)
+        return r;
     if (c->image && !c->kernel && !c->firmware && (r = prepare_firmware(c, err)) < 0)
         return r;
     if (!c->kernel && !c->firmware)
@@ -105,7 +124,8 @@ int hv_run(int argc, char **argv)
     if (vm_config_parse(&c, argc, argv, &err) < 0)
         return qz_complain("queztl-hv run", QZ_EXIT_USAGE, &err);
     if (find_vmm(vmm, sizeof(vmm), &err) < 0 || resolve(&c, &err) < 0)
-        return qz_complain("queztl-hv run", err.code == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED, &err);
+        return qz_complain("queztl-hv run",
+                           err.code == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED, &err);
     args = calloc(argc + ARGS_ADDED_MAX, sizeof(*args));
     if (!args)
         return QZ_EXIT_FAILED;
@@ -119,6 +139,10 @@ int hv_run(int argc, char **argv)
     if (c.image) {
         args[n++] = (char *)"--disk";
         args[n++] = (char *)c.image;
+    }
+    if (!c.net_given) {
+        args[n++] = (char *)"--net";
+        args[n++] = (char *)"user";
     }
     if (c.firmware) {
         args[n++] = (char *)"--firmware";

@@ -24,7 +24,7 @@
 
 /* One failure, told for a person: "disk a.img: cannot open: No such file or directory". */
 struct qz_error {
-    int code;      /* negative errno, 0 while nothing failed */
+    int code;       /* negative errno, 0 while nothing failed */
     char text[480]; /* what, where, why and, where there is one, the cure */
 };
 
@@ -54,8 +54,8 @@ void qz_log(enum qz_log_level level, const char *fmt, ...) __attribute__((format
 #define qz_debug(...)     qz_log(QZ_LOG_DEBUG, __VA_ARGS__)
 
 /*
- * A token bucket for messages that a guest can cause: at most `burst` at once, one more each second.
- * Static storage, zero initialised: `static struct qz_ratelimit rl;`. Any thread.
+ * A token bucket for messages that a guest can cause: at most `burst` at once, one more each
+ * second. Static storage, zero initialised: `static struct qz_ratelimit rl;`. Any thread.
  */
 struct qz_ratelimit {
     int64_t last_ns;
@@ -73,8 +73,8 @@ bool qz_ratelimit_ok(struct qz_ratelimit *rl);
 /* ---- sizes and numbers a person types -------------------------------------------------------- */
 
 /*
- * "512M", "2GB" (10^9), "2GiB" (2^30), "4K": the plain letter means the binary unit. A bare number is
- * refused as ambiguous (-EINVAL), a size past 2^63 is -ERANGE.
+ * "512M", "2GB" (10^9), "2GiB" (2^30), "4K": the plain letter means the binary unit. A bare number
+ * is refused as ambiguous (-EINVAL), a size past 2^63 is -ERANGE.
  */
 int qz_parse_size(const char *text, uint64_t *bytes, struct qz_error *err);
 /* Decimal or 0x hexadecimal, whole string, min..max inclusive. `what` names it in the error. */
@@ -108,7 +108,7 @@ static inline void qz_cleanup_unlock_(pthread_mutex_t **m)
 #define QZ_AUTO_FD   __attribute__((cleanup(qz_cleanup_fd_)))
 #define QZ_AUTO_FILE __attribute__((cleanup(qz_cleanup_file_)))
 /* Locks m until the end of the scope. */
-#define QZ_LOCKED(m) QZ_LOCKED_(m, __LINE__)
+#define QZ_LOCKED(m)     QZ_LOCKED_(m, __LINE__)
 #define QZ_LOCKED_(m, l) QZ_LOCKED__(m, l)
 #define QZ_LOCKED__(m, l)                                                                          \
     pthread_mutex_t *qz_lock_##l __attribute__((cleanup(qz_cleanup_unlock_), unused)) =            \
@@ -130,11 +130,11 @@ static inline void qz_cleanup_unlock_(pthread_mutex_t **m)
 
 /* ---- small things ---------------------------------------------------------------------------- */
 
-#define QZ_ARRAY_LEN(a)          (sizeof(a) / sizeof((a)[0]))
+#define QZ_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 /* Each argument is evaluated once; the counter keeps nested uses from shadowing each other. */
-#define QZ_MIN(a, b)             QZ_PICK_(a, b, <, __COUNTER__)
-#define QZ_MAX(a, b)             QZ_PICK_(a, b, >, __COUNTER__)
-#define QZ_PICK_(a, b, op, n)    QZ_PICK__(a, b, op, n)
+#define QZ_MIN(a, b)          QZ_PICK_(a, b, <, __COUNTER__)
+#define QZ_MAX(a, b)          QZ_PICK_(a, b, >, __COUNTER__)
+#define QZ_PICK_(a, b, op, n) QZ_PICK__(a, b, op, n)
 #define QZ_PICK__(a, b, op, n)                                                                     \
     ({                                                                                             \
         __auto_type a_##n = (a);                                                                   \
@@ -177,7 +177,8 @@ QZ_LE_ACCESS(64)
 /* CLOCK_MONOTONIC in nanoseconds. */
 int64_t qz_now_ns(void);
 
-/* Reads a whole regular file of at most max bytes into malloc'ed *data (NUL-terminated past len). */
+/* Reads a whole regular file of at most max bytes into malloc'ed *data (NUL-terminated past len).
+ */
 int qz_read_file(const char *path, size_t max, void **data, size_t *len, struct qz_error *err);
 
 /*

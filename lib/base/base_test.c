@@ -12,10 +12,18 @@ static void sizes_are_parsed(void **state)
         uint64_t bytes;
         int code;
     } cases[] = {
-        {"512M", 512ull << 20, 0}, {"2GB", 2000000000ull, 0}, {"2GiB", 2ull << 30, 0},
-        {"4k", 4096, 0},           {"7B", 7, 0},              {"0", 0, 0},
-        {"512", 0, -EINVAL},       {"", 0, -EINVAL},          {"-1G", 0, -EINVAL},
-        {"1Q", 0, -EINVAL},        {"9000000000G", 0, -ERANGE}, {"99999999999999999999B", 0, -ERANGE},
+        {"512M", 512ull << 20, 0},
+        {"2GB", 2000000000ull, 0},
+        {"2GiB", 2ull << 30, 0},
+        {"4k", 4096, 0},
+        {"7B", 7, 0},
+        {"0", 0, 0},
+        {"512", 0, -EINVAL},
+        {"", 0, -EINVAL},
+        {"-1G", 0, -EINVAL},
+        {"1Q", 0, -EINVAL},
+        {"9000000000G", 0, -ERANGE},
+        {"99999999999999999999B", 0, -ERANGE},
     };
 
     (void)state;

@@ -3,7 +3,8 @@
 
 static const char *const common[] = {"help", "version", "man", "completion"};
 
-static const struct qz_option *find_option(const struct qz_option *options, const char *name, size_t len)
+static const struct qz_option *find_option(const struct qz_option *options, const char *name,
+                                           size_t len)
 {
     for (; options && options->name; options++)
         if (strlen(options->name) == len && !strncmp(options->name, name, len))
@@ -11,7 +12,8 @@ static const struct qz_option *find_option(const struct qz_option *options, cons
     return NULL;
 }
 
-int qz_options_parse(const struct qz_option *options, int argc, char **argv, void *target, struct qz_error *err)
+int qz_options_parse(const struct qz_option *options, int argc, char **argv, void *target,
+                     struct qz_error *err)
 {
     int i = 1;
 
@@ -84,7 +86,8 @@ static void print_options(FILE *f, const struct qz_option *o)
 static void help_command(const struct qz_program *p, const struct qz_command *c)
 {
     printf("Usage: %s%s%s%s%s%s\n\n%s\n", p->name, c->name ? " " : "", c->name ? c->name : "",
-           c->options ? " [OPTIONS]" : "", c->operands ? " " : "", c->operands ? c->operands : "", c->summary);
+           c->options ? " [OPTIONS]" : "", c->operands ? " " : "", c->operands ? c->operands : "",
+           c->summary);
     if (c->options) {
         printf("\nOptions:\n");
         print_options(stdout, c->options);
@@ -123,7 +126,8 @@ static void roff(const char *text)
 
 static void man_page(const struct qz_program *p)
 {
-    printf(".TH %s 1 \"\" \"Queztl %s\" \"Queztl\"\n.SH NAME\n%s \\- ", p->name, QUEZTL_VERSION, p->name);
+    printf(".TH %s 1 \"\" \"Queztl %s\" \"Queztl\"\n.SH NAME\n%s \\- ", p->name, QUEZTL_VERSION,
+           p->name);
     roff(p->summary);
     printf("\n.SH SYNOPSIS\n");
     for (const struct qz_command *c = p->commands; c->summary; c++) {
@@ -152,7 +156,8 @@ static void man_page(const struct qz_program *p)
             printf("\n");
         }
     }
-    printf(".SH EXIT STATUS\n0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 refused, 6 daemon unreachable,\n"
+    printf(".SH EXIT STATUS\n0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 refused, 6 "
+           "daemon unreachable,\n"
            "70 guest panicked, 124 timeout\n");
 }
 
@@ -168,15 +173,18 @@ static int completion(const struct qz_program *p, const char *shell)
     if (!strcmp(shell, "fish")) {
         for (const struct qz_command *c = p->commands; c->summary; c++) {
             if (c->name)
-                printf("complete -c %s -n __fish_use_subcommand -a %s -d '%s'\n", p->name, c->name, c->summary);
+                printf("complete -c %s -n __fish_use_subcommand -a %s -d '%s'\n", p->name, c->name,
+                       c->summary);
             for (const struct qz_option *o = c->options; o && o->name; o++)
-                printf("complete -c %s%s%s%s -l %s%s\n", p->name, c->name ? " -n '__fish_seen_subcommand_from " : "",
-                       c->name ? c->name : "", c->name ? "'" : "", o->name, o->arg ? " -r" : "");
+                printf("complete -c %s%s%s%s -l %s%s\n", p->name,
+                       c->name ? " -n '__fish_seen_subcommand_from " : "", c->name ? c->name : "",
+                       c->name ? "'" : "", o->name, o->arg ? " -r" : "");
         }
         return QZ_EXIT_OK;
     }
     if (strcmp(shell, "bash") && strcmp(shell, "zsh")) {
-        fprintf(stderr, "%s: completion exists for bash, zsh and fish, not for \"%s\"\n", p->name, shell);
+        fprintf(stderr, "%s: completion exists for bash, zsh and fish, not for \"%s\"\n", p->name,
+                shell);
         return QZ_EXIT_USAGE;
     }
     if (!strcmp(shell, "zsh"))
@@ -195,8 +203,10 @@ static int completion(const struct qz_program *p, const char *shell)
             printf("%s ", c->name);
         else
             words(c);
-    printf("\" ;;\n    esac\n    COMPREPLY=($(compgen -W \"$words\" -- \"${COMP_WORDS[COMP_CWORD]}\"))\n}\n"
-           "complete -o default -F _%s %s\n", p->name, p->name);
+    printf("\" ;;\n    esac\n    COMPREPLY=($(compgen -W \"$words\" -- "
+           "\"${COMP_WORDS[COMP_CWORD]}\"))\n}\n"
+           "complete -o default -F _%s %s\n",
+           p->name, p->name);
     return QZ_EXIT_OK;
 }
 

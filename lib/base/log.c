@@ -55,7 +55,8 @@ bool qz_ratelimit_ok(struct qz_ratelimit *rl)
     if (refill > 0) {
         __atomic_store_n(&rl->last_ns, now, __ATOMIC_RELAXED);
         int used = __atomic_load_n(&rl->tokens_used, __ATOMIC_RELAXED);
-        __atomic_store_n(&rl->tokens_used, refill > used ? 0 : used - (int)refill, __ATOMIC_RELAXED);
+        __atomic_store_n(&rl->tokens_used, refill > used ? 0 : used - (int)refill,
+                         __ATOMIC_RELAXED);
     }
     if (__atomic_load_n(&rl->tokens_used, __ATOMIC_RELAXED) >= BURST)
         return false;

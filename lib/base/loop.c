@@ -3,8 +3,8 @@
  *
  * Theory of operation. One epoll set; an eventfd in it wakes the loop for posted work and for stop.
  * Timers are a list sorted by deadline (loops have a handful, so a list beats a heap), turned into
- * the epoll timeout. Posted work is a lock-free stack that the loop takes whole and reverses, so work
- * runs in the order it was posted.
+ * the epoll timeout. Posted work is a lock-free stack that the loop takes whole and reverses, so
+ * work runs in the order it was posted.
  */
 #include <queztl/loop.h>
 #include <sys/eventfd.h>
@@ -144,13 +144,15 @@ void qz_loop_post(struct qz_loop *loop, struct qz_work *w, void (*run)(struct qz
     do {
         w->next = head;
         /* Release pairs with the acquire in run_posted(): the loop sees what was written before. */
-    } while (!__atomic_compare_exchange_n(&loop->posted, &head, w, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+    } while (!__atomic_compare_exchange_n(&loop->posted, &head, w, true, __ATOMIC_RELEASE,
+                                          __ATOMIC_RELAXED));
     wake(loop);
 }
 
 static void run_posted(struct qz_loop *loop)
 {
-    struct qz_work *taken = __atomic_exchange_n(&loop->posted, NULL, __ATOMIC_ACQUIRE), *list = NULL;
+    struct qz_work *taken = __atomic_exchange_n(&loop->posted, NULL, __ATOMIC_ACQUIRE),
+                   *list = NULL;
 
     while (taken) {
         struct qz_work *next = taken->next;
@@ -238,7 +240,8 @@ void qz_loop_stop(struct qz_loop *loop, int code)
 {
     int expected = 0;
 
-    /* The first stop decides the code. 1: code being written, 2: seen by the loop as non-zero too. */
+    /* The first stop decides the code. 1: code being written, 2: seen by the loop as non-zero too.
+     */
     if (__atomic_load_n(&loop->stopped, __ATOMIC_ACQUIRE) == expected) {
         loop->code = code;
         __atomic_store_n(&loop->stopped, 1, __ATOMIC_RELEASE);
@@ -248,5 +251,6 @@ void qz_loop_stop(struct qz_loop *loop, int code)
 
 bool qz_loop_is_current(const struct qz_loop *loop)
 {
-    return __atomic_load_n(&loop->running, __ATOMIC_ACQUIRE) && pthread_equal(loop->thread, pthread_self());
+    return __atomic_load_n(&loop->running, __ATOMIC_ACQUIRE) &&
+           pthread_equal(loop->thread, pthread_self());
 }

@@ -8,8 +8,8 @@ int qz_parse_size(const char *text, uint64_t *bytes, struct qz_error *err)
         const char *name;
         uint64_t scale;
     } units[] = {
-        {"K", 1ull << 10},   {"M", 1ull << 20},   {"G", 1ull << 30},   {"T", 1ull << 40},
-        {"KiB", 1ull << 10}, {"MiB", 1ull << 20}, {"GiB", 1ull << 30}, {"TiB", 1ull << 40},
+        {"K", 1ull << 10},   {"M", 1ull << 20},   {"G", 1ull << 30},     {"T", 1ull << 40},
+        {"KiB", 1ull << 10}, {"MiB", 1ull << 20}, {"GiB", 1ull << 30},   {"TiB", 1ull << 40},
         {"KB", 1000ull},     {"MB", 1000000ull},  {"GB", 1000000000ull}, {"TB", 1000000000000ull},
         {"B", 1ull},
     };
@@ -17,7 +17,8 @@ int qz_parse_size(const char *text, uint64_t *bytes, struct qz_error *err)
     unsigned long long n;
 
     if (text[0] < '0' || text[0] > '9')
-        return qz_fail(err, -EINVAL, "size \"%s\": a number with a unit is needed, such as 512M or 2GiB", text);
+        return qz_fail(err, -EINVAL,
+                       "size \"%s\": a number with a unit is needed, such as 512M or 2GiB", text);
     errno = 0;
     n = strtoull(text, &end, 10);
     if (errno == ERANGE)
@@ -27,7 +28,8 @@ int qz_parse_size(const char *text, uint64_t *bytes, struct qz_error *err)
             *bytes = 0;
             return 0;
         }
-        return qz_fail(err, -EINVAL, "size \"%s\" has no unit: write %sM, %sMB or %sB", text, text, text, text);
+        return qz_fail(err, -EINVAL, "size \"%s\" has no unit: write %sM, %sMB or %sB", text, text,
+                       text, text);
     }
     for (size_t i = 0; i < QZ_ARRAY_LEN(units); i++) {
         if (strcasecmp(end, units[i].name) != 0)
@@ -37,7 +39,9 @@ int qz_parse_size(const char *text, uint64_t *bytes, struct qz_error *err)
         *bytes = n * units[i].scale;
         return 0;
     }
-    return qz_fail(err, -EINVAL, "size \"%s\": unknown unit \"%s\" (use K, M, G, T, or KB, KiB and so on)", text, end);
+    return qz_fail(err, -EINVAL,
+                   "size \"%s\": unknown unit \"%s\" (use K, M, G, T, or KB, KiB and so on)", text,
+                   end);
 }
 
 int qz_parse_u64(const char *text, const char *what, uint64_t min, uint64_t max, uint64_t *value,

@@ -1,9 +1,10 @@
 /*
  * until.c - times a program from its start until it has said something.
  *
- * until [--runs N] TEXT -- COMMAND...   prints one line for each run: milliseconds (exec to TEXT on standard output or
- * error) and the KiB that are resident then and not guest memory (a memfd). The program is killed after that.
- * Exit code 1 when it ends, or 300 s are over, without having said TEXT.
+ * until [--runs N] TEXT -- COMMAND...   prints one line for each run: milliseconds (exec to TEXT on
+ * standard output or error) and the KiB that are resident then and not guest memory (a memfd). The
+ * program is killed after that. Exit code 1 when it ends, or 300 s are over, without having said
+ * TEXT.
  */
 #include <errno.h>
 #include <fcntl.h>

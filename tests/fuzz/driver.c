@@ -1,11 +1,12 @@
 /*
  * driver.c - runs a fuzz target a fixed number of times with reproducible inputs.
  *
- *     thing_fuzz COUNT [SEED_FILE...]     COUNT inputs: mutations of the seed files, and random bytes
- *     thing_fuzz -- FILE...               exactly these inputs (to reproduce a crash)
+ *     thing_fuzz COUNT [SEED_FILE...]     COUNT inputs: mutations of the seed files, and random
+ * bytes thing_fuzz -- FILE...               exactly these inputs (to reproduce a crash)
  *
  * Input i depends only on i and the seed files, so a failing number can be run again alone with
- * QZ_FUZZ_ONLY=i. The target itself is libFuzzer's entry point, so clang -fsanitize=fuzzer can take this file's place.
+ * QZ_FUZZ_ONLY=i. The target itself is libFuzzer's entry point, so clang -fsanitize=fuzzer can take
+ * this file's place.
  */
 #include <queztl/base.h>
 
@@ -32,9 +33,30 @@ static uint64_t rng(void)
 
 static uint64_t interesting(void)
 {
-    static const uint64_t values[] = {0, 1, 2, 4, 7, 8, 0x7f, 0x80, 0xff, 0x100, 0xfff, 0x1000, 0x7fff, 0x8000,
-                                      0xffff, 0x10000, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000ull,
-                                      0x7fffffffffffffffull, 0x8000000000000000ull, ~0ull, ~0ull - 0xfff};
+    static const uint64_t values[] = {0,
+                                      1,
+                                      2,
+                                      4,
+                                      7,
+                                      8,
+                                      0x7f,
+                                      0x80,
+                                      0xff,
+                                      0x100,
+                                      0xfff,
+                                      0x1000,
+                                      0x7fff,
+                                      0x8000,
+                                      0xffff,
+                                      0x10000,
+                                      0x7fffffff,
+                                      0x80000000,
+                                      0xffffffff,
+                                      0x100000000ull,
+                                      0x7fffffffffffffffull,
+                                      0x8000000000000000ull,
+                                      ~0ull,
+                                      ~0ull - 0xfff};
     return values[rng() % QZ_ARRAY_LEN(values)];
 }
 

@@ -1,11 +1,13 @@
 /*
  * ctl.c - the test scripts' hand on unix sockets.
  *
- *     ctl SOCKET LINE          sends a line, prints the line that comes back (the control socket's way)
- *     ctl --stream SOCKET      standard input to the socket, what comes back to standard output, until the peer closes
- *     ctl --echo SOCKET        makes the socket, says "listening", serves one connection: sends back what it reads
+ *     ctl SOCKET LINE          sends a line, prints the line that comes back (the control socket's
+ * way) ctl --stream SOCKET      standard input to the socket, what comes back to standard output,
+ * until the peer closes ctl --echo SOCKET        makes the socket, says "listening", serves one
+ * connection: sends back what it reads
  *
- * Exit code 0, or 1 with the cause on standard error. A connection that is refused or not there yet is tried again for 10 s.
+ * Exit code 0, or 1 with the cause on standard error. A connection that is refused or not there yet
+ * is tried again for 10 s.
  */
 #include <errno.h>
 #include <poll.h>
@@ -18,7 +20,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECT_TRIES = 500, CONNECT_STEP_NS = 20000000, ANSWER_MAX = 1 << 16, ANSWER_WAIT_MS = 60000 };
+enum {
+    CONNECT_TRIES = 500,
+    CONNECT_STEP_NS = 20000000,
+    ANSWER_MAX = 1 << 16,
+    ANSWER_WAIT_MS = 60000
+};
 
 static int fail(const char *what)
 {

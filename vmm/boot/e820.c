@@ -8,8 +8,9 @@
 
 enum { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3 };
 
-#define EBDA_START 0x9fc00ull /* the top KiB of conventional memory, where a BIOS keeps its data   \
-                               */
+#define EBDA_START                                                                                 \
+    0x9fc00ull /* the top KiB of conventional memory, where a BIOS keeps its data                  \
+                */
 #define BIOS_START 0xe0000ull
 #define ONE_MIB    0x100000ull
 

@@ -1,12 +1,14 @@
 /*
  * accel.h - the seam between the machine and what executes guest code.
  *
- * An accelerator is a const struct accel_ops. Everything above it (devices, interrupt routing, boot,
- * snapshots) is written once and does not know which one runs. Optional operations are NULL where an
- * accelerator has nothing of the kind; the caller then does the work itself and says so beside the call.
+ * An accelerator is a const struct accel_ops. Everything above it (devices, interrupt routing,
+ * boot, snapshots) is written once and does not know which one runs. Optional operations are NULL
+ * where an accelerator has nothing of the kind; the caller then does the work itself and says so
+ * beside the call.
  *
- * Thread rules: vcpu_new, run, inject*, request_window, get_state and set_state belong to the vCPU's own
- * thread; kick, signal_msi, ioapic_route, memory_* (memory_written included) and doorbell_* may be called from any thread.
+ * Thread rules: vcpu_new, run, inject*, request_window, get_state and set_state belong to the
+ * vCPU's own thread; kick, signal_msi, ioapic_route, memory_* (memory_written included) and
+ * doorbell_* may be called from any thread.
  */
 #ifndef VMM_ACCEL_H
 #define VMM_ACCEL_H
@@ -18,14 +20,16 @@ struct accel_vm;
 struct accel_vcpu;
 
 enum vcpu_exit_kind {
-    EXIT_PIO,        /* .pio */
-    EXIT_MMIO,       /* .mmio */
-    EXIT_HALT,       /* HLT, only where the local APIC is ours: sleep until an interrupt is pending */
-    EXIT_KICKED,     /* kick() or a signal: look at requests, run again */
-    EXIT_IRQ_WINDOW, /* the guest can take an external interrupt now (asked for by request_window) */
-    EXIT_RDMSR,      /* .msr: an MSR the accelerator leaves to the machine; answer value or set fault */
+    EXIT_PIO,    /* .pio */
+    EXIT_MMIO,   /* .mmio */
+    EXIT_HALT,   /* HLT, only where the local APIC is ours: sleep until an interrupt is pending */
+    EXIT_KICKED, /* kick() or a signal: look at requests, run again */
+    EXIT_IRQ_WINDOW, /* the guest can take an external interrupt now (asked for by request_window)
+                      */
+    EXIT_RDMSR, /* .msr: an MSR the accelerator leaves to the machine; answer value or set fault */
     EXIT_WRMSR,
-    EXIT_IOAPIC_EOI, /* .eoi: a level-triggered vector was acknowledged in the accelerator's local APIC */
+    EXIT_IOAPIC_EOI, /* .eoi: a level-triggered vector was acknowledged in the accelerator's local
+                        APIC */
     EXIT_SHUTDOWN,   /* triple fault */
     EXIT_FAIL,       /* .fail: the accelerator cannot go on with this vCPU */
 };
@@ -35,7 +39,7 @@ struct vcpu_exit {
     union {
         struct {
             uint16_t port;
-            uint8_t size;   /* 1, 2 or 4 */
+            uint8_t size; /* 1, 2 or 4 */
             bool write;
             uint32_t count; /* string instructions: elements, in data one after the other */
             void *data;     /* read from (write) or filled in (read) before the next run */
@@ -66,75 +70,88 @@ struct accel_config {
     enum cpu_model model;
     struct cpu_topology topology;
     /*
-     * For accelerators that meet the machine in the middle of an instruction (the software CPU): answers
-     * EXIT_PIO, EXIT_MMIO, EXIT_RDMSR and EXIT_WRMSR at once, on the vCPU's thread; run() does not return them.
+     * For accelerators that meet the machine in the middle of an instruction (the software CPU):
+     * answers EXIT_PIO, EXIT_MMIO, EXIT_RDMSR and EXIT_WRMSR at once, on the vCPU's thread; run()
+     * does not return them.
      */
     void (*serve)(void *context, unsigned vcpu, struct vcpu_exit *exit);
     void *serve_context;
 };
 
-/* What an accelerator is worth on this host, found by measuring (queztl-hv doctor, --accel auto). */
+/* What an accelerator is worth on this host, found by measuring (queztl-hv doctor, --accel auto).
+ */
 struct accel_probe {
-    bool usable;        /* runs a 64-bit kernel at speed */
-    bool present;       /* there at all, if only for API tests */
+    bool usable;          /* runs a 64-bit kernel at speed */
+    bool present;         /* there at all, if only for API tests */
     double ring0_loop_ns; /* one round of a two-instruction loop in ring 0, 0 when not measured */
-    char reason[240];   /* one line: what was found, and the cure when not usable */
+    char reason[240];     /* one line: what was found, and the cure when not usable */
 };
 
 struct accel_ops {
     const char *name;
     bool no_lapic; /* it has no local APICs: accel_config.own_lapic must be true */
 
-    int (*probe)(struct accel_probe *out, bool measure); /* measure false: only whether it is there */
+    int (*probe)(struct accel_probe *out,
+                 bool measure); /* measure false: only whether it is there */
 
     int (*vm_new)(const struct accel_config *config, struct accel_vm **vm, struct qz_error *err);
     void (*vm_free)(struct accel_vm *vm); /* after every vCPU was freed */
 
-    /* Guest-physical memory; page aligned. Mapping over a mapping is -EEXIST. readonly: writes exit as MMIO. */
+    /* Guest-physical memory; page aligned. Mapping over a mapping is -EEXIST. readonly: writes exit
+     * as MMIO. */
     int (*memory_map)(struct accel_vm *vm, uint64_t gpa, uint64_t size, void *hva, bool readonly);
     int (*memory_unmap)(struct accel_vm *vm, uint64_t gpa, uint64_t size);
 
-    int (*vcpu_new)(struct accel_vm *vm, unsigned id, struct accel_vcpu **vcpu, struct qz_error *err);
+    int (*vcpu_new)(struct accel_vm *vm, unsigned id, struct accel_vcpu **vcpu,
+                    struct qz_error *err);
     void (*vcpu_free)(struct accel_vcpu *vcpu);
 
     /*
-     * Runs the guest until something needs the machine; the answer to the previous exit (data in place) is
-     * taken first. 0 and *exit filled, or a negative errno (-EINTR never: that is EXIT_KICKED).
+     * Runs the guest until something needs the machine; the answer to the previous exit (data in
+     * place) is taken first. 0 and *exit filled, or a negative errno (-EINTR never: that is
+     * EXIT_KICKED).
      */
     int (*run)(struct accel_vcpu *vcpu, struct vcpu_exit *exit);
-    /* Makes a run in progress, or the next one, return EXIT_KICKED soon. Async-signal-safe not needed. */
+    /* Makes a run in progress, or the next one, return EXIT_KICKED soon. Async-signal-safe not
+     * needed. */
     void (*kick)(struct accel_vcpu *vcpu);
 
     int (*get_state)(struct accel_vcpu *vcpu, struct vcpu_state *state);
     int (*set_state)(struct accel_vcpu *vcpu, const struct vcpu_state *state);
 
     /* External interrupts from a controller of ours (PIC, own local APIC). */
-    bool (*can_inject)(struct accel_vcpu *vcpu); /* interrupt flag set, no shadow, nothing in flight */
+    bool (*can_inject)(
+        struct accel_vcpu *vcpu); /* interrupt flag set, no shadow, nothing in flight */
     int (*inject)(struct accel_vcpu *vcpu, uint8_t vector);
     void (*request_window)(struct accel_vcpu *vcpu, bool on);
     int (*inject_nmi)(struct accel_vcpu *vcpu);
-    uint64_t (*get_cr8)(struct accel_vcpu *vcpu); /* own local APIC: the task priority after an exit */
+    uint64_t (*get_cr8)(
+        struct accel_vcpu *vcpu); /* own local APIC: the task priority after an exit */
     void (*set_cr8)(struct accel_vcpu *vcpu, uint64_t cr8);
-    uint64_t (*get_apic_base)(struct accel_vcpu *vcpu); /* own local APIC: IA32_APIC_BASE after an exit */
+    uint64_t (*get_apic_base)(
+        struct accel_vcpu *vcpu); /* own local APIC: IA32_APIC_BASE after an exit */
 
-    int (*get_tsc)(struct accel_vcpu *vcpu, uint64_t *tsc); /* own local APIC: what RDTSC says in the guest now */
+    int (*get_tsc)(struct accel_vcpu *vcpu,
+                   uint64_t *tsc); /* own local APIC: what RDTSC says in the guest now */
 
     /*
-     * The guest's clocks (TSC, paravirtual) stand still from clock_stop to clock_start; no vCPU runs in between.
-     * -errno: this host cannot, and they ran on.
+     * The guest's clocks (TSC, paravirtual) stand still from clock_stop to clock_start; no vCPU
+     * runs in between. -errno: this host cannot, and they ran on.
      */
     int (*clock_stop)(struct accel_vm *vm);
     int (*clock_start)(struct accel_vm *vm);
 
     /* Optional, with the accelerator's own local APICs (accel_config.own_lapic false): */
     int (*signal_msi)(struct accel_vm *vm, uint64_t address, uint32_t data);
-    int (*ioapic_route)(struct accel_vm *vm, unsigned pin, uint64_t address, uint32_t data, bool masked);
+    int (*ioapic_route)(struct accel_vm *vm, unsigned pin, uint64_t address, uint32_t data,
+                        bool masked);
 
     /* Optional: a guest write of `len` bytes at gpa wakes `eventfd` instead of exiting. */
     int (*doorbell_add)(struct accel_vm *vm, uint64_t gpa, unsigned len, int eventfd);
     int (*doorbell_del)(struct accel_vm *vm, uint64_t gpa, unsigned len, int eventfd);
 
-    /* Optional: a device wrote to guest memory; what was made from the old bytes (translated code) is dropped. */
+    /* Optional: a device wrote to guest memory; what was made from the old bytes (translated code)
+     * is dropped. */
     void (*memory_written)(struct accel_vm *vm, uint64_t gpa, uint64_t len);
 
     /* TSC frequency that the guest sees, kHz. */
@@ -159,8 +176,8 @@ extern const struct accel_ops accel_kvm, accel_jit;
 extern const struct accel_ops *const accel_all[];
 
 /*
- * Picks by name ("kvm", or "auto": the first usable one). *probe tells what was found and why, also on
- * failure (-ENODEV) for a doctor to print.
+ * Picks by name ("kvm", or "auto": the first usable one). *probe tells what was found and why, also
+ * on failure (-ENODEV) for a doctor to print.
  */
 int accel_choose(const char *name, const struct accel_ops **ops, struct accel_probe *probe,
                  struct qz_error *err);

@@ -11,7 +11,8 @@
 
 enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, GPR_COUNT };
 
-/* Segment attributes in the layout of descriptor bytes 5 and 6 (SDM vol 3 §3.4.5), limit bits removed. */
+/* Segment attributes in the layout of descriptor bytes 5 and 6 (SDM vol 3 §3.4.5), limit bits
+ * removed. */
 enum {
     SEG_TYPE_MASK = 0xf,
     SEG_S = 1 << 4,
@@ -48,7 +49,8 @@ struct vcpu_msr {
     uint64_t value;
 };
 
-/* The local APIC's registers as the 4 KiB xAPIC page holds them (SDM vol 3 §11.4.1), 32 bits each 16 bytes. */
+/* The local APIC's registers as the 4 KiB xAPIC page holds them (SDM vol 3 §11.4.1), 32 bits each
+ * 16 bytes. */
 struct lapic_registers {
     uint32_t reg[64];
     uint64_t tsc_deadline; /* IA32_TSC_DEADLINE, 0 when disarmed */
@@ -86,13 +88,16 @@ struct vcpu_state {
     struct lapic_registers lapic; /* meaningful only where the accelerator holds the local APIC */
 };
 
-/* The state after RESET (SDM vol 3 table 10-1): real mode at f000:fff0, or waiting for SIPI when not the BSP. */
+/* The state after RESET (SDM vol 3 table 10-1): real mode at f000:fff0, or waiting for SIPI when
+ * not the BSP. */
 void vcpu_state_reset(struct vcpu_state *s, bool bsp, uint32_t apic_id);
 /* Start-up IPI (SDM vol 3 §10.4.4): real mode at vector:0. Changes only cs, rip and mp_state. */
 void vcpu_state_sipi(struct vcpu_state *s, uint8_t vector);
-/* Flat segments for a kernel entry: a code segment of the given width (32 or 64) and data segments. */
+/* Flat segments for a kernel entry: a code segment of the given width (32 or 64) and data segments.
+ */
 void vcpu_state_flat(struct vcpu_state *s, unsigned bits);
-/* Sets the MSR in the state's list, adding it when it is not there yet; -ENOSPC when the list is full. */
+/* Sets the MSR in the state's list, adding it when it is not there yet; -ENOSPC when the list is
+ * full. */
 int vcpu_state_set_msr(struct vcpu_state *s, uint32_t index, uint64_t value);
 
 #endif

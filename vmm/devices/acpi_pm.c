@@ -1,14 +1,29 @@
 /*
  * acpi_pm.c - ACPI fixed hardware as the ICH9 has it (ACPI 6.4 §4.8, ICH9 datasheet §13.8.3).
  *
- * 0x00 PM1_STS, 0x02 PM1_EN, 0x04 PM1_CNT, 0x08 PM_TMR (24 bit, 3.579545 MHz), 0x20 GPE0_STS and GPE0_EN,
- * 0x30 SMI_EN, 0x34 SMI_STS. The SCI is level triggered on GSI 9.
+ * 0x00 PM1_STS, 0x02 PM1_EN, 0x04 PM1_CNT, 0x08 PM_TMR (24 bit, 3.579545 MHz), 0x20 GPE0_STS and
+ * GPE0_EN, 0x30 SMI_EN, 0x34 SMI_STS. The SCI is level triggered on GSI 9.
  */
 #include "devices/acpi_pm.h"
 
-enum { PM1_STS = 0x00, PM1_EN = 0x02, PM1_CNT = 0x04, PM_TMR = 0x08, GPE0 = 0x20, GPE0_LEN = 16, SMI_EN = 0x30 };
+enum {
+    PM1_STS = 0x00,
+    PM1_EN = 0x02,
+    PM1_CNT = 0x04,
+    PM_TMR = 0x08,
+    GPE0 = 0x20,
+    GPE0_LEN = 16,
+    SMI_EN = 0x30
+};
 enum { BLOCK_SIZE = 128 };
-enum { TMR = 1 << 0, GBL = 1 << 5, PWRBTN = 1 << 8, SLPBTN = 1 << 9, RTC_EVENT = 1 << 10, WAK = 1 << 15 };
+enum {
+    TMR = 1 << 0,
+    GBL = 1 << 5,
+    PWRBTN = 1 << 8,
+    SLPBTN = 1 << 9,
+    RTC_EVENT = 1 << 10,
+    WAK = 1 << 15
+};
 enum { SCI_EN = 1 << 0, SLP_TYP_SHIFT = 10, SLP_TYP_MASK = 7 << SLP_TYP_SHIFT, SLP_EN = 1 << 13 };
 enum { PM_TIMER_HZ = 3579545, PM_TIMER_BITS = 24 };
 
@@ -37,7 +52,8 @@ static bool gpe_pending(const struct acpi_pm *pm)
     return false;
 }
 
-/* Lock held. TMR_STS is set when bit 23 toggles; the timer is armed only while its interrupt is enabled. */
+/* Lock held. TMR_STS is set when bit 23 toggles; the timer is armed only while its interrupt is
+ * enabled. */
 static void update(struct acpi_pm *pm)
 {
     bool level = pm->pm1_sts & pm->pm1_en & (TMR | GBL | PWRBTN | SLPBTN | RTC_EVENT);
@@ -172,7 +188,8 @@ bool acpi_pm_power_button(struct acpi_pm *pm)
 
 void acpi_pm_map(struct acpi_pm *pm, uint16_t base, bool enabled)
 {
-    struct bus_region region = {base & ~(BLOCK_SIZE - 1), BLOCK_SIZE, &ops, pm, &pm->lock, "acpi-pm"};
+    struct bus_region region = {
+        base & ~(BLOCK_SIZE - 1), BLOCK_SIZE, &ops, pm, &pm->lock, "acpi-pm"};
     QZ_LOCKED(&pm->lock);
 
     if (pm->mapped)
@@ -180,7 +197,8 @@ void acpi_pm_map(struct acpi_pm *pm, uint16_t base, bool enabled)
     pm->mapped = enabled && bus_add(pm->machine->pio, &region) == 0;
     pm->base = region.base;
     if (enabled && !pm->mapped)
-        qz_guest_warn("acpi: PMBASE 0x%x collides with another device; the block stays hidden", base);
+        qz_guest_warn("acpi: PMBASE 0x%x collides with another device; the block stays hidden",
+                      base);
 }
 
 void acpi_pm_reset(struct acpi_pm *pm)

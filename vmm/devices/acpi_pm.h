@@ -1,6 +1,6 @@
 /*
- * acpi_pm.h - the ICH9's ACPI block: power button, sleep, PM timer, and beside it the fixed ports that reset
- * or report: i8042 (0x60, 0x64) lives in i8042.h, 0xcf9 with the PCI bus.
+ * acpi_pm.h - the ICH9's ACPI block: power button, sleep, PM timer, and beside it the fixed ports
+ * that reset or report: i8042 (0x60, 0x64) lives in i8042.h, 0xcf9 with the PCI bus.
  */
 #ifndef VMM_ACPI_PM_H
 #define VMM_ACPI_PM_H
@@ -9,7 +9,7 @@
 
 #define ACPI_PM_BASE  0x600 /* where direct kernel boot and OVMF both expect it */
 #define ACPI_SCI_GSI  9
-#define ACPI_SLEEP_S5 0     /* SLP_TYP value for S5, as the DSDT's \_S5 says */
+#define ACPI_SLEEP_S5 0 /* SLP_TYP value for S5, as the DSDT's \_S5 says */
 
 struct acpi_pm;
 

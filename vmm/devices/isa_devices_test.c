@@ -135,7 +135,8 @@ static void pm_timer_runs(void **state)
 {
     struct fixture *f = *state;
 
-    /* The clock of a machine that was not started stands still; its counter must be a 24-bit value. */
+    /* The clock of a machine that was not started stands still; its counter must be a 24-bit value.
+     */
     assert_int_equal(in(f, ACPI_PM_BASE + 8, 4) & 0xff000000, 0);
 }
 
@@ -213,7 +214,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(power_button_reaches_a_listening_guest, setup, teardown),
         cmocka_unit_test_setup_teardown(s5_powers_off, setup, teardown),
         cmocka_unit_test_setup_teardown(pm_block_moves, setup, teardown),
-        cmocka_unit_test_setup_teardown(keyboard_controller_answers_at_once_and_resets, setup, teardown),
+        cmocka_unit_test_setup_teardown(keyboard_controller_answers_at_once_and_resets, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(pvpanic_and_port92_ask_the_machine, setup, teardown),
     };
 

@@ -1,8 +1,8 @@
 /*
  * isa_ports.c - the single-port devices (isa_ports.h).
  *
- * The i8042 has no keyboard behind it: it answers every command at once, so that a kernel's probe and its
- * reset by 0xfe cost one exit each and never a time-out.
+ * The i8042 has no keyboard behind it: it answers every command at once, so that a kernel's probe
+ * and its reset by 0xfe cost one exit each and never a time-out.
  */
 #include "devices/isa_ports.h"
 

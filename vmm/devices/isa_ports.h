@@ -1,6 +1,6 @@
 /*
- * isa_ports.h - the single-port devices of a PC: i8042 reset line, fast A20 and reset at port 0x92, panic
- * notification (pvpanic), and the firmware's debug port 0x402.
+ * isa_ports.h - the single-port devices of a PC: i8042 reset line, fast A20 and reset at port 0x92,
+ * panic notification (pvpanic), and the firmware's debug port 0x402.
  */
 #ifndef VMM_ISA_PORTS_H
 #define VMM_ISA_PORTS_H

@@ -16,6 +16,7 @@
 #include "machine/machine.h"
 
 enum {
+    PCI_BUSES = 1, /* there are no bridges */
     PCI_SLOTS = 32,
     PCI_FUNCTIONS = 256,
     PCI_CONFIG_SIZE = 4096,

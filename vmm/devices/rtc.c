@@ -1,10 +1,11 @@
 /*
  * rtc.c - the MC146818 real-time clock (MC146818A data sheet) with 128 bytes of CMOS.
  *
- * Theory of operation. Nothing ticks: time registers are computed from the host's clock plus the offset that
- * the guest set. Alarm, periodic and update interrupts are one timer, armed for the next moment that an
- * enabled source needs; an idle guest with all of them off costs nothing. Firmware reads the memory size
- * from CMOS bytes 0x34, 0x35 and 0x5b to 0x5d, as on every PC monitor.
+ * Theory of operation. Nothing ticks: time registers are computed from the host's clock plus the
+ * offset that the guest set. Alarm, periodic and update interrupts are one timer, armed for the
+ * next moment that an enabled source needs; an idle guest with all of them off costs nothing.
+ * Firmware reads the memory size from CMOS bytes 0x34, 0x35 and 0x5b to 0x5d, as on every PC
+ * monitor.
  */
 #include "devices/rtc.h"
 
@@ -12,9 +13,32 @@
 
 QZ_SYSCALLS(all, "clock_gettime");
 
-enum { SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, DAY, MONTH, YEAR, A, B, C, D };
+enum {
+    SECONDS,
+    SECONDS_ALARM,
+    MINUTES,
+    MINUTES_ALARM,
+    HOURS,
+    HOURS_ALARM,
+    WEEKDAY,
+    DAY,
+    MONTH,
+    YEAR,
+    A,
+    B,
+    C,
+    D
+};
 enum { CENTURY = 0x32 };
-enum { A_UIP = 0x80, B_SET = 0x80, B_PIE = 0x40, B_AIE = 0x20, B_UIE = 0x10, B_BINARY = 4, B_24H = 2 };
+enum {
+    A_UIP = 0x80,
+    B_SET = 0x80,
+    B_PIE = 0x40,
+    B_AIE = 0x20,
+    B_UIE = 0x10,
+    B_BINARY = 4,
+    B_24H = 2
+};
 enum { C_IRQF = 0x80, C_PF = 0x40, C_AF = 0x20, C_UF = 0x10, D_VRT = 0x80 };
 
 #define NS_PER_S 1000000000ll
@@ -26,12 +50,13 @@ struct rtc {
     struct vm_timer timer;
     uint8_t index;
     uint8_t cmos[128];
-    int64_t offset;       /* guest seconds minus host seconds */
-    int64_t last_second;  /* wall second up to which alarms and updates were seen */
-    int64_t next_tick;    /* vm clock: next periodic interrupt */
+    int64_t offset;      /* guest seconds minus host seconds */
+    int64_t last_second; /* wall second up to which alarms and updates were seen */
+    int64_t next_tick;   /* vm clock: next periodic interrupt */
 };
 
-/* The guest's wall clock. Seconds alone hold every date that the registers can say; nanoseconds since 1970 do not. */
+/* The guest's wall clock. Seconds alone hold every date that the registers can say; nanoseconds
+ * since 1970 do not. */
 struct wall {
     int64_t sec;
     int32_t nsec;
@@ -90,7 +115,8 @@ static void latch_time(struct rtc *r)
     r->cmos[CENTURY] = encode(r, (tm.tm_year + 1900) / 100);
 }
 
-/* Registers into the offset. timegm() takes any field values, so nonsense dates are just other dates. */
+/* Registers into the offset. timegm() takes any field values, so nonsense dates are just other
+ * dates. */
 static void adopt_time(struct rtc *r)
 {
     struct tm tm = {
@@ -140,7 +166,8 @@ static void update_irq(struct rtc *r)
     irq_line_set(&r->line, r->cmos[C] & C_IRQF);
 }
 
-/* Sets the flags of everything that happened up to now and arms the timer for what comes next. Lock held. */
+/* Sets the flags of everything that happened up to now and arms the timer for what comes next. Lock
+ * held. */
 static void catch_up(struct rtc *r)
 {
     struct wall guest = guest_wall(r);
@@ -209,7 +236,8 @@ static uint64_t rtc_read(void *device, uint64_t offset, unsigned size)
         return r->cmos[r->index];
     case A:
         /* The last 244 us before an update are announced (data sheet, "update cycle"). */
-        return r->cmos[A] | (guest_wall(r).nsec > NS_PER_S - 244000 && !(r->cmos[B] & B_SET) ? A_UIP : 0);
+        return r->cmos[A] |
+               (guest_wall(r).nsec > NS_PER_S - 244000 && !(r->cmos[B] & B_SET) ? A_UIP : 0);
     case C:
         catch_up(r);
         v = r->cmos[C];
@@ -283,7 +311,8 @@ void rtc_reset(struct rtc *r)
 
 static void set_memory_size(struct rtc *r)
 {
-    uint64_t above_16m = r->machine->memory.low_size > (16 << 20) ? r->machine->memory.low_size - (16 << 20) : 0;
+    uint64_t above_16m =
+        r->machine->memory.low_size > (16 << 20) ? r->machine->memory.low_size - (16 << 20) : 0;
     uint64_t above_1m = QZ_MIN(r->machine->memory.low_size - (1 << 20), 63ull << 20) >> 10;
     uint64_t high = r->machine->memory.high_size >> 16;
 

@@ -1,27 +1,35 @@
 /*
  * serial.c - a 16550A UART (PC16550D data sheet).
  *
- * Theory of operation. Transmission is instantaneous as long as the terminal takes bytes. When it does not,
- * the byte stays in the transmit FIFO and LSR.THRE stays clear, as on a real line that is slow: the guest
- * waits or gives up by its own rules, the monitor never does. Received bytes go through a 16 byte FIFO; a
- * full FIFO makes the terminal wait, so there is no overrun.
+ * Theory of operation. Transmission is instantaneous as long as the terminal takes bytes. When it
+ * does not, the byte stays in the transmit FIFO and LSR.THRE stays clear, as on a real line that is
+ * slow: the guest waits or gives up by its own rules, the monitor never does. Received bytes go
+ * through a 16 byte FIFO; a full FIFO makes the terminal wait, so there is no overrun.
  */
 #include "devices/serial.h"
 
 enum { FIFO = 16 };
 
 enum { /* registers; 0 and 1 are the divisor latch while LCR.DLAB is set */
-    RBR_THR = 0,
-    IER = 1,
-    IIR_FCR = 2,
-    LCR = 3,
-    MCR = 4,
-    LSR = 5,
-    MSR = 6,
-    SCR = 7,
+       RBR_THR = 0,
+       IER = 1,
+       IIR_FCR = 2,
+       LCR = 3,
+       MCR = 4,
+       LSR = 5,
+       MSR = 6,
+       SCR = 7,
 };
 enum { IER_RDI = 1, IER_THRI = 2, IER_RLSI = 4, IER_MSI = 8 };
-enum { IIR_NONE = 1, IIR_MSI = 0, IIR_THRI = 2, IIR_RDI = 4, IIR_TIMEOUT = 12, IIR_RLSI = 6, IIR_FIFOS = 0xc0 };
+enum {
+    IIR_NONE = 1,
+    IIR_MSI = 0,
+    IIR_THRI = 2,
+    IIR_RDI = 4,
+    IIR_TIMEOUT = 12,
+    IIR_RLSI = 6,
+    IIR_FIFOS = 0xc0
+};
 enum { FCR_ENABLE = 1, FCR_CLEAR_RX = 2, FCR_CLEAR_TX = 4 };
 enum { LCR_DLAB = 0x80 };
 enum { MCR_DTR = 1, MCR_RTS = 2, MCR_OUT1 = 4, MCR_OUT2 = 8, MCR_LOOP = 16 };
@@ -70,7 +78,8 @@ static uint8_t interrupt_id(const struct serial *s)
     if (s->ier & IER_RLSI && s->overrun)
         return IIR_RLSI;
     if (s->ier & IER_RDI && s->rx.len)
-        /* Below the trigger level a real UART waits four character times; nothing is gained by waiting. */
+        /* Below the trigger level a real UART waits four character times; nothing is gained by
+         * waiting. */
         return !(s->fcr & FCR_ENABLE) || s->rx.len >= trigger[s->fcr >> 6] ? IIR_RDI : IIR_TIMEOUT;
     if (s->ier & IER_THRI && s->thr_interrupt)
         return IIR_THRI;
@@ -86,7 +95,8 @@ static void transmit(struct serial *s)
 {
     while (s->tx.len) {
         size_t run = QZ_MIN(s->tx.len, FIFO - s->tx.head);
-        size_t n = s->client.terminal ? terminal_write(&s->client, s->tx.data + s->tx.head, run) : run;
+        size_t n =
+            s->client.terminal ? terminal_write(&s->client, s->tx.data + s->tx.head, run) : run;
 
         s->tx.head = (s->tx.head + n) % FIFO;
         s->tx.len -= n;
@@ -124,7 +134,8 @@ static uint64_t serial_read(void *device, uint64_t offset, unsigned size)
     case MCR:
         return s->mcr;
     case LSR:
-        v = (s->rx.len ? LSR_DR : 0) | (s->overrun ? LSR_OE : 0) | (s->tx.len ? 0 : LSR_THRE | LSR_TEMT);
+        v = (s->rx.len ? LSR_DR : 0) | (s->overrun ? LSR_OE : 0) |
+            (s->tx.len ? 0 : LSR_THRE | LSR_TEMT);
         s->overrun = false;
         break;
     case MSR:
@@ -241,8 +252,8 @@ void serial_reset(struct serial *s)
         terminal_focus(&s->client); /* until the guest opens a better console */
 }
 
-int serial_new(struct serial **out, struct machine *m, uint16_t port, unsigned irq, struct terminal *terminal,
-               struct qz_error *err)
+int serial_new(struct serial **out, struct machine *m, uint16_t port, unsigned irq,
+               struct terminal *terminal, struct qz_error *err)
 {
     struct serial *s = calloc(1, sizeof(*s));
     struct bus_region region = {port, 8, &ops, s, NULL, "serial"};

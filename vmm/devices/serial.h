@@ -8,8 +8,8 @@
 struct serial;
 
 /* COM1 is port 0x3f8, IRQ 4. terminal may be NULL: output vanishes, nothing is typed. */
-int serial_new(struct serial **s, struct machine *m, uint16_t port, unsigned irq, struct terminal *terminal,
-               struct qz_error *err);
+int serial_new(struct serial **s, struct machine *m, uint16_t port, unsigned irq,
+               struct terminal *terminal, struct qz_error *err);
 void serial_free(struct serial *s);
 void serial_reset(struct serial *s);
 

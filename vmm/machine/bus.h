@@ -1,10 +1,11 @@
 /*
  * bus.h - port and memory-mapped I/O: which device answers which address.
  *
- * Two buses of the same kind: 64 Ki ports, and guest-physical addresses that are not RAM. A region's
- * callbacks run on the vCPU thread that made the access, with the region's lock held when it names one.
- * They must not block. Accesses arrive as 1, 2, 4 or 8 bytes, aligned or not, always wholly inside the
- * region; the bus splits odd sizes and accesses over an end. What nobody claims reads as all ones.
+ * Two buses of the same kind: 64 Ki ports, and guest-physical addresses that are not RAM. A
+ * region's callbacks run on the vCPU thread that made the access, with the region's lock held when
+ * it names one. They must not block. Accesses arrive as 1, 2, 4 or 8 bytes, aligned or not, always
+ * wholly inside the region; the bus splits odd sizes and accesses over an end. What nobody claims
+ * reads as all ones.
  */
 #ifndef VMM_BUS_H
 #define VMM_BUS_H
@@ -31,10 +32,10 @@ int bus_new(struct bus **bus, uint64_t size); /* size: 0x10000 for ports, 0 for 
 void bus_free(struct bus *bus);
 
 /*
- * Adds or removes a region; the bus keeps its own copy of *r. -EBUSY when it would overlap another one
- * (for instance a guest that programs two BARs onto each other: the later one stays unmapped). May be
- * called from a callback, any thread. A callback may still be running, or begin, shortly after remove
- * returned: devices outlive their regions.
+ * Adds or removes a region; the bus keeps its own copy of *r. -EBUSY when it would overlap another
+ * one (for instance a guest that programs two BARs onto each other: the later one stays unmapped).
+ * May be called from a callback, any thread. A callback may still be running, or begin, shortly
+ * after remove returned: devices outlive their regions.
  */
 int bus_add(struct bus *bus, const struct bus_region *r);
 void bus_remove(struct bus *bus, uint64_t base, uint64_t size);

@@ -57,7 +57,7 @@ int64_t vm_clock_now(struct vm_clock *c)
 {
     for (;;) {
         unsigned before = __atomic_load_n(&c->sequence, __ATOMIC_ACQUIRE);
-        /* Acquire pairs with the releases in set_time(): who sees a new value also sees the
+        /* Acquire pairs with the releases in end_change(): who sees a new value also sees the
          * sequence that announced it. */
         bool running = __atomic_load_n(&c->running, __ATOMIC_ACQUIRE);
         int64_t offset = __atomic_load_n(&c->offset, __ATOMIC_ACQUIRE);
@@ -69,10 +69,14 @@ int64_t vm_clock_now(struct vm_clock *c)
     }
 }
 
-/* Lock held. */
-static void set_time(struct vm_clock *c, bool running, int64_t offset, int64_t stood_at)
+/* Lock held. From here on readers wait: what time it is can be decided now, and none has read a later one. */
+static void begin_change(struct vm_clock *c)
 {
-    __atomic_store_n(&c->sequence, c->sequence + 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->sequence, c->sequence + 1, __ATOMIC_SEQ_CST);
+}
+
+static void end_change(struct vm_clock *c, bool running, int64_t offset, int64_t stood_at)
+{
     __atomic_store_n(&c->running, running, __ATOMIC_RELEASE);
     __atomic_store_n(&c->offset, offset, __ATOMIC_RELEASE);
     __atomic_store_n(&c->stood_at, stood_at, __ATOMIC_RELEASE);
@@ -214,15 +218,19 @@ void vm_clock_pause(struct vm_clock *c)
 {
     QZ_LOCKED(&c->lock);
 
-    if (c->running)
-        set_time(c, false, c->offset, vm_clock_now(c));
+    if (!c->running)
+        return;
+    begin_change(c);
+    end_change(c, false, c->offset, qz_now_ns() - c->offset);
 }
 
 void vm_clock_resume(struct vm_clock *c)
 {
     QZ_LOCKED(&c->lock);
 
-    if (!c->running)
-        set_time(c, true, qz_now_ns() - c->stood_at, c->stood_at);
+    if (!c->running) {
+        begin_change(c);
+        end_change(c, true, qz_now_ns() - c->stood_at, c->stood_at);
+    }
     pthread_cond_signal(&c->changed);
 }

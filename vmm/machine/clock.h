@@ -1,9 +1,9 @@
 /*
  * clock.h - the machine's time and its timers.
  *
- * vm_clock_now() counts nanoseconds since the machine was built, standing still while it is paused; all
- * guest-visible time (PM timer, HPET, PIT, RTC, own local APIC) comes from here, so that a paused or
- * restored machine sees none pass. One thread fires the timers.
+ * vm_clock_now() counts nanoseconds since the machine was built, standing still while it is paused;
+ * all guest-visible time (PM timer, HPET, PIT, RTC, own local APIC) comes from here, so that a
+ * paused or restored machine sees none pass. One thread fires the timers.
  */
 #ifndef VMM_CLOCK_H
 #define VMM_CLOCK_H
@@ -15,17 +15,19 @@ struct vm_clock;
 /* Embedded in a device. Zero-initialise, then vm_timer_init() once. */
 struct vm_timer {
     struct vm_clock *clock;
-    void (*fire)(struct vm_timer *t); /* clock thread, no lock of the clock held; takes the device's own lock */
-    int64_t deadline;                 /* vm_clock nanoseconds */
+    void (*fire)(struct vm_timer
+                     *t); /* clock thread, no lock of the clock held; takes the device's own lock */
+    int64_t deadline;     /* vm_clock nanoseconds */
     bool armed;
     unsigned heap_index;
 };
 
-int vm_clock_new(struct vm_clock **clock, struct qz_error *err); /* no thread yet; time stands at 0 */
+int vm_clock_new(struct vm_clock **clock,
+                 struct qz_error *err); /* no thread yet; time stands at 0 */
 void vm_clock_free(struct vm_clock *clock);
 /*
- * The firing thread's body; the life cycle starts a thread on it and joins it after vm_clock_stop().
- * Paused at first: vm_clock_resume() lets time run.
+ * The firing thread's body; the life cycle starts a thread on it and joins it after
+ * vm_clock_stop(). Paused at first: vm_clock_resume() lets time run.
  */
 void vm_clock_thread(struct vm_clock *clock);
 void vm_clock_stop(struct vm_clock *clock);
@@ -37,9 +39,11 @@ int64_t vm_clock_now(struct vm_clock *clock); /* any thread */
 void vm_clock_wall(struct vm_clock *clock, int64_t *sec, int32_t *nsec);
 
 void vm_timer_init(struct vm_timer *t, struct vm_clock *clock, void (*fire)(struct vm_timer *t));
-/* Arms or re-arms; deadline in the past fires at once on the clock thread. Any thread, any lock held. */
+/* Arms or re-arms; deadline in the past fires at once on the clock thread. Any thread, any lock
+ * held. */
 void vm_timer_arm(struct vm_timer *t, int64_t deadline);
-/* Does not wait: a fire() in progress may still run, so fire() checks its device's state under its lock. */
+/* Does not wait: a fire() in progress may still run, so fire() checks its device's state under its
+ * lock. */
 void vm_timer_cancel(struct vm_timer *t);
 
 #endif

@@ -1,8 +1,9 @@
 /*
  * machine.h - what a device may use of the machine around it.
  *
- * The life cycle (vmm/vm) builds one of these, hands it to every device's constructor and outlives them
- * all. Devices never see the life cycle itself: they ask for a reset or power-off through request().
+ * The life cycle (vmm/vm) builds one of these, hands it to every device's constructor and outlives
+ * them all. Devices never see the life cycle itself: they ask for a reset or power-off through
+ * request().
  */
 #ifndef VMM_MACHINE_H
 #define VMM_MACHINE_H
@@ -18,7 +19,8 @@
 struct pci_bus;
 
 enum machine_request {
-    MACHINE_RESET,    /* reset port, i8042 pulse, ACPI reset register, triple fault with reset asked for */
+    MACHINE_RESET,    /* reset port, i8042 pulse, ACPI reset register, triple fault with reset asked
+                         for */
     MACHINE_POWEROFF, /* ACPI S5 */
     MACHINE_PANIC,    /* pvpanic: the guest says that it crashed */
 };

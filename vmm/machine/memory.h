@@ -1,10 +1,10 @@
 /*
  * memory.h - guest-physical memory.
  *
- * RAM is one memfd mapped shared: [0, low) below the hole under 4 GiB, the rest from 4 GiB up. The file
- * is sparse, so a 512 GiB guest costs what it touches. A guest-physical address is its own type, and
- * what comes out is always a span with a length. Bytes behind a span may change at any time: read each
- * field once, into a local, before checking it.
+ * RAM is one memfd mapped shared: [0, low) below the hole under 4 GiB, the rest from 4 GiB up. The
+ * file is sparse, so a 512 GiB guest costs what it touches. A guest-physical address is its own
+ * type, and what comes out is always a span with a length. Bytes behind a span may change at any
+ * time: read each field once, into a local, before checking it.
  */
 #ifndef VMM_MEMORY_H
 #define VMM_MEMORY_H
@@ -27,8 +27,8 @@ static inline gpa_t gpa_add(gpa_t a, uint64_t n)
 enum {
     LOW_RAM_MAX_GIB = 2, /* q35: RAM below 4 GiB ends at 2 GiB at the latest, PCI begins there */
 };
-#define LOW_RAM_MAX  (2ull << 30)
-#define HIGH_RAM     (4ull << 30)
+#define LOW_RAM_MAX   (2ull << 30)
+#define HIGH_RAM      (4ull << 30)
 #define GUEST_RAM_MAX (512ull << 30)
 #define GUEST_RAM_MIN (2ull << 20)
 
@@ -48,15 +48,18 @@ int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err
 void guest_memory_free(struct guest_memory *m);
 
 /*
- * The host bytes behind [a, a+len). 0, or -EFAULT when any byte lies outside RAM (a wrapping or empty
- * range included). A range never spans the hole. Any thread; valid until guest_memory_free().
+ * The host bytes behind [a, a+len). 0, or -EFAULT when any byte lies outside RAM (a wrapping or
+ * empty range included). A range never spans the hole. Any thread; valid until guest_memory_free().
  */
-static inline int mem_span(const struct guest_memory *m, gpa_t a, uint64_t len, struct mem_span *span)
+static inline int mem_span(const struct guest_memory *m, gpa_t a, uint64_t len,
+                           struct mem_span *span)
 {
-    /* Nothing here can wrap: len is compared with what is left behind the address; 0 becomes the largest length. */
+    /* Nothing here can wrap: len is compared with what is left behind the address; 0 becomes the
+     * largest length. */
     if (a.v < m->low_size && len - 1 < m->low_size - a.v)
         span->data = m->low + a.v;
-    else if (a.v >= HIGH_RAM && a.v - HIGH_RAM < m->high_size && len - 1 < m->high_size - (a.v - HIGH_RAM))
+    else if (a.v >= HIGH_RAM && a.v - HIGH_RAM < m->high_size &&
+             len - 1 < m->high_size - (a.v - HIGH_RAM))
         span->data = m->high + (a.v - HIGH_RAM);
     else
         return -EFAULT;
@@ -77,8 +80,8 @@ int mem_read(const struct guest_memory *m, gpa_t a, void *buf, uint64_t len);
 int mem_write(const struct guest_memory *m, gpa_t a, const void *buf, uint64_t len);
 
 /*
- * Gives pages back to the host; the guest reads zeros there afterwards. Rounded inward to whole pages.
- * Any thread. -EFAULT outside RAM.
+ * Gives pages back to the host; the guest reads zeros there afterwards. Rounded inward to whole
+ * pages. Any thread. -EFAULT outside RAM.
  */
 int mem_discard(const struct guest_memory *m, gpa_t a, uint64_t len);
 

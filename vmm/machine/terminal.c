@@ -1,10 +1,10 @@
 /*
  * terminal.c - the host's end of a guest console (terminal.h).
  *
- * Theory of operation. Output goes to the descriptor at once, and into a fixed ring when the descriptor
- * would block; the loop drains the ring. Input is read by the loop only while the focused client has
- * room, so that typed or piped bytes wait in the kernel, not here. One mutex guards ring and client
- * list; clients' callbacks run without it.
+ * Theory of operation. Output goes to the descriptor at once, and into a fixed ring when the
+ * descriptor would block; the loop drains the ring. Input is read by the loop only while the
+ * focused client has room, so that typed or piped bytes wait in the kernel, not here. One mutex
+ * guards ring and client list; clients' callbacks run without it.
  */
 #include "machine/terminal.h"
 
@@ -18,7 +18,8 @@ enum { OUTPUT_RING = 64 << 10, INPUT_BUFFER = 4096, CTRL_A = 1 };
 struct terminal {
     struct qz_loop *loop;
     int in_fd, out_fd;
-    bool in_polls, out_polls; /* regular files cannot be watched by epoll; they never block either */
+    bool in_polls,
+        out_polls; /* regular files cannot be watched by epoll; they never block either */
     struct qz_watch in, out;
     struct qz_work pull, drain;
     pthread_mutex_t lock;
@@ -234,7 +235,8 @@ static void pull_input(struct qz_work *w)
     }
 }
 
-int terminal_new(struct terminal **out, struct qz_loop *loop, int in_fd, int out_fd, struct qz_error *err)
+int terminal_new(struct terminal **out, struct qz_loop *loop, int in_fd, int out_fd,
+                 struct qz_error *err)
 {
     struct terminal *t = calloc(1, sizeof(*t));
 

@@ -1,9 +1,10 @@
 /*
  * terminal.h - the host's end of a guest console: standard input and output, a file, or nothing.
  *
- * Several devices (16550, virtio console) may share one terminal: all of them write, the one that has
- * the focus reads. Nothing here blocks: when the host side is slow, write takes less than it was given
- * and the device keeps the rest (UART: transmitter not empty; virtio: buffer not returned).
+ * Several devices (16550, virtio console) may share one terminal: all of them write, the one that
+ * has the focus reads. Nothing here blocks: when the host side is slow, write takes less than it
+ * was given and the device keeps the rest (UART: transmitter not empty; virtio: buffer not
+ * returned).
  */
 #ifndef VMM_TERMINAL_H
 #define VMM_TERMINAL_H
@@ -13,7 +14,8 @@
 struct terminal;
 
 struct terminal_client {
-    /* Typed bytes, on the terminal's loop; returns how many were taken (0: full, call terminal_pull later). */
+    /* Typed bytes, on the terminal's loop; returns how many were taken (0: full, call terminal_pull
+     * later). */
     size_t (*receive)(struct terminal_client *c, const uint8_t *data, size_t len);
     /* Room for output again after a short write, on the terminal's loop. May be NULL. */
     void (*writable)(struct terminal_client *c);
@@ -23,11 +25,12 @@ struct terminal_client {
 };
 
 /* Puts a terminal on descriptors (either may be -1); they stay the caller's. */
-int terminal_new(struct terminal **t, struct qz_loop *loop, int in_fd, int out_fd, struct qz_error *err);
+int terminal_new(struct terminal **t, struct qz_loop *loop, int in_fd, int out_fd,
+                 struct qz_error *err);
 void terminal_free(struct terminal *t); /* flushes what it can without blocking */
 
 void terminal_attach(struct terminal *t, struct terminal_client *c); /* before the loop runs */
-void terminal_focus(struct terminal_client *c);                      /* input goes to c; any thread */
+void terminal_focus(struct terminal_client *c); /* input goes to c; any thread */
 size_t terminal_write(struct terminal_client *c, const void *data, size_t len); /* any thread */
 void terminal_pull(struct terminal_client *c); /* c has room for input again; any thread */
 

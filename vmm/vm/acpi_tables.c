@@ -1,8 +1,8 @@
 /*
  * acpi_tables.c - the ACPI tables of the PC (ACPI 6.4, PCI Firmware 3.3 §4).
  *
- * One source for both ways to boot: placed in memory for a kernel, exported by fw_cfg for firmware. Addresses come
- * from the headers of the devices that decode them.
+ * One source for both ways to boot: placed in memory for a kernel, exported by fw_cfg for firmware.
+ * Addresses come from the headers of the devices that decode them.
  */
 #include "vm/acpi_tables.h"
 
@@ -11,7 +11,14 @@
 #include "devices/pci.h"
 #include "machine/hpet.h"
 
-enum { COM1_PORT = 0x3f8, COM1_IRQ = 4, RTC_PORT = 0x70, RTC_IRQ = 8, RESET_PORT = 0xcf9, RESET_VALUE = 0x0f };
+enum {
+    COM1_PORT = 0x3f8,
+    COM1_IRQ = 4,
+    RTC_PORT = 0x70,
+    RTC_IRQ = 8,
+    RESET_PORT = 0xcf9,
+    RESET_VALUE = 0x0f
+};
 
 static void add_fixed(struct qz_acpi_tables *t, const struct machine *m)
 {
@@ -22,29 +29,33 @@ static void add_fixed(struct qz_acpi_tables *t, const struct machine *m)
         {.irq = ACPI_SCI_GSI, .gsi = ACPI_SCI_GSI, .flags = QZ_ACPI_INTI_HIGH | QZ_ACPI_INTI_LEVEL},
     };
     const struct qz_acpi_lapic_nmi nmi = {.uid = QZ_ACPI_ALL_CPUS, .lint = 1};
-    const struct qz_acpi_ecam ecam = {.base = PCI_ECAM_DEFAULT, .last_bus = 255};
+    /* Only the buses that are there: Linux looks at every slot of every bus it is told of, one exit
+     * each. */
+    const struct qz_acpi_ecam ecam = {.base = PCI_ECAM_DEFAULT, .last_bus = PCI_BUSES - 1};
 
     if (!cpus)
         return qz_acpi_blob_fail(&t->blob, -ENOMEM, "no memory");
     for (unsigned i = 0; i < m->cpus; i++)
         cpus[i] = (struct qz_acpi_cpu){.apic_id = i, .uid = i};
     qz_acpi_add_facs(t);
-    qz_acpi_add_fadt(t, &(struct qz_acpi_fadt){
-                            .sci_irq = ACPI_SCI_GSI,
-                            .pm1a_event = ACPI_PM_BASE,
-                            .pm1a_control = ACPI_PM_BASE + 4,
-                            .pm_timer = ACPI_PM_BASE + 8,
-                            .gpe0 = ACPI_PM_BASE + 0x20,
-                            .gpe0_len = 16,
-                            .reset = qz_acpi_gas_io(RESET_PORT, 8),
-                            .reset_value = RESET_VALUE,
-                            .rtc_century = 0x32,
-                            .boot_arch = QZ_ACPI_BOOT_LEGACY_DEVICES | QZ_ACPI_BOOT_NO_VGA | QZ_ACPI_BOOT_NO_ASPM,
-                            .flags = QZ_ACPI_FADT_WBINVD | QZ_ACPI_FADT_PROC_C1 | QZ_ACPI_FADT_SLP_BUTTON_METHOD |
-                                     QZ_ACPI_FADT_RESET_REG_SUP | QZ_ACPI_FADT_HEADLESS |
-                                     (m->cpus > 8 ? QZ_ACPI_FADT_APIC_PHYSICAL : 0),
-                            .hypervisor = "QUEZTL",
-                        });
+    qz_acpi_add_fadt(
+        t,
+        &(struct qz_acpi_fadt){
+            .sci_irq = ACPI_SCI_GSI,
+            .pm1a_event = ACPI_PM_BASE,
+            .pm1a_control = ACPI_PM_BASE + 4,
+            .pm_timer = ACPI_PM_BASE + 8,
+            .gpe0 = ACPI_PM_BASE + 0x20,
+            .gpe0_len = 16,
+            .reset = qz_acpi_gas_io(RESET_PORT, 8),
+            .reset_value = RESET_VALUE,
+            .rtc_century = 0x32,
+            .boot_arch = QZ_ACPI_BOOT_LEGACY_DEVICES | QZ_ACPI_BOOT_NO_VGA | QZ_ACPI_BOOT_NO_ASPM,
+            .flags = QZ_ACPI_FADT_WBINVD | QZ_ACPI_FADT_PROC_C1 | QZ_ACPI_FADT_SLP_BUTTON_METHOD |
+                     QZ_ACPI_FADT_RESET_REG_SUP | QZ_ACPI_FADT_HEADLESS |
+                     (m->cpus > 8 ? QZ_ACPI_FADT_APIC_PHYSICAL : 0),
+            .hypervisor = "QUEZTL",
+        });
     qz_acpi_add_madt(t, &(struct qz_acpi_madt){
                             .has_8259 = true,
                             .cpus = cpus,
@@ -64,19 +75,21 @@ static void add_fixed(struct qz_acpi_tables *t, const struct machine *m)
 
 static void add_pci_root(struct qz_aml *a, const struct machine *m)
 {
-    uint64_t high_start = pci_high_window(m), high_end = (1ull << cpuid_physical_bits(m->accel->ops->cpuid(m->accel))) - 1;
+    uint64_t high_start = pci_high_window(m),
+             high_end = (1ull << cpuid_physical_bits(m->accel->ops->cpuid(m->accel))) - 1;
 
     qz_aml_device(a, "PCI0");
     qz_aml_name(a, "_HID", qz_ax_eisaid("PNP0A08"));
     qz_aml_name(a, "_CID", qz_ax_eisaid("PNP0A03"));
     qz_aml_name(a, "_UID", qz_ax_int(0));
     qz_aml_name(a, "_CCA", qz_ax_int(1));
-    /* The OS owns every PCIe service; nothing in firmware competes for them (PCI Firmware §4.5.1). */
+    /* The OS owns every PCIe service; nothing in firmware competes for them (PCI Firmware §4.5.1).
+     */
     qz_aml_method(a, "_OSC", 4, 0);
     qz_aml_return(a, qz_ax_arg(3));
     qz_aml_end(a);
     qz_aml_name_resources(a, "_CRS");
-    qz_aml_word_bus(a, 0, 255);
+    qz_aml_word_bus(a, 0, PCI_BUSES - 1);
     qz_aml_io(a, 0xcf8, 0xcf8, 1, 8);
     qz_aml_word_io(a, 0x0000, 0x0cf7);
     qz_aml_word_io(a, 0x0d00, 0xffff);

@@ -58,7 +58,8 @@ static int set_cpus(void *t, const char *v, struct qz_error *err)
 
     c->cpus = n;
     while (r == 0 && (item = next_item(&rest))) {
-        const char *s = value_of(item, "sockets"), *k = value_of(item, "cores"), *h = value_of(item, "threads");
+        const char *s = value_of(item, "sockets"), *k = value_of(item, "cores"),
+                   *h = value_of(item, "threads");
 
         if (!s && !k && !h)
             return qz_fail(err, -EINVAL, "unknown key in \"%s\" (sockets, cores, threads)", item);
@@ -138,7 +139,9 @@ static int disk_item(struct vm_disk_config *d, const char *item, struct qz_error
     if ((v = value_of(item, "cache"))) {
         d->direct = !strcmp(v, "none");
         if (!d->direct && strcmp(v, "writeback"))
-            return qz_fail(err, -EINVAL, "cache \"%s\": choose writeback (host page cache) or none (O_DIRECT)", v);
+            return qz_fail(err, -EINVAL,
+                           "cache \"%s\": choose writeback (host page cache) or none (O_DIRECT)",
+                           v);
         return 0;
     }
     if ((v = value_of(item, "packed"))) {
@@ -159,7 +162,9 @@ static int disk_item(struct vm_disk_config *d, const char *item, struct qz_error
         strcpy(d->serial, v);
         return 0;
     }
-    return qz_fail(err, -EINVAL, "unknown key \"%s\" (readonly, format, bus, cache, packed, queues, serial)", item);
+    return qz_fail(err, -EINVAL,
+                   "unknown key \"%s\" (readonly, format, bus, cache, packed, queues, serial)",
+                   item);
 }
 
 static int set_disk(void *t, const char *v, struct qz_error *err)
@@ -191,7 +196,9 @@ static int parse_mac(const char *v, uint8_t mac[6], struct qz_error *err)
     unsigned b[6];
     int end = 0;
 
-    if (sscanf(v, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) != 6 || v[end])
+    if (sscanf(v, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) !=
+            6 ||
+        v[end])
         return qz_fail(err, -EINVAL, "\"%s\" is not a MAC address such as 52:54:00:12:34:56", v);
     if (b[0] & 1)
         return qz_fail(err, -EINVAL, "MAC address %s is a multicast address", v);
@@ -212,14 +219,16 @@ static int net_item(struct vm_net_config *n, const char *item, struct qz_error *
         unsigned host, guest;
         int end = 0;
 
-        if (sscanf(v, "%u:%u%n", &host, &guest, &end) != 2 || v[end] || host > 65535 || guest > 65535 || !guest)
+        if (sscanf(v, "%u:%u%n", &host, &guest, &end) != 2 || v[end] || host > 65535 ||
+            guest > 65535 || !guest)
             return qz_fail(err, -EINVAL, "forward=%s: write forward=HOSTPORT:GUESTPORT", v);
         if (n->forwards == VM_FORWARDS_MAX)
             return qz_fail(err, -EINVAL, "more than %d forwarded ports", VM_FORWARDS_MAX);
         n->forward[n->forwards++] = (struct vm_forward){host, guest};
         return 0;
     }
-    return qz_fail(err, -EINVAL, "unknown key \"%s\" (mac%s)", item, n->kind == VM_NET_USER ? ", forward" : "");
+    return qz_fail(err, -EINVAL, "unknown key \"%s\" (mac%s)", item,
+                   n->kind == VM_NET_USER ? ", forward" : "");
 }
 
 static int set_net(void *t, const char *v, struct qz_error *err)
@@ -307,7 +316,8 @@ static int set_irqchip(void *t, const char *v, struct qz_error *err)
 
     c->own_lapic = !strcmp(v, "user");
     if (!c->own_lapic && strcmp(v, "split"))
-        return qz_fail(err, -EINVAL, "\"%s\": choose split (local APICs in the kernel) or user (all ours)", v);
+        return qz_fail(err, -EINVAL,
+                       "\"%s\": choose split (local APICs in the kernel) or user (all ours)", v);
     return 0;
 }
 
@@ -323,7 +333,8 @@ static int set_verbose(void *t, const char *v, struct qz_error *err)
 }
 
 const struct qz_option vm_options[] = {
-    {"accel", "auto|kvm", "what executes guest code (default auto: the best that works here)", set_accel},
+    {"accel", "auto|kvm", "what executes guest code (default auto: the best that works here)",
+     set_accel},
     {"cpu", "MODEL", "portable (x86-64-v2, default), v3, or host", set_cpu_model},
     {"cpus", "N[,sockets=,cores=,threads=]", "vCPUs, 1 to 256 (default 1)", set_cpus},
     {"memory", "SIZE", "guest memory, such as 512M or 2GiB (default 512M)", set_memory},
@@ -332,17 +343,29 @@ const struct qz_option vm_options[] = {
     {"append", "TEXT", "kernel command line", set_append},
     {"protocol", "auto|linux64|pvh", "how --kernel is entered (default auto)", set_protocol},
     {"firmware", "FILE", "UEFI firmware, such as OVMF_CODE_4M.fd", set_firmware},
-    {"firmware-vars", "FILE", "this machine's variable store, written to; without it variables\nlast until the machine ends", set_firmware_vars},
-    {"disk", "FILE[,KEY=VALUE]...", "a raw disk image or block device; keys: readonly, cache=writeback|none,\nqueues=N, packed=on|off, serial=TEXT, format=raw, bus=virtio; repeatable", set_disk},
-    {"net", "user|tap:NAME|none", "a network device; keys mac=, and for user forward=HOSTPORT:GUESTPORT;\nrepeatable (default user)", set_net},
-    {"vsock", "CID,PATH", "a vsock device: guest port P is the unix socket PATH_P, and PATH takes\n\"CONNECT P\" from the host", set_vsock},
+    {"firmware-vars", "FILE",
+     "this machine's variable store, written to; without it variables\nlast until the machine ends",
+     set_firmware_vars},
+    {"disk", "FILE[,KEY=VALUE]...",
+     "a raw disk image or block device; keys: readonly, cache=writeback|none,\nqueues=N, "
+     "packed=on|off, serial=TEXT, format=raw, bus=virtio; repeatable",
+     set_disk},
+    {"net", "user|tap:NAME|none",
+     "a network device; keys mac=, and for user forward=HOSTPORT:GUESTPORT;\nrepeatable (default "
+     "user)",
+     set_net},
+    {"vsock", "CID,PATH",
+     "a vsock device: guest port P is the unix socket PATH_P, and PATH takes\n\"CONNECT P\" from "
+     "the host",
+     set_vsock},
     {"console", "stdio|FILE|none", "where the guest's console goes (default stdio)", set_console},
     {"control", "PATH", "make a control socket there (JSON lines)", set_control},
     {"name", "NAME", "a name for messages and info", set_name},
     {"timeout", "SECONDS", "end the machine after this long, with exit code 124", set_timeout},
     {"irqchip", "split|user", "local APICs in the kernel (default) or our own", set_irqchip},
     {"debug-log", "FILE", "what firmware writes to port 0x402", set_debug_log},
-    {"trace-start", NULL, "say on standard error how long the start took, by phases", set_trace_start},
+    {"trace-start", NULL, "say on standard error how long the start took, by phases",
+     set_trace_start},
     {"verbose", NULL, "say what happens", set_verbose},
     {NULL, NULL, NULL, NULL},
 };
@@ -359,8 +382,10 @@ static int check_topology(struct vm_config *c, struct qz_error *err)
     t->threads = t->threads ? t->threads : 1;
     t->cores = t->cores ? t->cores : QZ_MAX(c->cpus / (t->sockets * t->threads), 1u);
     if ((uint64_t)t->sockets * t->cores * t->threads != c->cpus)
-        return qz_fail(err, -EINVAL, "--cpus: %u sockets x %u cores x %u threads make %llu vCPUs, not %u", t->sockets,
-                       t->cores, t->threads, (unsigned long long)t->sockets * t->cores * t->threads, c->cpus);
+        return qz_fail(err, -EINVAL,
+                       "--cpus: %u sockets x %u cores x %u threads make %llu vCPUs, not %u",
+                       t->sockets, t->cores, t->threads,
+                       (unsigned long long)t->sockets * t->cores * t->threads, c->cpus);
     return 0;
 }
 
@@ -383,7 +408,8 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
     if (i < argc && strcmp(argv[i], "--"))
         c->image = argv[i++];
     if (i < argc && strcmp(argv[i], "--"))
-        return qz_fail(err, -EINVAL, "one image at most; \"%s\" is too much (a command goes after --)", argv[i]);
+        return qz_fail(err, -EINVAL,
+                       "one image at most; \"%s\" is too much (a command goes after --)", argv[i]);
     if (i + 1 < argc)
         c->command = argv + i + 1;
     if (c->memory < GUEST_RAM_MIN || c->memory > GUEST_RAM_MAX || c->memory % 4096)

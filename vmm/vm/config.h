@@ -1,8 +1,8 @@
 /*
  * config.h - everything a virtual machine is told at its start, and the options that say it.
  *
- * queztl-vmm and `queztl-hv run` share one option table. A configuration owns nothing: its strings point into
- * argv or into static text.
+ * queztl-vmm and `queztl-hv run` share one option table. A configuration owns nothing: its strings
+ * point into argv or into static text.
  */
 #ifndef VMM_CONFIG_H
 #define VMM_CONFIG_H
@@ -16,7 +16,7 @@ enum { VM_DISKS_MAX = 16, VM_NETS_MAX = 8, VM_CPUS_MAX = 256, VM_FORWARDS_MAX = 
 struct vm_disk_config {
     const char *path;
     bool readonly, direct, no_packed;
-    unsigned queues;   /* 0: one for each vCPU, up to 4 */
+    unsigned queues; /* 0: one for each vCPU, up to 4 */
     char serial[21];
 };
 
@@ -55,13 +55,14 @@ struct vm_config {
     uint64_t timeout_s;    /* 0: none */
     bool own_lapic;        /* --irqchip user */
     bool trace_start, verbose;
-    const char *image;     /* operand: a disk image to boot */
-    char **command;        /* after "--", NULL-terminated; NULL when none was given */
+    const char *image; /* operand: a disk image to boot */
+    char **command;    /* after "--", NULL-terminated; NULL when none was given */
 };
 
 extern const struct qz_option vm_options[];
 
-/* Defaults, then argv. -EINVAL: usage, err says what. Checks everything that needs no file to be opened. */
+/* Defaults, then argv. -EINVAL: usage, err says what. Checks everything that needs no file to be
+ * opened. */
 int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error *err);
 
 #endif

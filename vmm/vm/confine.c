@@ -14,11 +14,17 @@
 
 #include "seccomp_filters.h"
 
-/* What libc needs on every thread: memory, locks, ending. mmap and mprotect are narrowed to never executable. */
-QZ_SYSCALLS(all, "mmap munmap mremap mprotect madvise brk futex close exit exit_group rt_sigreturn rt_sigprocmask "
-                 "rt_sigaction sigaltstack gettid getpid tgkill sched_yield restart_syscall getrandom");
-/* A main thread that ends waits for its threads; a reset may load a kernel again, on several threads. */
-QZ_SYSCALLS(main, "wait4 clone set_robust_list rseq openat pread64 fstat newfstatat statx lseek fcntl prctl");
+/* What libc needs on every thread: memory, locks, ending. mmap and mprotect are narrowed to never
+ * executable. */
+QZ_SYSCALLS(all,
+            "mmap munmap mremap mprotect madvise brk futex close exit exit_group rt_sigreturn "
+            "rt_sigprocmask "
+            "rt_sigaction sigaltstack gettid getpid tgkill sched_yield restart_syscall getrandom");
+/* A main thread that ends waits for its threads; a reset may load a kernel again, on several
+ * threads. */
+QZ_SYSCALLS(
+    main,
+    "wait4 clone set_robust_list rseq openat pread64 fstat newfstatat statx lseek fcntl prctl");
 
 static const struct {
     const char *name;
@@ -38,7 +44,8 @@ static int drop_capabilities(struct qz_error *err)
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
     struct __user_cap_data_struct none[2] = {{0}};
 
-    /* Without CAP_SETPCAP the bounding set cannot shrink; no_new_privs makes it moot, so that is no error. */
+    /* Without CAP_SETPCAP the bounding set cannot shrink; no_new_privs makes it moot, so that is no
+     * error. */
     for (int cap = 0; cap <= 63; cap++)
         if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
             break;
@@ -55,17 +62,18 @@ struct landlock_attr {
     uint64_t fs, net, scoped;
 };
 enum { LANDLOCK_ABI_TRUNCATE = 3, LANDLOCK_ABI_IOCTL = 5, LANDLOCK_ABI_SCOPE = 6 };
-#define FS_REFER        (1ull << 13)
-#define FS_TRUNCATE     (1ull << 14)
-#define FS_IOCTL_DEV    (1ull << 15)
-#define FS_V1           ((1ull << 13) - 1)
-#define SCOPE_SIGNAL    (1ull << 1)
-#define FS_READ_FILE    (1ull << 2)
-#define FS_REMOVE_FILE  (1ull << 5)
+#define FS_REFER       (1ull << 13)
+#define FS_TRUNCATE    (1ull << 14)
+#define FS_IOCTL_DEV   (1ull << 15)
+#define FS_V1          ((1ull << 13) - 1)
+#define SCOPE_SIGNAL   (1ull << 1)
+#define FS_READ_FILE   (1ull << 2)
+#define FS_REMOVE_FILE (1ull << 5)
 
 static int allow_path(int ruleset, const struct confine_path *p, struct qz_error *err)
 {
-    struct landlock_path_beneath_attr rule = {.allowed_access = p->remove_entries ? FS_REMOVE_FILE : FS_READ_FILE};
+    struct landlock_path_beneath_attr rule = {.allowed_access = p->remove_entries ? FS_REMOVE_FILE
+                                                                                  : FS_READ_FILE};
     QZ_AUTO_FD int fd = open(p->path, O_PATH | O_CLOEXEC);
 
     rule.parent_fd = fd;
@@ -74,7 +82,8 @@ static int allow_path(int ruleset, const struct confine_path *p, struct qz_error
     return 0;
 }
 
-static int restrict_files(const struct confine_path *paths, unsigned count, int *abi, struct qz_error *err)
+static int restrict_files(const struct confine_path *paths, unsigned count, int *abi,
+                          struct qz_error *err)
 {
     struct landlock_attr attr = {.fs = FS_V1 | FS_REFER};
     size_t size = sizeof(attr.fs);
@@ -83,8 +92,9 @@ static int restrict_files(const struct confine_path *paths, unsigned count, int 
     *abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (*abi < 0) {
         *abi = 0;
-        qz_warn("this kernel has no Landlock: file access is confined by seccomp and capabilities only "
-                "(boot with lsm=landlock,... to have it)");
+        qz_warn(
+            "this kernel has no Landlock: file access is confined by seccomp and capabilities only "
+            "(boot with lsm=landlock,... to have it)");
         return 0;
     }
     if (*abi < 2)
@@ -111,7 +121,8 @@ static int restrict_files(const struct confine_path *paths, unsigned count, int 
     return 0;
 }
 
-int confine_process(const struct confine_path *paths, unsigned count, int *landlock_abi, struct qz_error *err)
+int confine_process(const struct confine_path *paths, unsigned count, int *landlock_abi,
+                    struct qz_error *err)
 {
     struct rlimit no_core = {0, 0};
     int r;
@@ -127,11 +138,13 @@ int confine_process(const struct confine_path *paths, unsigned count, int *landl
 
 static __thread const char *thread_name = "?";
 
-/* Names the call and ends. Runs on the offending thread, with only async-signal-safe calls, all of them allowed. */
+/* Names the call and ends. Runs on the offending thread, with only async-signal-safe calls, all of
+ * them allowed. */
 static void on_sigsys(int sig, siginfo_t *info, void *context)
 {
     char text[128];
-    int n = snprintf(text, sizeof(text), "queztl: forbidden system call %d on a thread of type %s (see QZ_SYSCALLS)\n",
+    int n = snprintf(text, sizeof(text),
+                     "queztl: forbidden system call %d on a thread of type %s (see QZ_SYSCALLS)\n",
                      info->si_syscall, thread_name);
 
     _exit(write(STDERR_FILENO, text, n) == n ? 1 : 2);

@@ -1,10 +1,10 @@
 /*
  * confine.h - what a monitor process may still do once a guest runs.
  *
- * Order: confine_process() on the main thread when every file is open and before any other thread exists
- * (no_new_privs, capabilities, Landlock, limits: all inherited by threads), then confine_thread() by each thread for
- * itself, before the first guest instruction. The filters come from the QZ_SYSCALLS declarations beside the
- * code, by seccomp_gen at build time.
+ * Order: confine_process() on the main thread when every file is open and before any other thread
+ * exists (no_new_privs, capabilities, Landlock, limits: all inherited by threads), then
+ * confine_thread() by each thread for itself, before the first guest instruction. The filters come
+ * from the QZ_SYSCALLS declarations beside the code, by seccomp_gen at build time.
  */
 #ifndef VMM_CONFINE_H
 #define VMM_CONFINE_H
@@ -24,10 +24,12 @@ struct confine_path {
 };
 
 /*
- * Paths are what this machine may still open (read only) by name, such as its kernel. *landlock_abi: what the kernel
- * offers, 0 when it has no Landlock (said in the log; seccomp and capabilities hold all the same).
+ * Paths are what this machine may still open (read only) by name, such as its kernel.
+ * *landlock_abi: what the kernel offers, 0 when it has no Landlock (said in the log; seccomp and
+ * capabilities hold all the same).
  */
-int confine_process(const struct confine_path *paths, unsigned count, int *landlock_abi, struct qz_error *err);
+int confine_process(const struct confine_path *paths, unsigned count, int *landlock_abi,
+                    struct qz_error *err);
 int confine_thread(enum confine_thread type, enum confine_mode mode, struct qz_error *err);
 
 #endif

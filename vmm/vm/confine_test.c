@@ -1,6 +1,6 @@
 /*
- * confine_test.c - the confinement holds: a forbidden call ends the process, a declared one is needed, files outside
- * the list cannot be opened. Each case runs in a child process.
+ * confine_test.c - the confinement holds: a forbidden call ends the process, a declared one is
+ * needed, files outside the list cannot be opened. Each case runs in a child process.
  */
 #include "vm/confine.h"
 
@@ -102,7 +102,8 @@ static bool killed_by_seccomp(enum confine_thread type, void (*call)(void))
 
 static void forbidden_calls_die(void **state)
 {
-    static const enum confine_thread types[] = {CONFINE_MAIN, CONFINE_IO, CONFINE_VCPU, CONFINE_CLOCK};
+    static const enum confine_thread types[] = {CONFINE_MAIN, CONFINE_IO, CONFINE_VCPU,
+                                                CONFINE_CLOCK};
 
     (void)state;
     for (size_t i = 0; i < QZ_ARRAY_LEN(types); i++) {
@@ -145,7 +146,8 @@ static void use_log(void)
 
 static void every_rule_tried_is_needed(void **state)
 {
-    struct without with = {seccomp_vcpu_calls, NULL, use_log}, without = {seccomp_vcpu_calls, "write", use_log};
+    struct without with = {seccomp_vcpu_calls, NULL, use_log},
+                   without = {seccomp_vcpu_calls, "write", use_log};
     int status = in_child(try_without, &with);
 
     (void)state;
@@ -165,7 +167,8 @@ static void open_files(void *arg)
         _exit(77);
     if (open(allowed, O_RDONLY) < 0)
         _exit(1);
-    if (open(allowed, O_RDWR) >= 0 || open("/etc/passwd", O_RDONLY) >= 0 || open("/tmp", O_RDONLY) >= 0)
+    if (open(allowed, O_RDWR) >= 0 || open("/etc/passwd", O_RDONLY) >= 0 ||
+        open("/tmp", O_RDONLY) >= 0)
         _exit(2);
 }
 

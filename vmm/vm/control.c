@@ -1,8 +1,9 @@
 /*
  * control.c - the control socket (control.h).
  *
- * Theory of operation. A few clients at a time, each with a bounded line buffer and a bounded answer buffer: a line
- * that is too long, or a client that does not read its answers, is cut off. All on the main loop.
+ * Theory of operation. A few clients at a time, each with a bounded line buffer and a bounded
+ * answer buffer: a line that is too long, or a client that does not read its answers, is cut off.
+ * All on the main loop.
  */
 #include "vm/control.h"
 
@@ -89,7 +90,9 @@ static int cmd_balloon(struct vm *vm, const json_t *request, json_t **data, stru
     else if (json_is_integer(target) && json_integer_value(target) >= 0)
         bytes = json_integer_value(target);
     else
-        r = qz_fail(err, -EINVAL, "balloon: \"target\" is missing: the memory to leave to the guest, such as \"256M\"");
+        r = qz_fail(
+            err, -EINVAL,
+            "balloon: \"target\" is missing: the memory to leave to the guest, such as \"256M\"");
     return r < 0 ? r : vm_set_memory_target(vm, bytes, err);
 }
 
@@ -97,8 +100,9 @@ static const struct {
     const char *name;
     int (*run)(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err);
 } commands[] = {
-    {"pause", cmd_pause},         {"resume", cmd_resume}, {"info", cmd_info},       {"stop", cmd_stop},
-    {"powerdown", cmd_powerdown}, {"reset", cmd_reset},   {"balloon", cmd_balloon}, {"metrics", cmd_metrics},
+    {"pause", cmd_pause},     {"resume", cmd_resume},       {"info", cmd_info},
+    {"stop", cmd_stop},       {"powerdown", cmd_powerdown}, {"reset", cmd_reset},
+    {"balloon", cmd_balloon}, {"metrics", cmd_metrics},
 };
 
 static json_t *execute(struct vm *vm, const char *line, size_t len)
@@ -114,7 +118,10 @@ static json_t *execute(struct vm *vm, const char *line, size_t len)
     else if (!name)
         qz_fail(&err, -EINVAL, "a request is an object with \"cmd\"");
     else
-        qz_fail(&err, -EINVAL, "no command \"%.64s\" (pause, resume, info, stop, powerdown, reset, balloon, metrics)", name);
+        qz_fail(
+            &err, -EINVAL,
+            "no command \"%.64s\" (pause, resume, info, stop, powerdown, reset, balloon, metrics)",
+            name);
     for (size_t i = 0; name && i < QZ_ARRAY_LEN(commands); i++)
         if (!strcmp(name, commands[i].name))
             r = commands[i].run(vm, request, &data, &err);
@@ -160,7 +167,8 @@ static void answer_line(struct client *c, size_t len)
     c->answer_len = c->answer ? strlen(c->answer) : 0;
     c->answer_sent = 0;
     if (c->answer)
-        c->answer[c->answer_len++] = '\n'; /* in the terminating zero's place: the length rules from here */
+        c->answer[c->answer_len++] =
+            '\n'; /* in the terminating zero's place: the length rules from here */
 }
 
 /* Serves whole lines in the buffer, one at a time: the next one only when its answer was taken. */
@@ -207,7 +215,8 @@ static bool peer_allowed(const struct control *c, int fd)
     struct ucred peer;
     socklen_t len = sizeof(peer);
 
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == c->owner || peer.uid == 0);
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
+           (peer.uid == c->owner || peer.uid == 0);
 }
 
 static void on_connection(struct qz_watch *w, uint32_t events)
@@ -233,7 +242,8 @@ static void on_connection(struct qz_watch *w, uint32_t events)
     qz_warn("control socket: more than %d clients; one was refused", CLIENTS_MAX);
 }
 
-/* A socket file that nobody listens on is a left-over of a killed machine; one that answers is in use. */
+/* A socket file that nobody listens on is a left-over of a killed machine; one that answers is in
+ * use. */
 static int remove_stale(const struct sockaddr_un *a, struct qz_error *err)
 {
     QZ_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -242,14 +252,17 @@ static int remove_stale(const struct sockaddr_un *a, struct qz_error *err)
     if (lstat(a->sun_path, &st) < 0)
         return 0;
     if (!S_ISSOCK(st.st_mode))
-        return qz_fail(err, -EEXIST, "control socket %s: there is something else of that name", a->sun_path);
+        return qz_fail(err, -EEXIST, "control socket %s: there is something else of that name",
+                       a->sun_path);
     if (fd >= 0 && connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0)
-        return qz_fail(err, -EADDRINUSE, "control socket %s: another machine listens there", a->sun_path);
+        return qz_fail(err, -EADDRINUSE, "control socket %s: another machine listens there",
+                       a->sun_path);
     unlink(a->sun_path);
     return 0;
 }
 
-int control_new(struct control **out, struct qz_loop *loop, struct vm *vm, const char *path, struct qz_error *err)
+int control_new(struct control **out, struct qz_loop *loop, struct vm *vm, const char *path,
+                struct qz_error *err)
 {
     QZ_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     QZ_AUTO_FREE struct control *c = calloc(1, sizeof(*c));
@@ -260,17 +273,20 @@ int control_new(struct control **out, struct qz_loop *loop, struct vm *vm, const
         return qz_fail(err, -ENOMEM, "control socket: no memory");
     c->address.sun_family = AF_UNIX;
     if (strlen(path) >= sizeof(c->address.sun_path))
-        return qz_fail(err, -ENAMETOOLONG, "control socket %s: a path of at most %zu characters is needed", path,
+        return qz_fail(err, -ENAMETOOLONG,
+                       "control socket %s: a path of at most %zu characters is needed", path,
                        sizeof(c->address.sun_path) - 1);
     strcpy(c->address.sun_path, path);
-    json_object_seed(0); /* reads /dev/urandom and the clock now: the first object comes after confinement */
+    json_object_seed(
+        0); /* reads /dev/urandom and the clock now: the first object comes after confinement */
     r = remove_stale(&c->address, err);
     if (r < 0)
         return r;
     mask = umask(0177);
     r = bind(fd, (struct sockaddr *)&c->address, sizeof(c->address));
     umask(mask);
-    if (r < 0 || listen(fd, CLIENTS_MAX) < 0 || qz_loop_add(loop, &c->listener, fd, EPOLLIN, on_connection) < 0)
+    if (r < 0 || listen(fd, CLIENTS_MAX) < 0 ||
+        qz_loop_add(loop, &c->listener, fd, EPOLLIN, on_connection) < 0)
         return qz_fail(err, -errno, "control socket %s: %s", path, strerror(errno));
     c->vm = vm;
     c->loop = loop;

@@ -1,9 +1,9 @@
 /*
  * guest.c - what the machine boots (guest.h).
  *
- * A command after "--" reaches the guest as one more cpio archive behind the initial RAM disk: the file
- * /queztl/command with the arguments, each ended by a zero byte. The guest image's init runs it and reports its exit
- * code through the console port org.queztl.exit.
+ * A command after "--" reaches the guest as one more cpio archive behind the initial RAM disk: the
+ * file /queztl/command with the arguments, each ended by a zero byte. The guest image's init runs
+ * it and reports its exit code through the console port org.queztl.exit.
  */
 #include "vm/guest.h"
 
@@ -19,15 +19,16 @@ struct guest_source {
     bool files_added; /* firmware: fw_cfg keeps its files across resets */
 };
 
-/* ---- the command archive (cpio "newc": 110 bytes of hexadecimal header, name, data, each padded to 4) ---- */
+/* ---- the command archive (cpio "newc": 110 bytes of hexadecimal header, name, data, each padded
+ * to 4) ---- */
 
 static void cpio_entry(FILE *f, const char *name, unsigned mode, const void *data, size_t len)
 {
     static const char zeros[4];
     size_t name_len = strlen(name) + 1;
 
-    fprintf(f, "070701%08x%08x%08x%08x%08x%08x%08zx%08x%08x%08x%08x%08zx%08x", 0, mode, 0, 0, 1, 0, len, 0, 0, 0, 0,
-            name_len, 0);
+    fprintf(f, "070701%08x%08x%08x%08x%08x%08x%08zx%08x%08x%08x%08x%08zx%08x", 0, mode, 0, 0, 1, 0,
+            len, 0, 0, 0, 0, name_len, 0);
     fwrite(name, 1, name_len, f);
     fwrite(zeros, 1, -(110 + name_len) & 3, f);
     if (len)
@@ -68,7 +69,8 @@ static int check_readable(const char *what, const char *path, struct qz_error *e
     return 0;
 }
 
-int guest_source_new(struct guest_source **out, const struct vm_config *config, struct qz_error *err)
+int guest_source_new(struct guest_source **out, const struct vm_config *config,
+                     struct qz_error *err)
 {
     struct guest_source *g = calloc(1, sizeof(*g));
     int r;
@@ -103,7 +105,8 @@ unsigned guest_source_paths(const struct guest_source *g, struct confine_path *p
     return n;
 }
 
-/* ---- direct kernel boot --------------------------------------------------------------------------------- */
+/* ---- direct kernel boot
+ * --------------------------------------------------------------------------------- */
 
 static int place_acpi(struct machine *m, struct qz_error *err)
 {
@@ -125,8 +128,8 @@ static int place_acpi(struct machine *m, struct qz_error *err)
     return r < 0 ? r : 0;
 }
 
-static int load_kernel(struct guest_source *g, struct machine *m, struct vcpu_state *bsp, struct boot_report *report,
-                       struct qz_error *err)
+static int load_kernel(struct guest_source *g, struct machine *m, struct vcpu_state *bsp,
+                       struct boot_report *report, struct qz_error *err)
 {
     const struct boot_kernel kernel = {
         .kernel_path = g->config->kernel,
@@ -143,7 +146,9 @@ static int load_kernel(struct guest_source *g, struct machine *m, struct vcpu_st
     return r < 0 ? r : place_acpi(m, err);
 }
 
-/* ---- firmware ----------------------------------------------------------------------------------------------- */
+/* ---- firmware
+ * -----------------------------------------------------------------------------------------------
+ */
 
 /* The e820 file of fw_cfg: 20 byte entries, RAM and reserved ranges. */
 static int add_e820(struct machine *m, struct fw_cfg *fw)
@@ -171,10 +176,10 @@ static int add_firmware_files(struct machine *m, struct fw_cfg *fw, struct qz_er
     qz_acpi_blob_init(&tables, QZ_ACPI_BYTES_MAX);
     qz_acpi_blob_init(&loader, 1 << 20);
     r = qz_acpi_export(&t, &rsdp, &tables, &loader, err);
-    if (r >= 0 &&
-        ((r = fw_cfg_add_file(fw, QZ_ACPI_FILE_RSDP, rsdp.data, rsdp.len)) < 0 ||
-         (r = fw_cfg_add_file(fw, QZ_ACPI_FILE_TABLES, tables.data, tables.len)) < 0 ||
-         (r = fw_cfg_add_file(fw, QZ_ACPI_FILE_LOADER, loader.data, loader.len)) < 0 || (r = add_e820(m, fw)) < 0))
+    if (r >= 0 && ((r = fw_cfg_add_file(fw, QZ_ACPI_FILE_RSDP, rsdp.data, rsdp.len)) < 0 ||
+                   (r = fw_cfg_add_file(fw, QZ_ACPI_FILE_TABLES, tables.data, tables.len)) < 0 ||
+                   (r = fw_cfg_add_file(fw, QZ_ACPI_FILE_LOADER, loader.data, loader.len)) < 0 ||
+                   (r = add_e820(m, fw)) < 0))
         qz_fail(err, r, "fw_cfg: cannot add a file: %s", strerror(-r));
     qz_acpi_blob_fini(&rsdp);
     qz_acpi_blob_fini(&tables);
@@ -191,7 +196,8 @@ int guest_load(struct guest_source *g, struct machine *m, struct pc *pc, struct 
     if (g->config->kernel)
         return load_kernel(g, m, bsp, report, err);
     if (!g->files_added)
-        r = add_firmware_files(m, pc->fw_cfg, err); /* *bsp stays at the reset vector, in the firmware */
+        r = add_firmware_files(m, pc->fw_cfg,
+                               err); /* *bsp stays at the reset vector, in the firmware */
     g->files_added = r == 0;
     *report = (struct boot_report){.protocol = "firmware", .compression = "none"};
     return r;

@@ -1,5 +1,6 @@
 /*
- * guest.h - what the machine boots: a kernel (with ACPI tables placed for it) or firmware (served by fw_cfg).
+ * guest.h - what the machine boots: a kernel (with ACPI tables placed for it) or firmware (served
+ * by fw_cfg).
  */
 #ifndef VMM_GUEST_H
 #define VMM_GUEST_H
@@ -16,7 +17,8 @@ void guest_source_free(struct guest_source *g);
 /* Files that a reset opens again. */
 unsigned guest_source_paths(const struct guest_source *g, struct confine_path *paths, unsigned max);
 
-/* Puts kernel or firmware data and ACPI tables in place; *bsp is in reset state and moves to the entry. */
+/* Puts kernel or firmware data and ACPI tables in place; *bsp is in reset state and moves to the
+ * entry. */
 int guest_load(struct guest_source *g, struct machine *m, struct pc *pc, struct vcpu_state *bsp,
                struct boot_report *report, struct qz_error *err);
 

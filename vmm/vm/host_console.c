@@ -1,8 +1,9 @@
 /*
  * host_console.c - the person's side of the console (host_console.h).
  *
- * Standard input and output are opened anew through /proc, so that making them non-blocking does not change the
- * descriptions shared with the shell; a socket cannot be opened that way and is used as it is.
+ * Standard input and output are opened anew through /proc, so that making them non-blocking does
+ * not change the descriptions shared with the shell; a socket cannot be opened that way and is used
+ * as it is.
  */
 #include "vm/host_console.h"
 
@@ -46,8 +47,8 @@ static void make_raw(struct host_console *c)
         c->tty_fd = STDIN_FILENO;
 }
 
-int host_console_open(struct host_console **out, struct qz_loop *loop, const char *where, void (*quit)(void *context),
-                      void *context, struct qz_error *err)
+int host_console_open(struct host_console **out, struct qz_loop *loop, const char *where,
+                      void (*quit)(void *context), void *context, struct qz_error *err)
 {
     struct host_console *c = calloc(1, sizeof(*c));
     int r;
@@ -63,7 +64,8 @@ int host_console_open(struct host_console **out, struct qz_loop *loop, const cha
         c->out_fd = reopen(STDOUT_FILENO, O_WRONLY | O_APPEND);
         make_raw(c);
     } else {
-        c->out_fd = open(where, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
+        c->out_fd =
+            open(where, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
         if (c->out_fd < 0)
             return qz_fail(err, -errno, "console %s: cannot open: %s", where, strerror(errno));
     }

@@ -1,8 +1,9 @@
 /*
- * host_console.h - where the guest's console meets the host: the person's terminal, pipes, a file, or nothing.
+ * host_console.h - where the guest's console meets the host: the person's terminal, pipes, a file,
+ * or nothing.
  *
- * A real terminal is put into raw mode, so that keys such as Ctrl-C reach the guest, and restored at the end; Ctrl-A x
- * ends the machine from the keyboard.
+ * A real terminal is put into raw mode, so that keys such as Ctrl-C reach the guest, and restored
+ * at the end; Ctrl-A x ends the machine from the keyboard.
  */
 #ifndef VMM_HOST_CONSOLE_H
 #define VMM_HOST_CONSOLE_H
@@ -13,8 +14,8 @@ struct host_console;
 struct virtio_device;
 
 /* where: "stdio", "none" or a file to write to. quit: what Ctrl-A x does, on the loop. */
-int host_console_open(struct host_console **c, struct qz_loop *loop, const char *where, void (*quit)(void *context),
-                      void *context, struct qz_error *err);
+int host_console_open(struct host_console **c, struct qz_loop *loop, const char *where,
+                      void (*quit)(void *context), void *context, struct qz_error *err);
 void host_console_free(struct host_console *c);
 struct terminal *host_console_terminal(struct host_console *c); /* NULL for "none" */
 /* The window changed: tells the guest's virtio console. */

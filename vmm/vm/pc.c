@@ -4,6 +4,7 @@
 #include "vm/pc.h"
 
 #include <fcntl.h>
+#include <sys/random.h>
 
 #include "devices/acpi_pm.h"
 #include "devices/fw_cfg.h"
@@ -14,6 +15,7 @@
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/virtio/block_backend.h"
+#include "devices/virtio/net_backend.h"
 #include "machine/hpet.h"
 #include "machine/pit.h"
 
@@ -36,10 +38,12 @@ static int build_platform(struct pc *pc, const struct vm_config *config, const s
             return qz_fail(err, -errno, "debug log %s: %s", config->debug_log, strerror(errno));
     }
     if ((r = pci_bus_new(&m->pci, m, err)) < 0 || (r = acpi_pm_new(&pc->pm, m, err)) < 0 ||
-        (r = pci_q35_new(&pc->q35, m, on_pmbase, pc->pm, err)) < 0 || (r = pit_new(&pc->pit, m, err)) < 0 ||
-        (r = hpet_new(&pc->hpet, m, pc->pit, err)) < 0 || (r = rtc_new(&pc->rtc, m, err)) < 0 ||
+        (r = pci_q35_new(&pc->q35, m, on_pmbase, pc->pm, err)) < 0 ||
+        (r = pit_new(&pc->pit, m, err)) < 0 || (r = hpet_new(&pc->hpet, m, pc->pit, err)) < 0 ||
+        (r = rtc_new(&pc->rtc, m, err)) < 0 ||
         (r = serial_new(&pc->serial, m, COM1_PORT, COM1_IRQ, host->terminal, err)) < 0 ||
-        (r = isa_ports_new(&pc->ports, m, pc->debug_fd, err)) < 0 || (r = fw_cfg_new(&pc->fw_cfg, m, err)) < 0)
+        (r = isa_ports_new(&pc->ports, m, pc->debug_fd, err)) < 0 ||
+        (r = fw_cfg_new(&pc->fw_cfg, m, err)) < 0)
         return r;
     if (config->firmware)
         return pflash_new(&pc->pflash, m, config->firmware, config->firmware_vars, err);
@@ -65,10 +69,12 @@ static int plug(struct pc *pc, const char *kind, struct virtio_device *d, struct
     return 0;
 }
 
-static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const struct pc_host *host, struct qz_error *err)
+static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const struct pc_host *host,
+                    struct qz_error *err)
 {
     struct virtio_blk_options config = {
-        .queues = disk->queues ? disk->queues : QZ_MIN(pc->machine->cpus, (unsigned)DISK_QUEUES_DEFAULT_MAX),
+        .queues = disk->queues ? disk->queues
+                               : QZ_MIN(pc->machine->cpus, (unsigned)DISK_QUEUES_DEFAULT_MAX),
         .no_packed = disk->no_packed,
         .label = disk->path,
     };
@@ -81,18 +87,60 @@ static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const stru
     return r < 0 ? r : plug(pc, "disk", d, err);
 }
 
+static int open_user_net(struct net_backend **backend, const struct vm_net_config *net,
+                         struct qz_error *err)
+{
+    struct net_user_forward forward[VM_FORWARDS_MAX] = {0};
+    const struct net_user_options options = {.forward = forward, .forwards = net->forwards};
+
+    for (unsigned i = 0; i < net->forwards; i++) {
+        forward[i].host_port = net->forward[i].host_port;
+        forward[i].guest_port = net->forward[i].guest_port;
+    }
+    return net_user_open(backend, &options, err);
+}
+
+/* Locally administered, and random: machines on one bridge, from whatever host, keep apart. */
+static int make_mac(uint8_t mac[6], struct qz_error *err)
+{
+    if (getrandom(mac, 6, 0) != 6)
+        return qz_fail(err, -errno, "network: no random bytes for an address: %s", strerror(errno));
+    mac[0] = 0x52;
+    return 0;
+}
+
+static int add_net(struct pc *pc, const struct vm_net_config *net, const struct pc_host *host,
+                   struct qz_error *err)
+{
+    struct virtio_net_options options = {0};
+    struct virtio_device *d;
+    int r = 0;
+
+    memcpy(options.mac, net->mac, sizeof(options.mac));
+    if (!net->has_mac)
+        r = make_mac(options.mac, err);
+    if (r == 0)
+        r = net->kind == VM_NET_TAP ? net_tap_open(&options.backend, net->tap, err)
+                                    : open_user_net(&options.backend, net, err);
+    if (r == 0)
+        r = virtio_net_new(&d, pc->machine, host->device_loop, &options, err);
+    return r < 0 ? r : plug(pc, "net", d, err);
+}
+
 static int add_console(struct pc *pc, const struct pc_host *host, struct qz_error *err)
 {
     const struct console_port_config ports[] = {
         {.terminal = host->terminal},
         {.name = "org.queztl.exit", .output = host->exit_status, .context = host->context},
     };
-    int r = virtio_console_new(&pc->console, pc->machine, host->device_loop, ports, QZ_ARRAY_LEN(ports), err);
+    int r = virtio_console_new(&pc->console, pc->machine, host->device_loop, ports,
+                               QZ_ARRAY_LEN(ports), err);
 
     return r < 0 ? r : plug(pc, "console", pc->console, err);
 }
 
-static int build_virtio(struct pc *pc, const struct vm_config *config, const struct pc_host *host, struct qz_error *err)
+static int build_virtio(struct pc *pc, const struct vm_config *config, const struct pc_host *host,
+                        struct qz_error *err)
 {
     struct machine *m = pc->machine;
     struct virtio_device *d;
@@ -101,19 +149,27 @@ static int build_virtio(struct pc *pc, const struct vm_config *config, const str
     for (unsigned i = 0; i < config->disks; i++)
         if ((r = add_disk(pc, &config->disk[i], host, err)) < 0)
             return r;
-    if ((r = add_console(pc, host, err)) < 0 || (r = virtio_rng_new(&d, m, host->device_loop, err)) < 0)
+    for (unsigned i = 0; i < config->nets; i++)
+        if ((r = add_net(pc, &config->net[i], host, err)) < 0)
+            return r;
+    if ((r = add_console(pc, host, err)) < 0 ||
+        (r = virtio_rng_new(&d, m, host->device_loop, err)) < 0)
         return r;
-    return plug(pc, "rng", d, err);
+    if ((r = plug(pc, "rng", d, err)) < 0 ||
+        (r = virtio_balloon_new(&pc->balloon, m, host->device_loop, err)) < 0)
+        return r;
+    if ((r = plug(pc, "balloon", pc->balloon, err)) < 0 || !config->vsock_path)
+        return r;
+    r = virtio_vsock_new(&d, m, host->device_loop, config->vsock_cid, config->vsock_path, err);
+    return r < 0 ? r : plug(pc, "vsock", d, err);
 }
 
-int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config, const struct pc_host *host,
-           struct qz_error *err)
+int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config,
+           const struct pc_host *host, struct qz_error *err)
 {
     int r;
 
     pc->machine = m;
-    if (config->nets || config->vsock_path)
-        return qz_fail(err, -ENOTSUP, "network and vsock devices are not built in yet: leave --net and --vsock out");
     r = build_platform(pc, config, host, err);
     return r < 0 ? r : build_virtio(pc, config, host, err);
 }

@@ -47,8 +47,8 @@ struct pc_host {
 };
 
 /* Buses, clock, memory and accelerator of *m exist. On failure pc_free() frees what was built. */
-int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config, const struct pc_host *host,
-           struct qz_error *err);
+int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config,
+           const struct pc_host *host, struct qz_error *err);
 void pc_free(struct pc *pc);
 /* For the control socket. */
 json_t *pc_info(struct pc *pc);

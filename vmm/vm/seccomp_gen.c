@@ -3,19 +3,19 @@
  *
  *     seccomp_gen OUTPUT.h DIRECTORY...
  *
- * Every QZ_SYSCALLS(thread, "names") in the .c files below the directories (tests and fuzz targets aside) adds to the
- * filter of that thread type; "all" adds to every one. Some calls are narrowed by their arguments here, see
- * `narrowed`. The output is BPF as C arrays, so a starting monitor compiles nothing; it is rewritten only when
- * it changes.
+ * Every QZ_SYSCALLS(thread, "names") in the .c files below the directories (tests and fuzz targets
+ * aside) adds to the filter of that thread type; "all" adds to every one. Some calls are narrowed
+ * by their arguments here, see `narrowed`. The output is BPF as C arrays, so a starting monitor
+ * compiles nothing; it is rewritten only when it changes.
  */
 #include <dirent.h>
+#include <linux/filter.h>
 #include <queztl/base.h>
-#include <seccomp.h>
 #include <sched.h>
+#include <seccomp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <linux/filter.h>
 
 static const char *const thread_types[] = {"main", "io", "vcpu", "clock"};
 enum { TYPES = QZ_ARRAY_LEN(thread_types), NAMES_MAX = 256, NAME_LEN = 40 };
@@ -125,9 +125,11 @@ static int narrowed(scmp_filter_ctx ctx, int nr, const char *name, bool *done)
 {
     *done = true;
     if (!strcmp(name, "mmap") || !strcmp(name, "mprotect"))
-        return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+        return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1,
+                                SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
     if (!strcmp(name, "clone"))
-        return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
+        return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1,
+                                SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
     if (!strcmp(name, "prctl"))
         return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 1, SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
     *done = false;
@@ -142,7 +144,8 @@ static void emit(FILE *out, unsigned type)
 
     if (!ctx || fd < 0)
         die("libseccomp", "cannot start a filter");
-    seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a binary tree: few steps for every call */
+    seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE,
+                     2); /* a binary tree: few steps for every call */
     qsort(wanted[type].name, wanted[type].count, NAME_LEN, by_name);
     for (unsigned i = 0; i < wanted[type].count; i++) {
         const char *name = wanted[type].name[i];
@@ -151,17 +154,20 @@ static void emit(FILE *out, unsigned type)
 
         if (nr < 0)
             continue; /* exists on other architectures only */
-        if (narrowed(ctx, nr, name, &done) < 0 || (!done && seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0) < 0))
+        if (narrowed(ctx, nr, name, &done) < 0 ||
+            (!done && seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0) < 0))
             die("rule refused", name);
     }
-    /* glibc falls back from clone3 to clone when told that it does not exist; clone3 hides its flags in memory. */
+    /* glibc falls back from clone3 to clone when told that it does not exist; clone3 hides its
+     * flags in memory. */
     seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
     if (seccomp_export_bpf(ctx, fd) < 0 || lseek(fd, 0, SEEK_SET) < 0)
         die("libseccomp", "cannot export a filter");
     fprintf(out, "static const char *const seccomp_%s_calls[] = {", thread_types[type]);
     for (unsigned i = 0; i < wanted[type].count; i++)
         fprintf(out, "\"%s\", ", wanted[type].name[i]);
-    fprintf(out, "NULL};\nstatic const struct sock_filter seccomp_%s_filter[] = {\n", thread_types[type]);
+    fprintf(out, "NULL};\nstatic const struct sock_filter seccomp_%s_filter[] = {\n",
+            thread_types[type]);
     while (read(fd, &insn, sizeof(insn)) == sizeof(insn))
         fprintf(out, "    {0x%04x, %u, %u, 0x%08x},\n", insn.code, insn.jt, insn.jf, insn.k);
     fprintf(out, "};\n\n");
@@ -186,7 +192,8 @@ int main(int argc, char **argv)
     for (unsigned t = 0; t < TYPES; t++)
         emit(out, t);
     fclose(out);
-    if (qz_read_file(argv[1], 16 << 20, &old, &old_len, &err) < 0 || old_len != len || memcmp(old, text, len)) {
+    if (qz_read_file(argv[1], 16 << 20, &old, &old_len, &err) < 0 || old_len != len ||
+        memcmp(old, text, len)) {
         QZ_AUTO_FILE FILE *f = fopen(argv[1], "w");
 
         if (!f || fwrite(text, 1, len, f) != len)

@@ -1,10 +1,11 @@
 /*
  * vcpu.c - the vCPU threads (vcpu.h).
  *
- * Theory of operation. A thread alternates between the accelerator's run() and its requests: bits in one atomic
- * word, set by anybody, followed by a kick (the vCPU may be in the guest) and a signal on the condition (it may
- * be parked, halted or waiting for SIPI). Requests are looked at before every run, so none is lost: a bit
- * set before run() makes the kick pending there, a bit set earlier is seen here.
+ * Theory of operation. A thread alternates between the accelerator's run() and its requests: bits
+ * in one atomic word, set by anybody, followed by a kick (the vCPU may be in the guest) and a
+ * signal on the condition (it may be parked, halted or waiting for SIPI). Requests are looked at
+ * before every run, so none is lost: a bit set before run() makes the kick pending there, a bit set
+ * earlier is seen here.
  */
 #include "vm/vcpu.h"
 
@@ -31,8 +32,8 @@ struct vcpu {
     pthread_cond_t wake;
     unsigned requests; /* atomic */
     uint8_t sipi_vector;
-    enum mp_state wait; /* own local APIC: MP_HALTED, MP_WAIT_SIPI; MP_RUNNABLE otherwise */
-    struct vcpu_state *state; /* for REQ_STATE */
+    enum mp_state wait;         /* own local APIC: MP_HALTED, MP_WAIT_SIPI; MP_RUNNABLE otherwise */
+    struct vcpu_state *state;   /* for REQ_STATE */
     uint64_t exits[EXIT_KINDS]; /* written by the thread only */
     int setup_result;
 };
@@ -92,7 +93,8 @@ static void park(struct vcpu *v)
     g->parked--;
 }
 
-/* Our local APICs fire at moments that the guest names by its TSC. The TSCs of all vCPUs run as one. */
+/* Our local APICs fire at moments that the guest names by its TSC. The TSCs of all vCPUs run as
+ * one. */
 static void tell_tsc(struct vcpu *v)
 {
     struct machine *m = v->group->machine;
@@ -106,18 +108,20 @@ static void set_state(struct vcpu *v, const struct vcpu_state *s)
 {
     int r = v->group->ops->set_state(v->accel, s);
 
-    v->wait = v->group->machine->accel->own_lapic && s->mp_state != MP_RUNNABLE ? s->mp_state : MP_RUNNABLE;
+    v->wait = v->group->machine->accel->own_lapic && s->mp_state != MP_RUNNABLE ? s->mp_state
+                                                                                : MP_RUNNABLE;
     if (r == 0 && v->group->machine->accel->own_lapic && v->id == 0)
         tell_tsc(v);
     if (r < 0) {
         char text[80];
 
-        snprintf(text, sizeof(text), "cannot set the CPU's state: %s", strerror(-r));
+        snprintf(text, sizeof(text), "cannot set the CPU's state: %s", strerrordesc_np(-r));
         v->group->events.failed(v->group->events.context, v->id, text);
     }
 }
 
-/* INIT and SIPI of our own local APICs (SDM vol 3 §9.4): INIT makes it wait, the SIPI after it makes it run. */
+/* INIT and SIPI of our own local APICs (SDM vol 3 §9.4): INIT makes it wait, the SIPI after it
+ * makes it run. */
 static void init_cpu(struct vcpu *v, bool sipi)
 {
     QZ_AUTO_FREE struct vcpu_state *s = NULL;
@@ -167,7 +171,8 @@ static bool serve_requests(struct vcpu *v)
     return true;
 }
 
-/* Gives the guest the interrupt that a controller of ours holds, or asks to be told when it can take one. */
+/* Gives the guest the interrupt that a controller of ours holds, or asks to be told when it can
+ * take one. */
 static void take_interrupt(struct vcpu *v)
 {
     const struct accel_ops *ops = v->group->ops;
@@ -207,7 +212,8 @@ static void do_mmio(struct vcpu *v, const struct vcpu_exit *e)
 {
     struct machine *m = v->group->machine;
 
-    if (m->accel->own_lapic && irq_lapic_mmio(m->irq, v->id, e->mmio.gpa, e->mmio.data, e->mmio.len, e->mmio.write))
+    if (m->accel->own_lapic &&
+        irq_lapic_mmio(m->irq, v->id, e->mmio.gpa, e->mmio.data, e->mmio.len, e->mmio.write))
         return;
     if (e->mmio.write)
         bus_write(m->mmio, e->mmio.gpa, e->mmio.data, e->mmio.len);
@@ -306,7 +312,8 @@ static void run(struct vcpu *v)
 
         if (r < 0) {
             e.kind = EXIT_FAIL;
-            snprintf(e.fail.text, sizeof(e.fail.text), "%s: running failed: %s", g->ops->name, strerror(-r));
+            snprintf(e.fail.text, sizeof(e.fail.text), "%s: running failed: %s", g->ops->name,
+                     strerrordesc_np(-r));
         }
         count_exit(v, &e);
         if (own)

@@ -36,7 +36,8 @@ void vcpu_group_resume(struct vcpu_group *g);
 /* The guest's TSC was set: our own local APICs go by it. Parked vCPUs only. */
 void vcpu_group_clock_started(struct vcpu_group *g);
 
-/* For irq_fabric_new(); context is the group pointer's address (it does not exist yet then). Any thread. */
+/* For irq_fabric_new(); context is the group pointer's address (it does not exist yet then). Any
+ * thread. */
 extern const struct irq_cpu_ops vcpu_irq_ops;
 
 /* accel_config.serve; serve_context is the group pointer's address. */

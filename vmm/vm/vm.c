@@ -1,12 +1,13 @@
 /*
  * vm.c - the life of one virtual machine (vm.h).
  *
- * Theory of operation. Everything that changes the machine as a whole happens on the main thread's loop. A
- * request from elsewhere (a device, a vCPU) is a bit in `pending` plus posted work. A reset parks the
- * vCPUs, resets the devices, waits until those with I/O in flight have drained, loads the guest again
- * and resumes: the process, its threads and its descriptors stay.
+ * Theory of operation. Everything that changes the machine as a whole happens on the main thread's
+ * loop. A request from elsewhere (a device, a vCPU) is a bit in `pending` plus posted work. A reset
+ * parks the vCPUs, resets the devices, waits until those with I/O in flight have drained, loads the
+ * guest again and resumes: the process, its threads and its descriptors stay.
  *
- * Threads: main (this loop), clock (timers), two I/O loops (storage, other devices), one for each vCPU.
+ * Threads: main (this loop), clock (timers), two I/O loops (storage, other devices), one for each
+ * vCPU.
  */
 #include "vm/vm.h"
 
@@ -71,7 +72,8 @@ struct vm {
     struct boot_report boot;
 };
 
-/* ---- requests from other threads ---------------------------------------------------------------- */
+/* ---- requests from other threads ----------------------------------------------------------------
+ */
 
 static void serve_pending(struct qz_work *w);
 
@@ -83,8 +85,9 @@ static void ask(struct vm *vm, unsigned bit)
 
 static void machine_request(struct machine *m, enum machine_request what)
 {
-    static const unsigned bits[] = {
-        [MACHINE_RESET] = ASK_RESET, [MACHINE_POWEROFF] = ASK_POWEROFF, [MACHINE_PANIC] = ASK_PANIC};
+    static const unsigned bits[] = {[MACHINE_RESET] = ASK_RESET,
+                                    [MACHINE_POWEROFF] = ASK_POWEROFF,
+                                    [MACHINE_PANIC] = ASK_PANIC};
 
     ask(QZ_CONTAINER_OF(m, struct vm, machine), bits[what]);
 }
@@ -111,9 +114,13 @@ static void on_first_exit(void *context)
 
     vm->first_exit_ns = qz_now_ns();
     if (vm->config.trace_start)
-        qz_log(QZ_LOG_WARN, "first exit of the guest after %lld us: devices built %lld, confined %lld, loaded %lld, entered %lld",
-               (long long)(vm->first_exit_ns - vm->born_ns) / 1000, (long long)(vm->built_ns - vm->born_ns) / 1000,
-               (long long)(vm->confined_ns - vm->born_ns) / 1000, (long long)(vm->loaded_ns - vm->born_ns) / 1000,
+        qz_log(QZ_LOG_WARN,
+               "first exit of the guest after %lld us: devices built %lld, confined %lld, loaded "
+               "%lld, entered %lld",
+               (long long)(vm->first_exit_ns - vm->born_ns) / 1000,
+               (long long)(vm->built_ns - vm->born_ns) / 1000,
+               (long long)(vm->confined_ns - vm->born_ns) / 1000,
+               (long long)(vm->loaded_ns - vm->born_ns) / 1000,
                (long long)(vm->resumed_ns - vm->born_ns) / 1000);
 }
 
@@ -142,7 +149,8 @@ static int reported_status(struct vm *vm)
     return QZ_EXIT_FAILED;
 }
 
-/* ---- ending, resetting ---------------------------------------------------------------------------- */
+/* ---- ending, resetting
+ * ---------------------------------------------------------------------------- */
 
 static void end(struct vm *vm, int code)
 {
@@ -158,7 +166,8 @@ static void set_running(struct vm *vm, bool running)
 
     if (running) {
         if (vm->clock_stands && accel->ops->clock_start(accel) < 0)
-            qz_log(QZ_LOG_WARN, "the guest's clocks ran on during the pause: this host cannot set them (Linux 5.16 can)");
+            qz_log(QZ_LOG_WARN, "the guest's clocks ran on during the pause: this host cannot set "
+                                "them (Linux 5.16 can)");
         vm->clock_stands = false;
         vcpu_group_clock_started(vm->vcpus);
         vm_clock_resume(vm->machine.clock);
@@ -216,7 +225,8 @@ static void wait_for_drain(struct qz_timer *t)
     if (pc_idle(&vm->pc))
         return finish_reset(vm);
     if (++vm->drain_steps > DRAIN_LIMIT_STEPS) {
-        qz_log(QZ_LOG_ERROR, "reset: a device still has I/O in flight after %d s", DRAIN_LIMIT_STEPS / 1000);
+        qz_log(QZ_LOG_ERROR, "reset: a device still has I/O in flight after %d s",
+               DRAIN_LIMIT_STEPS / 1000);
         return end(vm, QZ_EXIT_FAILED);
     }
     qz_timer_arm(vm->machine.main_loop, &vm->drain, qz_now_ns() + DRAIN_STEP_NS, wait_for_drain);
@@ -293,7 +303,8 @@ static void on_signal(struct qz_watch *w, uint32_t events)
     end(vm, 128 + (int)info.ssi_signo);
 }
 
-/* ---- building ------------------------------------------------------------------------------------- */
+/* ---- building
+ * ------------------------------------------------------------------------------------- */
 
 static void *io_main(void *arg)
 {
@@ -357,7 +368,8 @@ static int build_core(struct vm *vm, struct qz_error *err)
         return r;
     if ((r = bus_new(&m->pio, 0x10000)) < 0 || (r = bus_new(&m->mmio, 0)) < 0)
         return qz_fail(err, r, "buses: %s", strerror(-r));
-    return irq_fabric_new(&m->irq, m->accel, m->cpus, m->pio, m->mmio, m->clock, &vcpu_irq_ops, &vm->vcpus, err);
+    return irq_fabric_new(&m->irq, m->accel, m->cpus, m->pio, m->mmio, m->clock, &vcpu_irq_ops,
+                          &vm->vcpus, err);
 }
 
 static int build_devices(struct vm *vm, struct qz_error *err)
@@ -368,7 +380,8 @@ static int build_devices(struct vm *vm, struct qz_error *err)
     for (int i = 0; i < IO_LOOPS; i++)
         if ((r = qz_loop_new(&vm->io[i].loop, err)) < 0)
             return r;
-    if ((r = host_console_open(&vm->console, vm->machine.main_loop, vm->config.console, on_quit, vm, err)) < 0)
+    if ((r = host_console_open(&vm->console, vm->machine.main_loop, vm->config.console, on_quit, vm,
+                               err)) < 0)
         return r;
     host.terminal = host_console_terminal(vm->console);
     host.storage_loop = vm->io[IO_STORAGE].loop;
@@ -396,11 +409,18 @@ static int confine(struct vm *vm, struct qz_error *err)
             continue;
         const char *slash = strrchr(socket_path, '/');
 
-        dirs[i] = slash ? strndup(socket_path, QZ_MAX(slash - socket_path, (ptrdiff_t)1)) : strdup(".");
+        dirs[i] =
+            slash ? strndup(socket_path, QZ_MAX(slash - socket_path, (ptrdiff_t)1)) : strdup(".");
         if (!dirs[i])
             return qz_fail(err, -ENOMEM, "no memory");
         paths[n++] = (struct confine_path){dirs[i], true};
     }
+    for (unsigned i = 0; i < vm->config.nets; i++)
+        if (vm->config.net[i].kind ==
+            VM_NET_USER) { /* the guest's name server asks whom the host asks */
+            paths[n++] = (struct confine_path){"/etc/resolv.conf", false};
+            break;
+        }
     r = confine_process(paths, n, &vm->landlock_abi, err);
     free(dirs[0]);
     free(dirs[1]);
@@ -429,7 +449,8 @@ static int start_threads(struct vm *vm, struct qz_error *err)
     return vcpu_group_new(&vm->vcpus, &vm->machine, &events, vm->confine, err);
 }
 
-/* SIGTERM and friends come through a descriptor; threads inherit the mask, so none is hit elsewhere. */
+/* SIGTERM and friends come through a descriptor; threads inherit the mask, so none is hit
+ * elsewhere. */
 static int watch_signals(struct vm *vm, struct qz_error *err)
 {
     sigset_t set;
@@ -448,7 +469,8 @@ static int watch_signals(struct vm *vm, struct qz_error *err)
     return 0;
 }
 
-int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mode, struct qz_error *err)
+int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mode,
+           struct qz_error *err)
 {
     struct vm *vm = calloc(1, sizeof(*vm));
     int r;
@@ -461,7 +483,8 @@ int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mo
     vm->confine = mode;
     vm->statm_fd = vm->machine.memory.fd = vm->pc.debug_fd = vm->signals.fd = -1;
     pthread_mutex_init(&vm->lock, NULL);
-    if ((r = build_core(vm, err)) < 0 || (r = watch_signals(vm, err)) < 0 || (r = build_devices(vm, err)) < 0)
+    if ((r = build_core(vm, err)) < 0 || (r = watch_signals(vm, err)) < 0 ||
+        (r = build_devices(vm, err)) < 0)
         return r;
     vm->built_ns = qz_now_ns();
     if ((r = confine(vm, err)) < 0 || (r = start_threads(vm, err)) < 0)
@@ -476,8 +499,8 @@ int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mo
 int vm_run(struct vm *vm)
 {
     if (vm->config.timeout_s)
-        qz_timer_arm(vm->machine.main_loop, &vm->timeout, vm->born_ns + (int64_t)vm->config.timeout_s * 1000000000,
-                     on_timeout);
+        qz_timer_arm(vm->machine.main_loop, &vm->timeout,
+                     vm->born_ns + (int64_t)vm->config.timeout_s * 1000000000, on_timeout);
     vm->resumed_ns = qz_now_ns();
     set_running(vm, true);
     return qz_loop_run(vm->machine.main_loop);
@@ -526,12 +549,15 @@ int vm_exit_code(const struct qz_error *err)
     return err->code == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED;
 }
 
-/* ---- control ----------------------------------------------------------------------------------------- */
+/* ---- control
+ * ----------------------------------------------------------------------------------------- */
 
 int vm_pause(struct vm *vm, struct qz_error *err)
 {
     if (vm->state != VM_RUNNING)
-        return vm->state == VM_PAUSED ? 0 : qz_fail(err, -EBUSY, "the machine is resetting or has ended");
+        return vm->state == VM_PAUSED
+                   ? 0
+                   : qz_fail(err, -EBUSY, "the machine is resetting or has ended");
     set_running(vm, false);
     return 0;
 }
@@ -539,7 +565,9 @@ int vm_pause(struct vm *vm, struct qz_error *err)
 int vm_resume(struct vm *vm, struct qz_error *err)
 {
     if (vm->state != VM_PAUSED)
-        return vm->state == VM_RUNNING ? 0 : qz_fail(err, -EBUSY, "the machine is resetting or has ended");
+        return vm->state == VM_RUNNING
+                   ? 0
+                   : qz_fail(err, -EBUSY, "the machine is resetting or has ended");
     set_running(vm, true);
     return 0;
 }
@@ -552,7 +580,9 @@ void vm_stop(struct vm *vm)
 int vm_powerdown(struct vm *vm, struct qz_error *err)
 {
     if (!acpi_pm_power_button(vm->pc.pm))
-        return qz_fail(err, -ENOTCONN, "the guest does not listen to its power button (yet): \"stop\" ends it anyway");
+        return qz_fail(
+            err, -ENOTCONN,
+            "the guest does not listen to its power button (yet): \"stop\" ends it anyway");
     return 0;
 }
 
@@ -564,7 +594,13 @@ int vm_reset(struct vm *vm, struct qz_error *err)
 
 int vm_set_memory_target(struct vm *vm, uint64_t target, struct qz_error *err)
 {
-    return qz_fail(err, -ENOTSUP, "balloon: not built in yet");
+    uint64_t size = vm->machine.memory.size;
+
+    if (target > size || target < GUEST_RAM_MIN)
+        return qz_fail(err, -ERANGE,
+                       "balloon: the target lies between %u MiB and the machine's %llu MiB",
+                       (unsigned)(GUEST_RAM_MIN >> 20), (unsigned long long)size >> 20);
+    return virtio_balloon_set_target(vm->pc.balloon, size - target);
 }
 
 static const char *state_name(enum vm_state s)
@@ -588,19 +624,22 @@ json_t *vm_info(struct vm *vm)
     json_object_set_new(o, "irqchip", json_string(vm->config.own_lapic ? "user" : "split"));
     json_object_set_new(o, "cpus", json_integer(vm->machine.cpus));
     json_object_set_new(o, "memory_bytes", json_integer(vm->machine.memory.size));
-    json_object_set_new(o, "memory", json_string(qz_format_size(vm->machine.memory.size, buf, sizeof(buf))));
+    json_object_set_new(o, "memory",
+                        json_string(qz_format_size(vm->machine.memory.size, buf, sizeof(buf))));
     json_object_set_new(o, "resets", json_integer(vm->resets));
     json_object_set_new(o, "landlock_abi", json_integer(vm->landlock_abi));
     if (vm->boot.protocol)
-        json_object_set_new(o, "boot", json_pack("{s:s,s:s,s:I}", "protocol", vm->boot.protocol, "compression",
-                                                 vm->boot.compression, "kernel_bytes",
-                                                 (json_int_t)vm->boot.kernel_bytes));
-    json_object_set_new(o, "phases_us",
-                        json_pack("{s:I,s:I,s:I,s:I,s:I}", "built", (json_int_t)(vm->built_ns - vm->born_ns) / 1000,
-                                  "confined", (json_int_t)(vm->confined_ns - vm->born_ns) / 1000, "loaded",
-                                  (json_int_t)(vm->loaded_ns - vm->born_ns) / 1000, "resumed",
-                                  (json_int_t)(vm->resumed_ns - vm->born_ns) / 1000, "first_exit",
-                                  (json_int_t)(vm->first_exit_ns ? vm->first_exit_ns - vm->born_ns : 0) / 1000));
+        json_object_set_new(o, "boot",
+                            json_pack("{s:s,s:s,s:I}", "protocol", vm->boot.protocol, "compression",
+                                      vm->boot.compression, "kernel_bytes",
+                                      (json_int_t)vm->boot.kernel_bytes));
+    json_object_set_new(
+        o, "phases_us",
+        json_pack("{s:I,s:I,s:I,s:I,s:I}", "built", (json_int_t)(vm->built_ns - vm->born_ns) / 1000,
+                  "confined", (json_int_t)(vm->confined_ns - vm->born_ns) / 1000, "loaded",
+                  (json_int_t)(vm->loaded_ns - vm->born_ns) / 1000, "resumed",
+                  (json_int_t)(vm->resumed_ns - vm->born_ns) / 1000, "first_exit",
+                  (json_int_t)(vm->first_exit_ns ? vm->first_exit_ns - vm->born_ns : 0) / 1000));
     json_object_set_new(o, "devices", pc_info(&vm->pc));
     return o;
 }
@@ -608,9 +647,15 @@ json_t *vm_info(struct vm *vm)
 json_t *vm_metrics(struct vm *vm)
 {
     static const char *const kinds[EXIT_KINDS] = {
-        [EXIT_PIO] = "pio",     [EXIT_MMIO] = "mmio",     [EXIT_HALT] = "halt",
-        [EXIT_KICKED] = "kicked", [EXIT_IRQ_WINDOW] = "irq_window", [EXIT_RDMSR] = "rdmsr",
-        [EXIT_WRMSR] = "wrmsr", [EXIT_IOAPIC_EOI] = "ioapic_eoi", [EXIT_SHUTDOWN] = "shutdown",
+        [EXIT_PIO] = "pio",
+        [EXIT_MMIO] = "mmio",
+        [EXIT_HALT] = "halt",
+        [EXIT_KICKED] = "kicked",
+        [EXIT_IRQ_WINDOW] = "irq_window",
+        [EXIT_RDMSR] = "rdmsr",
+        [EXIT_WRMSR] = "wrmsr",
+        [EXIT_IOAPIC_EOI] = "ioapic_eoi",
+        [EXIT_SHUTDOWN] = "shutdown",
         [EXIT_FAIL] = "fail",
     };
     json_t *o = pc_metrics(&vm->pc), *exits = json_object();

@@ -14,21 +14,25 @@ struct vm;
 
 enum vm_state { VM_PAUSED, VM_RUNNING, VM_RESETTING, VM_ENDED };
 
-/* Builds the machine, loads the guest, confines the process and starts all threads, the guest still paused. */
-int vm_new(struct vm **vm, const struct vm_config *config, enum confine_mode confine, struct qz_error *err);
+/* Builds the machine, loads the guest, confines the process and starts all threads, the guest still
+ * paused. */
+int vm_new(struct vm **vm, const struct vm_config *config, enum confine_mode confine,
+           struct qz_error *err);
 /* Lets the guest run until it ends; the program's exit code (command.h). */
 int vm_run(struct vm *vm);
 void vm_free(struct vm *vm);
 
-/* The exit code that a failure of vm_new() stands for: 3 when kernel or image is missing, else 1. */
+/* The exit code that a failure of vm_new() stands for: 3 when kernel or image is missing, else 1.
+ */
 int vm_exit_code(const struct qz_error *err);
 
-/* ---- what the control socket may do; main thread ---------------------------------------------- */
+/* ---- what the control socket may do; main thread ----------------------------------------------
+ */
 
 int vm_pause(struct vm *vm, struct qz_error *err);
 int vm_resume(struct vm *vm, struct qz_error *err);
-void vm_stop(struct vm *vm);                            /* ends at once, exit code 0 */
-int vm_powerdown(struct vm *vm, struct qz_error *err);  /* power button */
+void vm_stop(struct vm *vm);                           /* ends at once, exit code 0 */
+int vm_powerdown(struct vm *vm, struct qz_error *err); /* power button */
 int vm_reset(struct vm *vm, struct qz_error *err);
 /* Leaves `target` bytes of memory to the guest, by the balloon. */
 int vm_set_memory_target(struct vm *vm, uint64_t target, struct qz_error *err);

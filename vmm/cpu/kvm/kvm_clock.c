@@ -1,9 +1,9 @@
 /*
  * kvm_clock.c - the guest's time stands while the machine is paused.
  *
- * The time-stamp counters of all vCPUs are set back by what the host's counter advanced in between: one number for all,
- * so they stay synchronous (KVM_VCPU_TSC_OFFSET; writing IA32_TSC instead would meet KVM's own guess at what the
- * writer meant). KVM's paravirtual clock is read and written back.
+ * The time-stamp counters of all vCPUs are set back by what the host's counter advanced in between:
+ * one number for all, so they stay synchronous (KVM_VCPU_TSC_OFFSET; writing IA32_TSC instead would
+ * meet KVM's own guess at what the writer meant). KVM's paravirtual clock is read and written back.
  */
 #include <sys/ioctl.h>
 #include <x86intrin.h>
@@ -57,7 +57,8 @@ int kvm_clock_start(struct accel_vm *base)
     pthread_mutex_lock(&vm->lock);
     r = turn_back(vm, __rdtsc() - vm->stopped_tsc);
     for (struct kvm_vcpu *v = vm->vcpus; v; v = v->next)
-        ioctl(v->fd, KVM_KVMCLOCK_CTRL); /* no soft-lockup alarm; refused where the guest uses no such clock */
+        ioctl(v->fd, KVM_KVMCLOCK_CTRL); /* no soft-lockup alarm; refused where the guest uses no
+                                            such clock */
     pthread_mutex_unlock(&vm->lock);
     if (r == 0 && ioctl(vm->fd, KVM_SET_CLOCK, &clock) < 0)
         r = -errno;

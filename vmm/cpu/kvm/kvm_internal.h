@@ -45,10 +45,11 @@ struct kvm_vm {
 
     bool msr_missing[VCPU_MSR_MAX]; /* by place in vcpu_msr_list: not in this KVM; atomic */
 
-    uint64_t stopped_tsc; /* kvm_clock.c: the host's counter and the paravirtual clock at clock_stop */
+    uint64_t
+        stopped_tsc; /* kvm_clock.c: the host's counter and the paravirtual clock at clock_stop */
     struct kvm_clock_data stopped_clock;
 
-    pthread_mutex_t lock; /* the fields below */
+    pthread_mutex_t lock;   /* the fields below */
     struct kvm_vcpu *vcpus; /* those that exist, by .next */
     struct kvm_slot *slots;
     unsigned slot_count, slot_max;

@@ -219,7 +219,7 @@ static int measure(struct probe_machine *m, double *loop_ns, struct qz_error *er
         return qz_fail(err, -EIO, "a handful of instructions took more than %d ms",
                        WARM_UP_NS / 1000000);
     *loop_ns = HUGE_VAL;
-    for (int i = 0; r == 0 && i < ATTEMPTS && *loop_ns > USABLE_NS; i++) {
+    for (int i = 0; r == 0 && i<ATTEMPTS && * loop_ns> USABLE_NS; i++) {
         double once = HUGE_VAL;
 
         r = measure_once(m, &once, err);

@@ -1,8 +1,8 @@
 /*
  * block_backend.h - the seam under virtio-blk: what stores the sectors.
  *
- * Requests are asynchronous. All calls but open and free come on one loop's thread, and completions are called there too,
- * possibly from inside submit().
+ * Requests are asynchronous. All calls but open and free come on one loop's thread, and completions
+ * are called there too, possibly from inside submit().
  */
 #ifndef VMM_BLOCK_BACKEND_H
 #define VMM_BLOCK_BACKEND_H
@@ -16,9 +16,9 @@ enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE
 
 struct block_request {
     enum block_op op;
-    bool may_unmap;           /* write zeroes: giving the space back is welcome */
-    uint64_t offset, length;  /* bytes; inside the capacity, multiples of 512 */
-    const struct iovec *iov;  /* read and write: adds up to length; untouched and alive until done */
+    bool may_unmap;          /* write zeroes: giving the space back is welcome */
+    uint64_t offset, length; /* bytes; inside the capacity, multiples of 512 */
+    const struct iovec *iov; /* read and write: adds up to length; untouched and alive until done */
     unsigned iov_count;
     /* result: 0, or a negative errno; what a failed read or write moved is undefined. */
     void (*done)(struct block_request *r, int result);
@@ -28,8 +28,8 @@ struct block_request {
 };
 
 struct block_info {
-    uint64_t capacity;        /* bytes, a multiple of 512 */
-    uint32_t block_size;      /* what the medium likes best, at least 512 */
+    uint64_t capacity;   /* bytes, a multiple of 512 */
+    uint32_t block_size; /* what the medium likes best, at least 512 */
     bool readonly, discard, write_zeroes;
 };
 
@@ -48,7 +48,9 @@ struct block_backend {
     const struct block_backend_ops *ops;
 };
 
-/* A raw file or block device on io_uring, locked against a second user. direct: O_DIRECT, past the page cache. */
-int block_raw_open(struct block_backend **b, const char *path, bool readonly, bool direct, struct qz_error *err);
+/* A raw file or block device on io_uring, locked against a second user. direct: O_DIRECT, past the
+ * page cache. */
+int block_raw_open(struct block_backend **b, const char *path, bool readonly, bool direct,
+                   struct qz_error *err);
 
 #endif

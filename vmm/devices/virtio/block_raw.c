@@ -1,10 +1,12 @@
 /*
  * block_raw.c - raw disk images and block devices on io_uring (block_backend.h).
  *
- * Theory of operation. One ring; its descriptor is watched by the loop, so completions need no eventfd. Requests beyond the
- * ring's size wait in a list. A short transfer is continued where it stopped; the file is never mapped, so a file that shrinks
- * or vanishes is an error of the request and nothing else. With O_DIRECT, buffers that are not aligned to the medium's
- * blocks go through a bounce buffer.
+ * Theory of operation. One ring; its descriptor is watched by the loop, so completions need no
+ * eventfd. Requests beyond the ring's size wait in a list. A short transfer is continued where it
+ * stopped; the file is never mapped, so a file that shrinks or vanishes is an error of the request
+ * and nothing else. With O_DIRECT, buffers that are not aligned to the medium's blocks go through a
+ * bounce buffer, a piece of bounded size at a time: how much memory that takes is not the guest's
+ * to say.
  */
 #include <fcntl.h>
 #include <liburing.h>
@@ -17,7 +19,7 @@
 
 QZ_SYSCALLS(io, "io_uring_enter");
 
-enum { RING_SIZE = 256, ALIGN = 4096, ZERO_CHUNK = 1 << 20 };
+enum { RING_SIZE = 256, ALIGN = 4096, BOUNCE_MAX = 256 << 10 };
 
 struct raw {
     struct block_backend b;
@@ -41,21 +43,47 @@ struct flight {
 
 static void start(struct raw *w, struct block_request *r);
 
-static void finish(struct raw *w, struct flight *f, int result)
+static void finish(struct flight *f, int result)
 {
     struct block_request *r = f->request;
 
-    if (result == 0 && f->bounce && r->op == BLOCK_READ) {
-        const uint8_t *p = f->bounce;
-
-        for (unsigned i = 0; i < r->iov_count; i++) {
-            memcpy(r->iov[i].iov_base, p, r->iov[i].iov_len);
-            p += r->iov[i].iov_len;
-        }
-    }
     free(f->bounce);
     free(f);
     r->done(r, result);
+}
+
+/* Copies n bytes between the request's vectors, from `offset` on, and flat memory. */
+static void copy(const struct block_request *r, uint64_t offset, uint8_t *flat, size_t n,
+                 bool to_request)
+{
+    for (unsigned i = 0; i < r->iov_count && n; i++) {
+        size_t part;
+
+        if (offset >= r->iov[i].iov_len) {
+            offset -= r->iov[i].iov_len;
+            continue;
+        }
+        part = QZ_MIN(n, (size_t)(r->iov[i].iov_len - offset));
+        if (to_request)
+            memcpy((uint8_t *)r->iov[i].iov_base + offset, flat, part);
+        else
+            memcpy(flat, (const uint8_t *)r->iov[i].iov_base + offset, part);
+        flat += part;
+        n -= part;
+        offset = 0;
+    }
+}
+
+/* The next piece through the bounce buffer. */
+static void fill_bounce(struct flight *f)
+{
+    const struct block_request *r = f->request;
+    size_t n = QZ_MIN(r->length - r->progress, (uint64_t)BOUNCE_MAX);
+
+    if (r->op == BLOCK_WRITE)
+        copy(r, r->progress, f->bounce, n, false);
+    f->iov_count = 1;
+    f->iov[0] = (struct iovec){f->bounce, n};
 }
 
 static bool aligned(const struct raw *w, const struct block_request *r)
@@ -63,7 +91,8 @@ static bool aligned(const struct raw *w, const struct block_request *r)
     if (!w->direct)
         return true;
     for (unsigned i = 0; i < r->iov_count; i++)
-        if ((uintptr_t)r->iov[i].iov_base % w->info.block_size || r->iov[i].iov_len % w->info.block_size)
+        if ((uintptr_t)r->iov[i].iov_base % w->info.block_size ||
+            r->iov[i].iov_len % w->info.block_size)
             return false;
     return true;
 }
@@ -81,19 +110,11 @@ static struct flight *prepare(struct raw *w, struct block_request *r)
         f->iov_count = r->iov_count;
         memcpy(f->iov, r->iov, r->iov_count * sizeof(struct iovec));
     } else if (moves) {
-        uint8_t *p;
-
-        if (posix_memalign(&f->bounce, ALIGN, QZ_ALIGN_UP(r->length, ALIGN))) {
+        if (posix_memalign(&f->bounce, ALIGN, BOUNCE_MAX)) {
             free(f);
             return NULL;
         }
-        p = f->bounce;
-        for (unsigned i = 0; r->op == BLOCK_WRITE && i < r->iov_count; i++) {
-            memcpy(p, r->iov[i].iov_base, r->iov[i].iov_len);
-            p += r->iov[i].iov_len;
-        }
-        f->iov_count = 1;
-        f->iov[0] = (struct iovec){f->bounce, r->length};
+        fill_bounce(f);
     }
     return f;
 }
@@ -118,9 +139,14 @@ static void put_on_ring(struct raw *w, struct flight *f)
         io_uring_prep_fallocate(sqe, 0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, left);
         break;
     case BLOCK_WRITE_ZEROES:
-        io_uring_prep_fallocate(sqe, 0,
-                                FALLOC_FL_KEEP_SIZE | (r->may_unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE), at,
-                                left);
+        if (f->bounce)
+            io_uring_prep_write(sqe, 0, f->bounce, (unsigned)QZ_MIN(left, (uint64_t)BOUNCE_MAX),
+                                at);
+        else
+            io_uring_prep_fallocate(
+                sqe, 0,
+                FALLOC_FL_KEEP_SIZE | (r->may_unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
+                at, left);
         break;
     }
     sqe->flags |= IOSQE_FIXED_FILE; /* the file is registered as number 0 */
@@ -175,55 +201,73 @@ static void advance(struct flight *f, size_t n)
     }
 }
 
-/* Where the file system cannot zero a range, plain zeros are written, a chunk at a time. */
+/* Where the file system cannot zero a range, plain zeros are written, a piece at a time. */
 static bool write_zeros_by_hand(struct raw *w, struct flight *f)
 {
-    struct block_request *r = f->request;
-    size_t n = QZ_MIN(r->length - r->progress, (uint64_t)ZERO_CHUNK);
-    struct io_uring_sqe *sqe;
-
-    if (!f->bounce && posix_memalign(&f->bounce, ALIGN, ZERO_CHUNK))
-        return false;
-    memset(f->bounce, 0, n);
-    sqe = io_uring_get_sqe(&w->ring);
-    io_uring_prep_write(sqe, 0, f->bounce, n, r->offset + r->progress);
-    sqe->flags |= IOSQE_FIXED_FILE;
-    io_uring_sqe_set_data(sqe, f);
-    w->in_ring++;
+    if (!f->bounce) {
+        if (posix_memalign(&f->bounce, ALIGN, BOUNCE_MAX))
+            return false;
+        memset(f->bounce, 0, BOUNCE_MAX);
+    }
+    put_on_ring(w, f);
     return true;
+}
+
+/* Zeros that the medium could not make by itself: result is that of the attempt, or of the last
+ * write. */
+static void complete_zeroes(struct raw *w, struct flight *f, int result)
+{
+    struct block_request *r = f->request;
+
+    if (result == 0 && f->bounce) { /* a write that moves nothing would be tried for ever */
+        finish(f, -EIO);
+        return;
+    }
+    r->progress += result > 0 ? result : 0;
+    if (r->progress >= r->length)
+        finish(f, 0);
+    else if (!write_zeros_by_hand(w, f))
+        finish(f, -ENOMEM);
+}
+
+static void complete_move(struct raw *w, struct flight *f, int result)
+{
+    struct block_request *r = f->request;
+
+    if (f->bounce && r->op == BLOCK_READ)
+        copy(r, r->progress, f->bounce, result, true);
+    r->progress += result;
+    if (r->progress >= r->length) {
+        finish(f, 0);
+    } else if (result == 0) { /* the end of the file moved in front of us */
+        finish(f, -EIO);
+    } else {
+        if (f->bounce)
+            fill_bounce(f);
+        else
+            advance(f, result);
+        put_on_ring(w, f);
+    }
 }
 
 static void complete(struct raw *w, struct flight *f, int result)
 {
     struct block_request *r = f->request;
-    bool moves = r->op == BLOCK_READ || r->op == BLOCK_WRITE;
 
     w->in_ring--;
-    if (result == -EINTR || result == -EAGAIN) {
+    if (result == -EINTR || result == -EAGAIN)
         put_on_ring(w, f);
-        return;
-    }
-    if (r->op == BLOCK_WRITE_ZEROES && (result == -EOPNOTSUPP || result > 0)) {
-        r->progress += result > 0 ? result : 0;
-        if (r->progress >= r->length)
-            finish(w, f, 0);
-        else if (!write_zeros_by_hand(w, f))
-            finish(w, f, -ENOMEM);
-        return;
-    }
-    if (result < 0 || !moves) {
-        finish(w, f, result < 0 ? result : 0);
-        return;
-    }
-    r->progress += result;
-    if (r->progress >= r->length) {
-        finish(w, f, 0);
-    } else if (result == 0) { /* the end of the file moved in front of us */
-        finish(w, f, -EIO);
-    } else {
-        advance(f, result);
-        put_on_ring(w, f);
-    }
+    else if (r->op == BLOCK_DISCARD && result == -EOPNOTSUPP)
+        finish(f, 0); /* advice that this medium has no use for (VirtIO 1.3 §5.2.6.2: it may keep
+                         the sectors) */
+    else if (r->op == BLOCK_WRITE_ZEROES && (f->bounce ? result >= 0 : result == -EOPNOTSUPP))
+        complete_zeroes(w, f, result);
+    else if (result < 0)
+        finish(f, result);
+    else if (r->op == BLOCK_READ || r->op == BLOCK_WRITE)
+        complete_move(w, f, result);
+    else
+        finish(f, 0);
 }
 
 static void on_completions(struct qz_watch *watch, uint32_t events)
@@ -280,15 +324,18 @@ static int open_file(struct raw *w, const char *path, struct qz_error *err)
 {
     struct flock lock = {.l_type = w->info.readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
 
-    w->fd = open(path, (w->info.readonly ? O_RDONLY : O_RDWR) | (w->direct ? O_DIRECT : 0) | O_CLOEXEC | O_NONBLOCK);
+    w->fd = open(path, (w->info.readonly ? O_RDONLY : O_RDWR) | (w->direct ? O_DIRECT : 0) |
+                           O_CLOEXEC | O_NONBLOCK);
     if (w->fd < 0)
         return qz_fail(err, -errno, "disk %s: cannot open: %s%s", path, strerror(errno),
                        errno == EROFS || errno == EACCES ? " (readonly may do)"
-                       : errno == EINVAL && w->direct    ? " (this file system has no O_DIRECT: use cache=writeback)"
-                                                         : "");
+                       : errno == EINVAL && w->direct
+                           ? " (this file system has no O_DIRECT: use cache=writeback)"
+                           : "");
     if (fcntl(w->fd, F_OFD_SETLK, &lock) < 0)
         return qz_fail(err, -EBUSY, "disk %s: another machine has it open%s", path,
-                       w->info.readonly ? " for writing" : "; give both of them readonly, or a copy each");
+                       w->info.readonly ? " for writing"
+                                        : "; give both of them readonly, or a copy each");
     return 0;
 }
 
@@ -300,8 +347,10 @@ static int find_size(struct raw *w, const char *path, struct qz_error *err)
     if (fstat(w->fd, &st) < 0)
         return qz_fail(err, -errno, "disk %s: %s", path, strerror(errno));
     if (S_ISBLK(st.st_mode)) {
-        if (ioctl(w->fd, BLKGETSIZE64, &w->info.capacity) < 0 || ioctl(w->fd, BLKSSZGET, &sector) < 0)
-            return qz_fail(err, -errno, "disk %s: cannot ask the device for its size: %s", path, strerror(errno));
+        if (ioctl(w->fd, BLKGETSIZE64, &w->info.capacity) < 0 ||
+            ioctl(w->fd, BLKSSZGET, &sector) < 0)
+            return qz_fail(err, -errno, "disk %s: cannot ask the device for its size: %s", path,
+                           strerror(errno));
         w->info.block_size = sector;
     } else if (S_ISREG(st.st_mode)) {
         w->info.capacity = st.st_size;
@@ -312,8 +361,10 @@ static int find_size(struct raw *w, const char *path, struct qz_error *err)
         return qz_fail(err, -EINVAL, "disk %s: neither a file nor a block device", path);
     }
     if (w->info.capacity == 0 || w->info.capacity % 512)
-        return qz_fail(err, -EINVAL, "disk %s: %llu bytes is no whole number of 512 byte sectors: truncate -s %%512 %s", path,
-                       (unsigned long long)w->info.capacity, path);
+        return qz_fail(
+            err, -EINVAL,
+            "disk %s: %llu bytes is no whole number of 512 byte sectors: truncate -s %%512 %s",
+            path, (unsigned long long)w->info.capacity, path);
     return 0;
 }
 
@@ -323,15 +374,19 @@ static int make_ring(struct raw *w, const char *path, struct qz_error *err)
 
     if (r < 0)
         return qz_fail(err, r, "disk %s: io_uring: %s%s", path, strerror(-r),
-                       r == -EPERM    ? " (sysctl kernel.io_uring_disabled=0, or a looser container profile)"
+                       r == -EPERM
+                           ? " (sysctl kernel.io_uring_disabled=0, or a looser container profile)"
                        : r == -ENOMEM ? " (raise ulimit -l)"
                                       : "");
     w->ring_made = true;
     r = io_uring_register_files(&w->ring, &w->fd, 1);
-    return r < 0 ? qz_fail(err, r, "disk %s: io_uring: cannot register the file: %s", path, strerror(-r)) : 0;
+    return r < 0 ? qz_fail(err, r, "disk %s: io_uring: cannot register the file: %s", path,
+                           strerror(-r))
+                 : 0;
 }
 
-int block_raw_open(struct block_backend **out, const char *path, bool readonly, bool direct, struct qz_error *err)
+int block_raw_open(struct block_backend **out, const char *path, bool readonly, bool direct,
+                   struct qz_error *err)
 {
     struct raw *w = calloc(1, sizeof(*w));
     int r;
@@ -343,7 +398,15 @@ int block_raw_open(struct block_backend **out, const char *path, bool readonly, 
     w->direct = direct;
     w->info.readonly = readonly;
     w->waiting_end = &w->waiting;
-    if ((r = open_file(w, path, err)) < 0 || (r = find_size(w, path, err)) < 0 || (r = make_ring(w, path, err)) < 0) {
+    if ((r = open_file(w, path, err)) < 0 || (r = find_size(w, path, err)) < 0 ||
+        (r = make_ring(w, path, err)) < 0) {
+        raw_free(&w->b);
+        return r;
+    }
+    /* It kept open() from waiting for a FIFO's other end; on io_uring it would mean EAGAIN instead
+     * of waiting. */
+    if (fcntl(w->fd, F_SETFL, direct ? O_DIRECT : 0) < 0) {
+        r = qz_fail(err, -errno, "disk %s: %s", path, strerror(errno));
         raw_free(&w->b);
         return r;
     }

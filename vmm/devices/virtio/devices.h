@@ -1,6 +1,6 @@
 /*
- * devices.h - constructors of the virtio devices. Each opens what it needs (before confinement) and fills a
- * struct virtio_device for virtio_pci_new(). On failure nothing is left open.
+ * devices.h - constructors of the virtio devices. Each opens what it needs (before confinement) and
+ * fills a struct virtio_device for virtio_pci_new(). On failure nothing is left open.
  */
 #ifndef VMM_VIRTIO_DEVICES_H
 #define VMM_VIRTIO_DEVICES_H
@@ -31,27 +31,40 @@ struct net_backend; /* net_backend.h: TAP or libslirp under virtio-net */
 struct virtio_net_options {
     struct net_backend *backend; /* owned by the device afterwards */
     uint8_t mac[6];
-    uint16_t mtu;                /* 0: not announced */
+    uint16_t mtu; /* 0: not announced */
 };
 int virtio_net_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
                    const struct virtio_net_options *config, struct qz_error *err);
 
-int virtio_rng_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop, struct qz_error *err);
+struct virtio_net_stats { /* seen from the guest; bytes without the virtio header */
+    uint64_t rx_frames, rx_bytes, rx_dropped, tx_frames, tx_bytes, tx_dropped;
+    uint64_t rx_stalls; /* times frames had to wait because the guest had no buffers */
+    uint64_t tx_stalls; /* times the guest's frames had to wait for the host */
+};
+void virtio_net_get_stats(struct virtio_device *d, struct virtio_net_stats *stats); /* any thread */
 
-/* guest connects to port P: the unix socket PATH_P; host connects to PATH and says "CONNECT P\n". */
-int virtio_vsock_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop, uint64_t cid,
-                     const char *path, struct qz_error *err);
+int virtio_rng_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
+                   struct qz_error *err);
+
+/* guest connects to port P: the unix socket PATH_P; host connects to PATH and says "CONNECT P\n".
+ */
+int virtio_vsock_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
+                     uint64_t cid, const char *path, struct qz_error *err);
 
 struct balloon_stats { /* VirtIO 1.3 §5.5.6.3, bytes or counts; ~0 where the guest does not tell */
-    uint64_t swap_in, swap_out, major_faults, minor_faults, free_memory, total_memory, available_memory,
-        disk_caches;
+    uint64_t swap_in, swap_out, major_faults, minor_faults, free_memory, total_memory,
+        available_memory, disk_caches;
     int64_t age_ns; /* since the guest reported; -1 never */
 };
-int virtio_balloon_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop, struct qz_error *err);
-/* Any thread. target: bytes to take from the guest. actual: bytes it gave so far. */
+int virtio_balloon_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
+                       struct qz_error *err);
+/* Any thread. bytes: to take from the guest, -ERANGE when more than it has; kept until the driver
+ * comes. */
 int virtio_balloon_set_target(struct virtio_device *d, uint64_t bytes);
-void virtio_balloon_info(struct virtio_device *d, uint64_t *target, uint64_t *actual, uint64_t *reported_free,
-                         struct balloon_stats *stats);
+/* Any thread. actual: bytes that the guest gave so far. Statistics older than a second are asked
+ * for anew. */
+void virtio_balloon_info(struct virtio_device *d, uint64_t *target, uint64_t *actual,
+                         uint64_t *reported_free, struct balloon_stats *stats);
 
 /* A port of the multiport console. The first one is the console itself (hvc0). */
 struct console_port_config {
@@ -62,7 +75,8 @@ struct console_port_config {
     void *context;
 };
 int virtio_console_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
-                       const struct console_port_config *ports, unsigned count, struct qz_error *err);
+                       const struct console_port_config *ports, unsigned count,
+                       struct qz_error *err);
 /* Announces the console's size to the guest (VIRTIO_CONSOLE_F_SIZE). Any thread. */
 void virtio_console_resize(struct virtio_device *d, uint16_t columns, uint16_t rows);
 

@@ -25,3 +25,8 @@ void virtio_queue_reset_done(struct virtio_device *d, unsigned q)
 {
     d->transport->queue_reset_done(d, q);
 }
+
+void virtio_queue_again(struct virtio_device *d, unsigned q)
+{
+    d->transport->queue_again(d, q);
+}

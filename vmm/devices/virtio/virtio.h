@@ -1,12 +1,13 @@
 /*
  * virtio.h - what every virtio device is made of, and what its transport does for it.
  *
- * A device embeds struct virtio_device first, fills the fields marked (device) and calls virtio_pci_new()
- * (virtio_pci.h). The transport owns status, feature negotiation, queue registers and interrupts, and
- * freezes queue registers at DRIVER_OK.
+ * A device embeds struct virtio_device first, fills the fields marked (device) and calls
+ * virtio_pci_new() (virtio_pci.h). The transport owns status, feature negotiation, queue registers
+ * and interrupts, and freezes queue registers at DRIVER_OK.
  *
- * Threads: notify, activate, reset and everything on the loop run on `loop`'s thread or a vCPU's thread,
- * always with `lock` held. A doorbell is an eventfd watched by `loop`, so notify comes on the loop.
+ * Threads: notify, activate, reset and everything on the loop run on `loop`'s thread or a vCPU's
+ * thread, always with `lock` held. A doorbell is an eventfd watched by `loop`, so notify comes on
+ * the loop.
  */
 #ifndef VMM_VIRTIO_H
 #define VMM_VIRTIO_H
@@ -29,20 +30,26 @@ struct virtio_device_ops {
     const char *name;   /* "virtio-blk" */
     uint16_t device_id; /* VIRTIO_ID_BLOCK ... */
 
-    /* Device configuration space; offset + len lie inside config_size. Reads are zero-filled before. */
+    /* Device configuration space; offset + len lie inside config_size. Reads are zero-filled
+     * before. */
     void (*config_read)(struct virtio_device *d, unsigned offset, void *buf, unsigned len);
-    void (*config_write)(struct virtio_device *d, unsigned offset, const void *buf, unsigned len); /* may be NULL */
+    void (*config_write)(struct virtio_device *d, unsigned offset, const void *buf,
+                         unsigned len); /* may be NULL */
 
-    /* DRIVER_OK: features are final, queues started. May look at the queues at once. May be NULL. */
+    /* DRIVER_OK: features are final, queues started. May look at the queues at once. May be NULL.
+     */
     void (*activate)(struct virtio_device *d);
-    /* The driver rang queue q's doorbell, or activate happened (so nothing is missed). On the loop's thread. */
+    /* The driver rang queue q's doorbell, or activate happened (so nothing is missed). On the
+     * loop's thread. */
     void (*notify)(struct virtio_device *d, unsigned q);
     /*
-     * The driver reset the device (or the machine was reset). Stop taking buffers, let what is in flight
-     * end, then call virtio_reset_done() - from here when nothing is in flight, else later from the loop.
+     * The driver reset an active device (or the machine was reset). Stop taking buffers, let what
+     * is in flight end, then call virtio_reset_done() - from here when nothing is in flight, else
+     * later from the loop.
      */
     void (*reset)(struct virtio_device *d);
-    /* VIRTIO_F_RING_RESET of one queue: as reset, ended by virtio_queue_reset_done(). NULL: not offered. */
+    /* VIRTIO_F_RING_RESET of one queue: as reset, ended by virtio_queue_reset_done(). NULL: not
+     * offered. */
     void (*queue_reset)(struct virtio_device *d, unsigned q);
     void (*free)(struct virtio_device *d); /* loop stopped, nothing in flight */
 };
@@ -54,25 +61,27 @@ struct virtio_transport_ops {
     void (*status_changed)(struct virtio_device *d); /* NEEDS_RESET was set */
     void (*reset_done)(struct virtio_device *d);
     void (*queue_reset_done)(struct virtio_device *d, unsigned q);
+    void (*queue_again)(struct virtio_device *d, unsigned q);
 };
 
 struct virtio_device {
     const struct virtio_device_ops *ops; /* (device) */
     struct machine *machine;             /* (device) */
     struct qz_loop *loop;                /* (device) where its queues are served */
-    uint64_t offered;      /* (device) feature bits beyond what the transport offers itself, which are
-                              VERSION_1, RING_PACKED (unless no_packed), INDIRECT_DESC, EVENT_IDX, IN_ORDER no, ACCESS_PLATFORM no */
-    bool no_packed;        /* (device) offer split rings only */
-    unsigned config_size;  /* (device) */
-    unsigned queue_count;  /* (device) up to VIRTIO_QUEUES_MAX */
+    uint64_t offered; /* (device) feature bits beyond what the transport offers itself, which are
+                         VERSION_1, RING_PACKED (unless no_packed), INDIRECT_DESC, EVENT_IDX,
+                         IN_ORDER no, ACCESS_PLATFORM no */
+    bool no_packed;   /* (device) offer split rings only */
+    unsigned config_size;    /* (device) */
+    unsigned queue_count;    /* (device) up to VIRTIO_QUEUES_MAX */
     uint16_t queue_size_max; /* (device) power of two, up to VIRTQUEUE_SIZE_MAX */
-    const char *label;     /* (device) for messages: "disk a.img"; owned by the device */
+    const char *label;       /* (device) for messages: "disk a.img"; owned by the device */
 
-    pthread_mutex_t lock;  /* initialised by the transport */
+    pthread_mutex_t lock;    /* initialised by the transport */
     struct virtqueue *queue; /* queue_count of them, allocated by the transport */
-    uint64_t negotiated;   /* valid from FEATURES_OK on */
-    uint8_t status;        /* VIRTIO_CONFIG_S_* */
-    bool active;           /* between DRIVER_OK and reset */
+    uint64_t negotiated;     /* valid from FEATURES_OK on */
+    uint8_t status;          /* VIRTIO_CONFIG_S_* */
+    bool active;             /* between DRIVER_OK and reset */
 
     const struct virtio_transport_ops *transport;
     void *transport_data;
@@ -87,5 +96,10 @@ void virtio_fail(struct virtio_device *d);
 void virtio_config_changed(struct virtio_device *d);
 void virtio_reset_done(struct virtio_device *d);
 void virtio_queue_reset_done(struct virtio_device *d, unsigned q);
+/*
+ * Calls notify for queue q once more, after the loop has served others. For a device that stops before its queue is
+ * empty, so that a driver that never stops giving cannot keep the thread. Any thread; a reset forgets it.
+ */
+void virtio_queue_again(struct virtio_device *d, unsigned q);
 
 #endif

@@ -1,16 +1,24 @@
 /*
  * virtio_blk.c - the block device (VirtIO 1.3 §5.2) over a block backend.
  *
- * Theory of operation. A request is a chain: 16 bytes of header, data, one status byte as the very last writable byte. Each
- * queue has as many request slots as its ring has descriptors, so nothing is allocated on the I/O path. A slot belongs to the
- * backend until its completion; a reset waits for all of them, and their chains are then forgotten, not returned.
+ * Theory of operation. A request is a chain: 16 bytes of header, data, one status byte as the very
+ * last writable byte. Each queue has as many request slots as its ring has descriptors, so nothing
+ * is allocated on the I/O path. A slot belongs to the backend until its completion; a reset waits
+ * for all of them, and their chains are then forgotten, not returned.
  */
 #include <linux/virtio_blk.h>
 
 #include "devices/virtio/block_backend.h"
 #include "devices/virtio/devices.h"
 
-enum { QUEUES_MAX = 16, QUEUE_SIZE_DEFAULT = 256, SEGMENTS_MAX = 126, HEADER = 16, SECTOR = 512, RANGES_MAX = 32 };
+enum {
+    QUEUES_MAX = 16,
+    QUEUE_SIZE_DEFAULT = 256,
+    SEGMENTS_MAX = 126,
+    HEADER = 16,
+    SECTOR = 512,
+    RANGES_MAX = 32
+};
 enum { CHAIN_SEGMENTS = SEGMENTS_MAX + 2, ID_BYTES = 20 };
 /* One range of discard or write zeroes may cover this much; in sectors. */
 #define RANGE_SECTORS_MAX 0x400000u
@@ -20,12 +28,12 @@ struct blk;
 struct slot {
     struct blk *blk;
     unsigned queue;
-    struct slot *next;           /* free list */
+    struct slot *next; /* free list */
     struct block_request request;
     struct virtqueue_chain chain;
     struct iovec iov[CHAIN_SEGMENTS];
     struct iovec data[CHAIN_SEGMENTS]; /* the chain without header and status */
-    bool flush_after;            /* write-through: the write is done when it is on the medium */
+    bool flush_after; /* write-through: the write is done when it is on the medium */
     struct virtio_blk_discard_write_zeroes range[RANGES_MAX];
     unsigned ranges, next_range;
 };
@@ -58,7 +66,9 @@ struct blk {
         uint8_t write_zeroes_may_unmap, unused1[3];
     } config;
     char serial[ID_BYTES];
-    bool resetting, in_notify;
+    bool resetting;
+    bool locked; /* the loop's thread is in here with the lock held: a completion may come from
+                    inside submit() */
     struct blk_queue queue[QUEUES_MAX];
     struct virtio_blk_stats stats;
 };
@@ -69,7 +79,8 @@ static struct blk *blk_of(struct virtio_device *d)
     return QZ_CONTAINER_OF(d, struct blk, d);
 }
 
-/* ---- ending a request ------------------------------------------------------------------------------- */
+/* ---- ending a request
+ * ------------------------------------------------------------------------------- */
 
 static void release(struct slot *s)
 {
@@ -92,6 +103,8 @@ static void answer(struct slot *s, uint8_t status, uint64_t written)
 {
     struct virtqueue *vq = &s->blk->d.queue[s->queue];
 
+    if (status != VIRTIO_BLK_S_OK)
+        s->blk->stats.errors++;
     virtqueue_write(&s->chain, s->chain.in_bytes - 1, &status, 1);
     virtqueue_push(vq, &s->chain, (uint32_t)(status == VIRTIO_BLK_S_OK ? written + 1 : 1));
     release(s);
@@ -99,47 +112,74 @@ static void answer(struct slot *s, uint8_t status, uint64_t written)
 
 static bool next_range(struct slot *s);
 
+/* The next part of a request that is done so far: another range, or the flush of a write-through.
+ */
+static bool has_next(struct slot *s)
+{
+    if (next_range(s))
+        return true;
+    if (!s->flush_after)
+        return false;
+    s->flush_after = false;
+    s->request.op = BLOCK_FLUSH;
+    return true;
+}
+
+static void end_reset(struct blk *b, unsigned queue)
+{
+    struct blk_queue *q = &b->queue[queue];
+
+    if (q->resetting && !q->in_flight) {
+        q->resetting = false;
+        virtio_queue_reset_done(&b->d, queue);
+    }
+    if (b->resetting && drained(b)) {
+        b->resetting = false;
+        virtio_reset_done(&b->d);
+    }
+}
+
+/* Lock held. */
+static void request_done(struct slot *s, int result)
+{
+    struct blk *b = s->blk;
+    struct blk_queue *q = &b->queue[s->queue];
+
+    if (b->resetting ||
+        q->resetting) { /* the ring is the driver's again: nothing is written to it */
+        q->in_flight--;
+        release(s);
+        end_reset(b, s->queue);
+    } else if (result == 0 && has_next(s)) {
+        b->backend->ops->queue(b->backend, &s->request);
+        b->backend->ops->submit(b->backend);
+    } else {
+        q->in_flight--;
+        answer(s, result == 0 ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR,
+               s->request.op == BLOCK_READ ? s->request.length : 0);
+        virtqueue_interrupt(&b->d.queue[s->queue]);
+    }
+}
+
+/* Completions come on the device's loop: from the ring, or from inside one of our own calls of the
+ * backend. */
 static void on_done(struct block_request *r, int result)
 {
     struct slot *s = QZ_CONTAINER_OF(r, struct slot, request);
     struct blk *b = s->blk;
-    struct blk_queue *q = &b->queue[s->queue];
-    /* Completions come on the device's loop: inside notify(), which holds the lock already, or from the ring. */
-    pthread_mutex_t *lock = b->in_notify ? NULL : &b->d.lock;
 
-    if (lock)
-        pthread_mutex_lock(lock);
-    if (result == 0 && !b->resetting && !q->resetting &&
-        (next_range(s) || (s->flush_after && r->op == BLOCK_WRITE))) {
-        if (r->op == BLOCK_WRITE)
-            r->op = BLOCK_FLUSH;
-        b->backend->ops->queue(b->backend, r);
-        b->backend->ops->submit(b->backend);
-    } else {
-        q->in_flight--;
-        if (result < 0)
-            b->stats.errors++;
-        if (b->resetting || q->resetting) {
-            release(s); /* the ring is the driver's again: nothing is written to it */
-            if (q->resetting && !q->in_flight) {
-                q->resetting = false;
-                virtio_queue_reset_done(&b->d, s->queue);
-            }
-            if (b->resetting && drained(b)) {
-                b->resetting = false;
-                virtio_reset_done(&b->d);
-            }
-        } else {
-            answer(s, result == 0 ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR,
-                   r->op == BLOCK_READ ? r->length : 0);
-            virtqueue_interrupt(&b->d.queue[s->queue]);
-        }
+    if (b->locked) {
+        request_done(s, result);
+        return;
     }
-    if (lock)
-        pthread_mutex_unlock(lock);
+    QZ_LOCKED(&b->d.lock);
+    b->locked = true;
+    request_done(s, result);
+    b->locked = false;
 }
 
-/* ---- taking a request ------------------------------------------------------------------------------- */
+/* ---- taking a request
+ * ------------------------------------------------------------------------------- */
 
 static void issue(struct slot *s, enum block_op op, uint64_t offset, uint64_t length)
 {
@@ -193,7 +233,6 @@ static void read_or_write(struct slot *s, bool write, uint64_t sector)
     uint64_t bytes = write ? c->out_bytes - HEADER : c->in_bytes - 1;
 
     if (!in_capacity(b, sector, bytes) || (write && b->info->readonly)) {
-        b->stats.errors++;
         answer(s, VIRTIO_BLK_S_IOERR, 0);
         return;
     }
@@ -229,21 +268,28 @@ static bool next_range(struct slot *s)
     return true;
 }
 
-/* Discard and write zeroes (§5.2.6): an array of ranges, all checked before the first is touched. */
+/* Discard and write zeroes (§5.2.6): an array of ranges, all checked before the first is touched.
+ */
 static void ranges(struct slot *s, enum block_op op)
 {
     struct blk *b = s->blk;
     uint64_t bytes = s->chain.out_bytes - HEADER;
     uint32_t allowed = op == BLOCK_WRITE_ZEROES ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0;
 
+    if (!b->info->readonly && !(op == BLOCK_DISCARD ? b->info->discard : b->info->write_zeroes)) {
+        answer(s, VIRTIO_BLK_S_UNSUPP, 0);
+        return;
+    }
     s->ranges = (unsigned)(bytes / sizeof(s->range[0]));
-    if (b->info->readonly || bytes == 0 || bytes % sizeof(s->range[0]) || bytes > sizeof(s->range)) {
+    if (b->info->readonly || bytes == 0 || bytes % sizeof(s->range[0]) ||
+        bytes > sizeof(s->range)) {
         answer(s, VIRTIO_BLK_S_IOERR, 0);
         return;
     }
     virtqueue_read(&s->chain, HEADER, s->range, bytes);
     for (unsigned i = 0; i < s->ranges; i++) {
-        uint32_t sectors = qz_load_le32(&s->range[i].num_sectors), flags = qz_load_le32(&s->range[i].flags);
+        uint32_t sectors = qz_load_le32(&s->range[i].num_sectors),
+                 flags = qz_load_le32(&s->range[i].flags);
         bool bad_flags = flags & ~allowed;
 
         if (bad_flags || sectors == 0 || sectors > RANGE_SECTORS_MAX ||
@@ -253,6 +299,8 @@ static void ranges(struct slot *s, enum block_op op)
         }
     }
     s->next_range = 0;
+    s->flush_after = op == BLOCK_WRITE_ZEROES &&
+                     !b->config.wce; /* zeros are a write like any other (§5.2.6.2) */
     next_range(s);
     b->stats.discards++;
     issue(s, op, s->request.offset, s->request.length);
@@ -300,34 +348,54 @@ static void take(struct slot *s)
     answer(s, VIRTIO_BLK_S_UNSUPP, 0);
 }
 
+/* Takes one request; false when there is none, or no slot for it. */
+static bool take_next(struct blk *b, unsigned q)
+{
+    struct slot *s = b->queue[q].free;
+
+    if (!s)
+        return false;
+    s->chain.iov = s->iov;
+    s->chain.capacity = CHAIN_SEGMENTS;
+    if (virtqueue_pop(&b->d.queue[q], &s->chain) != 1)
+        return false;
+    b->queue[q].free = s->next;
+    take(s);
+    return true;
+}
+
 static void on_notify(struct virtio_device *d, unsigned q)
 {
     struct blk *b = blk_of(d);
     struct virtqueue *vq = &d->queue[q];
+    unsigned left =
+        vq->size; /* a ring's worth for each round: what answers at once must not keep the thread */
 
-    b->in_notify = true;
-    do {
-        struct slot *s;
-
+    b->locked = true;
+    for (;;) {
         virtqueue_notify_disable(vq);
-        /* As many slots as ring entries: a driver that keeps to the ring never finds them used up. */
-        while ((s = b->queue[q].free) != NULL) {
-            b->queue[q].free = s->next;
-            s->chain.iov = s->iov;
-            s->chain.capacity = CHAIN_SEGMENTS;
-            if (virtqueue_pop(vq, &s->chain) != 1) {
-                release(s);
-                break;
-            }
-            take(s);
-        }
+        while (left && take_next(b, q))
+            left--;
         b->backend->ops->submit(b->backend);
-    } while (virtqueue_notify_enable(vq));
+        if (!left) {
+            virtio_queue_again(d, q);
+            break;
+        }
+        if (!virtqueue_notify_enable(vq))
+            break;
+        /* As many slots as ring entries: all taken and more to come means that an entry was given
+         * twice. */
+        if (!b->queue[q].free) {
+            virtqueue_fail(vq, "more requests than the ring of %u has entries", vq->size);
+            break;
+        }
+    }
     virtqueue_interrupt(vq);
-    b->in_notify = false;
+    b->locked = false;
 }
 
-/* ---- device --------------------------------------------------------------------------------------------- */
+/* ---- device
+ * --------------------------------------------------------------------------------------------- */
 
 static void on_config_read(struct virtio_device *d, unsigned offset, void *buf, unsigned len)
 {
@@ -398,7 +466,8 @@ static void fill_config(struct blk *b, unsigned queues)
     b->config.capacity = b->info->capacity / SECTOR;
     b->config.seg_max = SEGMENTS_MAX;
     b->config.blk_size = SECTOR;
-    b->config.physical_block_exp = (uint8_t)__builtin_ctz(QZ_MAX(b->info->block_size, (uint32_t)SECTOR) / SECTOR);
+    b->config.physical_block_exp =
+        (uint8_t)__builtin_ctz(QZ_MAX(b->info->block_size, (uint32_t)SECTOR) / SECTOR);
     b->config.min_io_size = 1;
     b->config.wce = 1;
     b->config.num_queues = (uint16_t)queues;
@@ -406,8 +475,9 @@ static void fill_config(struct blk *b, unsigned queues)
     b->config.max_discard_seg = b->config.max_write_zeroes_seg = RANGES_MAX;
     b->config.discard_sector_alignment = QZ_MAX(b->info->block_size, (uint32_t)SECTOR) / SECTOR;
     b->config.write_zeroes_may_unmap = 1;
-    b->d.offered = QZ_BIT(VIRTIO_BLK_F_SEG_MAX) | QZ_BIT(VIRTIO_BLK_F_BLK_SIZE) | QZ_BIT(VIRTIO_BLK_F_TOPOLOGY) |
-                   QZ_BIT(VIRTIO_BLK_F_FLUSH) | QZ_BIT(VIRTIO_BLK_F_CONFIG_WCE) | QZ_BIT(VIRTIO_BLK_F_MQ) |
+    b->d.offered = QZ_BIT(VIRTIO_BLK_F_SEG_MAX) | QZ_BIT(VIRTIO_BLK_F_BLK_SIZE) |
+                   QZ_BIT(VIRTIO_BLK_F_TOPOLOGY) | QZ_BIT(VIRTIO_BLK_F_FLUSH) |
+                   QZ_BIT(VIRTIO_BLK_F_CONFIG_WCE) | QZ_BIT(VIRTIO_BLK_F_MQ) |
                    (b->info->readonly ? QZ_BIT(VIRTIO_BLK_F_RO) : 0) |
                    (b->info->discard ? QZ_BIT(VIRTIO_BLK_F_DISCARD) : 0) |
                    (b->info->write_zeroes ? QZ_BIT(VIRTIO_BLK_F_WRITE_ZEROES) : 0);

@@ -1,10 +1,11 @@
 /*
  * virtio_console.c - the multiport console (VirtIO 1.3 §5.3).
  *
- * Theory of operation. Port 0 is the console and shares a terminal with the UART; it takes the keyboard's focus when the guest
- * opens it. Other ports carry a name and hand what the guest writes to a callback. A terminal that takes less than a whole
- * buffer leaves the chain half written; it is continued when the terminal has room. Terminal callbacks come on the terminal's
- * loop and are carried to the device's own by posted work.
+ * Theory of operation. Port 0 is the console and shares a terminal with the UART; it takes the
+ * keyboard's focus when the guest opens it. Other ports carry a name and hand what the guest writes
+ * to a callback. A terminal that takes less than a whole buffer leaves the chain half written; it
+ * is continued when the terminal has room. Terminal callbacks come on the terminal's loop and are
+ * carried to the device's own by posted work.
  *
  * Queues: 0 and 1 receive and transmit of port 0, 2 and 3 control, then two for each further port.
  */
@@ -12,7 +13,15 @@
 
 #include "devices/virtio/devices.h"
 
-enum { PORTS_MAX = 8, QUEUE_SIZE = 64, SEGMENTS = 64, INPUT = 4096, NAME_MAX_BYTES = 64, CONTROL_PENDING = 64 };
+enum {
+    PORTS_MAX = 8,
+    QUEUE_SIZE = 64,
+    SEGMENTS = 64,
+    ROUND_MAX = 256 << 10, /* output bytes before others get their turn */
+    INPUT = 4096,
+    NAME_MAX_BYTES = 64,
+    CONTROL_PENDING = 64
+};
 enum { Q_CONTROL_RX = 2, Q_CONTROL_TX = 3 };
 
 struct console;
@@ -27,7 +36,6 @@ struct port {
     struct console *console;
     unsigned id;
     struct console_port_config config;
-    bool guest_open;
 
     struct terminal_client client;
     struct qz_work input_ready, output_ready;
@@ -47,7 +55,8 @@ struct port {
 struct console {
     struct virtio_device d;
     struct virtio_console_config config;
-    struct control_message pending[CONTROL_PENDING]; /* towards the guest, until it has buffers for them */
+    struct control_message
+        pending[CONTROL_PENDING]; /* towards the guest, until it has buffers for them */
     unsigned pending_head, pending_count;
     uint32_t new_size; /* atomic: columns << 16 | rows, asked for by virtio_console_resize() */
     struct qz_work resize_work;
@@ -65,7 +74,8 @@ static struct console *console_of(struct virtio_device *d)
     return QZ_CONTAINER_OF(d, struct console, d);
 }
 
-/* ---- control queue --------------------------------------------------------------------------------------- */
+/* ---- control queue
+ * --------------------------------------------------------------------------------------- */
 
 static void flush_control(struct console *c)
 {
@@ -99,7 +109,8 @@ static void flush_control(struct console *c)
     virtqueue_interrupt(vq);
 }
 
-/* Lock held. A guest that asks without taking answers loses the newest ones: nothing here grows without bound. */
+/* Lock held. A guest that asks without taking answers loses the newest ones: nothing here grows
+ * without bound. */
 static void tell(struct console *c, struct control_message m)
 {
     if (c->pending_count == CONTROL_PENDING) {
@@ -116,7 +127,8 @@ static void port_ready(struct console *c, struct port *p)
         tell(c, (struct control_message){p->id, VIRTIO_CONSOLE_PORT_NAME, 1, 0, 0});
     if (p->id == 0) {
         tell(c, (struct control_message){0, VIRTIO_CONSOLE_CONSOLE_PORT, 1, 0, 0});
-        tell(c, (struct control_message){0, VIRTIO_CONSOLE_RESIZE, 0, c->config.cols, c->config.rows});
+        tell(c,
+             (struct control_message){0, VIRTIO_CONSOLE_RESIZE, 0, c->config.cols, c->config.rows});
     }
     tell(c, (struct control_message){p->id, VIRTIO_CONSOLE_PORT_OPEN, 1, 0, 0});
 }
@@ -138,7 +150,6 @@ static void handle_control(struct console *c, const uint8_t *message)
     if (event == VIRTIO_CONSOLE_PORT_READY && value) {
         port_ready(c, &c->port[id]);
     } else if (event == VIRTIO_CONSOLE_PORT_OPEN) {
-        c->port[id].guest_open = value;
         if (id == 0 && value && c->port[0].config.terminal)
             terminal_focus(&c->port[0].client);
     }
@@ -149,32 +160,42 @@ static void serve_control(struct console *c)
     struct virtqueue *vq = &c->d.queue[Q_CONTROL_TX];
     struct iovec iov[SEGMENTS];
     struct virtqueue_chain chain = {.iov = iov, .capacity = SEGMENTS};
+    unsigned chains = vq->size;
     uint8_t message[8];
 
-    while (virtqueue_pop(vq, &chain) == 1) {
+    for (; chains && virtqueue_pop(vq, &chain) == 1; chains--) {
         if (virtqueue_read(&chain, 0, message, sizeof(message)) == sizeof(message))
             handle_control(c, message);
         virtqueue_push(vq, &chain, 0);
     }
     virtqueue_interrupt(vq);
+    if (!chains)
+        virtio_queue_again(&c->d, Q_CONTROL_TX);
 }
 
-/* ---- guest to host ------------------------------------------------------------------------------------------ */
+/* ---- guest to host
+ * ------------------------------------------------------------------------------------------ */
 
-/* Hands on what is left of the held chain; false when the host side is full. */
-static bool drain_held(struct port *p)
+/*
+ * Hands on what is left of the held chain, at most *left bytes; false when the host side is full or
+ * *left is used up.
+ */
+static bool drain_held(struct port *p, size_t *left)
 {
     struct virtqueue_chain *chain = &p->held;
 
     while (p->held_done < chain->out_bytes) {
         uint8_t buf[4096];
-        size_t n = virtqueue_read(chain, p->held_done, buf, sizeof(buf)), taken = n;
+        size_t n = virtqueue_read(chain, p->held_done, buf, QZ_MIN(sizeof(buf), *left)), taken = n;
 
+        if (!n)
+            return false;
         if (p->config.terminal)
             taken = terminal_write(&p->client, buf, n);
         else if (p->config.output)
             p->config.output(p->config.context, buf, n);
         p->held_done += taken;
+        *left -= taken;
         if (taken < n)
             return false;
     }
@@ -183,14 +204,18 @@ static bool drain_held(struct port *p)
 
 static void serve_output(struct port *p)
 {
-    struct virtqueue *vq = &p->console->d.queue[receive_queue(p->id) + 1];
+    unsigned q = receive_queue(p->id) + 1, chains = p->console->d.queue[q].size;
+    struct virtqueue *vq = &p->console->d.queue[q];
+    size_t left = ROUND_MAX;
 
-    for (;;) {
+    while (chains) {
         if (p->holding) {
-            if (!drain_held(p))
+            if (!drain_held(p, &left))
                 break;
             virtqueue_push(vq, &p->held, 0);
             p->holding = false;
+            chains--;
+            continue;
         }
         p->held.iov = p->held_iov;
         p->held.capacity = SEGMENTS;
@@ -200,6 +225,8 @@ static void serve_output(struct port *p)
         p->holding = true;
     }
     virtqueue_interrupt(vq);
+    if (!chains || !left)
+        virtio_queue_again(&p->console->d, q);
 }
 
 static void output_again(struct qz_work *w)
@@ -218,7 +245,8 @@ static void on_writable(struct terminal_client *client)
     qz_loop_post(p->console->d.loop, &p->output_ready, output_again);
 }
 
-/* ---- host to guest ------------------------------------------------------------------------------------------ */
+/* ---- host to guest
+ * ------------------------------------------------------------------------------------------ */
 
 static void serve_input(struct port *p)
 {
@@ -226,11 +254,13 @@ static void serve_input(struct port *p)
     struct virtqueue *vq = &c->d.queue[receive_queue(p->id)];
     struct iovec iov[SEGMENTS];
     struct virtqueue_chain chain = {.iov = iov, .capacity = SEGMENTS};
+    unsigned chains = vq->size;
     bool pull;
 
     pthread_mutex_lock(&p->input_lock);
-    while (p->input_len && vq->enabled && virtqueue_pop(vq, &chain) == 1) {
-        size_t n = QZ_MIN(p->input_len, INPUT - p->input_head), done = virtqueue_write(&chain, 0, p->input + p->input_head, n);
+    for (; chains && p->input_len && vq->enabled && virtqueue_pop(vq, &chain) == 1; chains--) {
+        size_t n = QZ_MIN(p->input_len, INPUT - p->input_head),
+               done = virtqueue_write(&chain, 0, p->input + p->input_head, n);
 
         p->input_head = (p->input_head + done) % INPUT;
         p->input_len -= done;
@@ -240,6 +270,8 @@ static void serve_input(struct port *p)
     p->input_full = p->input_full && !pull;
     pthread_mutex_unlock(&p->input_lock);
     virtqueue_interrupt(vq);
+    if (!chains)
+        virtio_queue_again(&c->d, receive_queue(p->id));
     if (pull)
         terminal_pull(&p->client);
 }
@@ -268,16 +300,18 @@ static size_t on_receive(struct terminal_client *client, const uint8_t *data, si
     return n;
 }
 
-/* ---- device ------------------------------------------------------------------------------------------------- */
+/* ---- device
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void on_notify(struct virtio_device *d, unsigned q)
 {
     struct console *c = console_of(d);
     bool multiport = virtio_has(d, VIRTIO_CONSOLE_F_MULTIPORT);
 
+    if (q >= Q_CONTROL_RX && !multiport)
+        return; /* without multiport there are two queues (§5.3.2) */
     if (q == Q_CONTROL_RX || q == Q_CONTROL_TX) {
-        if (!multiport)
-            return;
         if (q == Q_CONTROL_RX)
             flush_control(c);
         else
@@ -298,7 +332,6 @@ static void on_activate(struct virtio_device *d)
 
     /* Without multiport there is no message that says "open": the driver's readiness is. */
     if (!virtio_has(d, VIRTIO_CONSOLE_F_MULTIPORT)) {
-        c->port[0].guest_open = true;
         if (c->port[0].config.terminal)
             terminal_focus(&c->port[0].client);
     }
@@ -325,7 +358,7 @@ static void on_reset(struct virtio_device *d)
 
     c->pending_count = 0;
     for (unsigned i = 0; i < c->ports; i++)
-        c->port[i].holding = c->port[i].guest_open = false;
+        c->port[i].holding = false;
     virtio_reset_done(d);
 }
 
@@ -360,7 +393,8 @@ static void apply_size(struct qz_work *w)
     if (!c->d.active)
         return;
     if (virtio_has(&c->d, VIRTIO_CONSOLE_F_MULTIPORT))
-        tell(c, (struct control_message){0, VIRTIO_CONSOLE_RESIZE, 0, c->config.cols, c->config.rows});
+        tell(c,
+             (struct control_message){0, VIRTIO_CONSOLE_RESIZE, 0, c->config.cols, c->config.rows});
     else
         virtio_config_changed(&c->d);
 }
@@ -374,7 +408,8 @@ void virtio_console_resize(struct virtio_device *d, uint16_t columns, uint16_t r
 }
 
 int virtio_console_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop,
-                       const struct console_port_config *ports, unsigned count, struct qz_error *err)
+                       const struct console_port_config *ports, unsigned count,
+                       struct qz_error *err)
 {
     struct console *c;
 
@@ -387,7 +422,8 @@ int virtio_console_new(struct virtio_device **out, struct machine *m, struct qz_
         .ops = &ops,
         .machine = m,
         .loop = loop,
-        .offered = QZ_BIT(VIRTIO_CONSOLE_F_SIZE) | QZ_BIT(VIRTIO_CONSOLE_F_MULTIPORT) | QZ_BIT(VIRTIO_CONSOLE_F_EMERG_WRITE),
+        .offered = QZ_BIT(VIRTIO_CONSOLE_F_SIZE) | QZ_BIT(VIRTIO_CONSOLE_F_MULTIPORT) |
+                   QZ_BIT(VIRTIO_CONSOLE_F_EMERG_WRITE),
         .config_size = sizeof(c->config),
         .queue_count = 2 + 2 * count,
         .queue_size_max = QUEUE_SIZE,

@@ -207,16 +207,25 @@ static void on_queue_reset_done(struct virtio_device *d, unsigned i)
 static void reset_begin(struct virtio_pci *vp)
 {
     struct virtio_device *d = vp->d;
+    const bool was_active = d->active;
 
     if (vp->resetting)
         return;
     vp->resetting = true;
     d->active = false;
     doorbells_update(vp);
-    if (d->ops->reset)
+    /* A device that never began has nothing to end; its driver, who reads 0 at once, goes on at
+     * once. */
+    if (was_active && d->ops->reset)
         d->ops->reset(d);
     else
         on_reset_done(d);
+}
+
+/* The doorbell is an eventfd on the device's loop: ringing it ourselves is all that it takes. */
+static void on_queue_again(struct virtio_device *d, unsigned i)
+{
+    ring(&transport_of(d)->q[i]);
 }
 
 static const struct virtio_transport_ops transport_ops = {
@@ -225,6 +234,7 @@ static const struct virtio_transport_ops transport_ops = {
     .status_changed = on_status_changed,
     .reset_done = on_reset_done,
     .queue_reset_done = on_queue_reset_done,
+    .queue_again = on_queue_again,
 };
 
 /* ---- status and queues --------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 /*
- * virtio_rng.c - entropy for the guest (VirtIO 1.3 §5.4): fills buffers from the host's getrandom().
+ * virtio_rng.c - entropy for the guest (VirtIO 1.3 §5.4): fills buffers from the host's
+ * getrandom().
  *
- * A round serves a bounded number of bytes and then lets the loop serve others, so that a guest that asks for ever more
- * cannot keep the thread to itself.
+ * A round serves a bounded number of bytes and then lets the loop serve others, so that a guest
+ * that asks for ever more cannot keep the thread to itself.
  */
 #include <sys/random.h>
 
@@ -11,11 +12,6 @@
 QZ_SYSCALLS(io, "getrandom");
 
 enum { QUEUE_SIZE = 64, SEGMENTS = 64, REQUEST_MAX = 64 << 10, ROUND_MAX = 256 << 10 };
-
-struct rng {
-    struct virtio_device d;
-    struct qz_work again;
-};
 
 /* Fills at most `limit` bytes of the writable part. */
 static uint32_t fill(const struct virtqueue_chain *c, size_t limit)
@@ -39,34 +35,23 @@ static uint32_t fill(const struct virtqueue_chain *c, size_t limit)
     return done;
 }
 
-static void serve(struct virtio_device *d, unsigned q);
-
-static void serve_again(struct qz_work *w)
-{
-    struct rng *r = QZ_CONTAINER_OF(w, struct rng, again);
-    QZ_LOCKED(&r->d.lock);
-
-    if (r->d.active)
-        serve(&r->d, 0);
-}
-
 static void serve(struct virtio_device *d, unsigned q)
 {
-    struct rng *r = QZ_CONTAINER_OF(d, struct rng, d);
     struct iovec iov[SEGMENTS];
     struct virtqueue_chain c = {.iov = iov, .capacity = SEGMENTS};
     struct virtqueue *vq = &d->queue[q];
-    size_t served = 0;
+    unsigned chains = vq->size;
+    size_t left = ROUND_MAX;
 
-    while (served < ROUND_MAX && virtqueue_pop(vq, &c) == 1) {
-        uint32_t n = fill(&c, REQUEST_MAX);
+    for (; chains && left && virtqueue_pop(vq, &c) == 1; chains--) {
+        uint32_t n = fill(&c, QZ_MIN((size_t)REQUEST_MAX, left));
 
         virtqueue_push(vq, &c, n);
-        served += n + 1;
+        left -= n;
     }
     virtqueue_interrupt(vq);
-    if (served >= ROUND_MAX)
-        qz_loop_post(d->loop, &r->again, serve_again);
+    if (!chains || !left)
+        virtio_queue_again(d, q);
 }
 
 static void on_reset(struct virtio_device *d)
@@ -76,7 +61,7 @@ static void on_reset(struct virtio_device *d)
 
 static void on_free(struct virtio_device *d)
 {
-    free(QZ_CONTAINER_OF(d, struct rng, d));
+    free(d);
 }
 
 static const struct virtio_device_ops ops = {
@@ -87,13 +72,14 @@ static const struct virtio_device_ops ops = {
     .free = on_free,
 };
 
-int virtio_rng_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop, struct qz_error *err)
+int virtio_rng_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop,
+                   struct qz_error *err)
 {
-    struct rng *r = calloc(1, sizeof(*r));
+    struct virtio_device *d = calloc(1, sizeof(*d));
 
-    if (!r)
+    if (!d)
         return qz_fail(err, -ENOMEM, "rng: no memory");
-    r->d = (struct virtio_device){
+    *d = (struct virtio_device){
         .ops = &ops,
         .machine = m,
         .loop = loop,
@@ -101,6 +87,6 @@ int virtio_rng_new(struct virtio_device **out, struct machine *m, struct qz_loop
         .queue_size_max = QUEUE_SIZE,
         .label = "rng",
     };
-    *out = &r->d;
+    *out = d;
     return 0;
 }

@@ -1,4 +1,5 @@
-/* main.c - picks the program by the name it was called by. One file instead of three saves the C library twice over. */
+/* main.c - picks the program by the name it was called by. One file instead of three saves the C
+ * library twice over. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,7 +1,8 @@
 /*
  * power-button.c - waits for the ACPI power button and powers the guest off.
  *
- *     power-button      reads every input device that has a power key; ends with 1 when there is none
+ *     power-button      reads every input device that has a power key; ends with 1 when there is
+ * none
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -21,7 +22,8 @@ static int has_power_key(int fd)
 {
     unsigned char keys[KEY_MAX / 8 + 1] = {0};
 
-    return ioctl(fd, EVIOCGBIT(EV_KEY, sizeof(keys)), keys) >= 0 && keys[KEY_POWER / 8] & 1 << KEY_POWER % 8;
+    return ioctl(fd, EVIOCGBIT(EV_KEY, sizeof(keys)), keys) >= 0 &&
+           keys[KEY_POWER / 8] & 1 << KEY_POWER % 8;
 }
 
 static int open_buttons(struct pollfd *fds)

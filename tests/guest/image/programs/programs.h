@@ -1,4 +1,5 @@
-/* programs.h - the small guest's own programs: one static file, the name it is called by chooses (main.c). */
+/* programs.h - the small guest's own programs: one static file, the name it is called by chooses
+ * (main.c). */
 #ifndef GUEST_PROGRAMS_H
 #define GUEST_PROGRAMS_H
 

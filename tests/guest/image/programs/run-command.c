@@ -1,10 +1,12 @@
 /*
- * run-command.c - executes the words of a file, each ended by a zero byte, as one command in a session of its own.
+ * run-command.c - executes the words of a file, each ended by a zero byte, as one command in a
+ * session of its own.
  *
  *     run-command FILE
  *
- * Its standard input becomes the session's terminal, so that Ctrl-C reaches the command. A terminal of size 0 has no
- * person behind it: then nothing is echoed and line ends stay as the command wrote them.
+ * Its standard input becomes the session's terminal, so that Ctrl-C reaches the command. A terminal
+ * of size 0 has no person behind it: then nothing is echoed and line ends stay as the command wrote
+ * them.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -24,8 +26,8 @@ static void take_terminal(void)
     struct termios t;
 
     setsid();
-    if (ioctl(STDIN_FILENO, TIOCSCTTY, 0) < 0 || ioctl(STDIN_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_col ||
-        tcgetattr(STDIN_FILENO, &t) < 0)
+    if (ioctl(STDIN_FILENO, TIOCSCTTY, 0) < 0 || ioctl(STDIN_FILENO, TIOCGWINSZ, &size) < 0 ||
+        size.ws_col || tcgetattr(STDIN_FILENO, &t) < 0)
         return;
     t.c_oflag &= ~OPOST;
     t.c_lflag &= ~(ECHO | ECHOE | ECHOK);

@@ -1,8 +1,9 @@
 /*
  * vsock.c - the guest's end of a vsock connection.
  *
- *     vsock send CID PORT     connects, sends standard input, prints what comes back until the peer closes
- *     vsock echo PORT         says "listening", then serves one connection: sends back what it reads
+ *     vsock send CID PORT     connects, sends standard input, prints what comes back until the peer
+ * closes vsock echo PORT         says "listening", then serves one connection: sends back what it
+ * reads
  */
 #include <linux/vm_sockets.h>
 #include <stdio.h>
@@ -36,7 +37,8 @@ static int connect_and_send(unsigned cid, unsigned port)
         perror("vsock send: connect");
         return 1;
     }
-    /* Both directions at once: a peer that echoes would otherwise fill the buffers and stop us both. */
+    /* Both directions at once: a peer that echoes would otherwise fill the buffers and stop us
+     * both. */
     sender = fork();
     if (sender == 0) {
         r = copy(STDIN_FILENO, fd);

@@ -1,0 +1,43 @@
+/*
+ * net_user_poll.h - libslirp's descriptors and timers on the event loop; a part of net_user.c.
+ *
+ * The one opaque pointer that libslirp hands to every callback is the struct user_poll. All on the
+ * loop's thread.
+ */
+#ifndef VMM_NET_USER_POLL_H
+#define VMM_NET_USER_POLL_H
+
+#include <queztl/loop.h>
+#include <slirp/libslirp.h>
+
+struct user_fd;
+
+struct user_poll {
+    Slirp *slirp;
+    struct qz_loop *loop;
+    /* After libslirp was told what happened to its descriptors. */
+    void (*round_done)(struct user_poll *p);
+    bool running;
+    bool deaf; /* sockets are left alone: their frames would have no place */
+
+    struct qz_work work;
+    struct qz_timer timer;
+    struct user_fd **fd; /* by descriptor */
+    int fds;
+    unsigned known; /* descriptors that libslirp has open */
+    unsigned limit; /* of these; no connection is accepted beyond it */
+};
+
+/* Fills in the callbacks for time, timers and descriptors. */
+void user_poll_callbacks(SlirpCb *cb);
+/* What libslirp waits for now are the sockets of forwarded ports: they are left alone at the limit.
+ */
+void user_poll_listeners(struct user_poll *p);
+void user_poll_start(struct user_poll *p);
+void user_poll_stop(struct user_poll *p); /* nothing is watched until the next start */
+/* libslirp has something to do: it, and round_done(), get their turn in this round of the loop. */
+void user_poll_soon(struct user_poll *p);
+void user_poll_set_deaf(struct user_poll *p, bool deaf);
+void user_poll_free(struct user_poll *p); /* after slirp_cleanup() */
+
+#endif
