@@ -218,6 +218,7 @@ struct jit_vm {
     struct accel_vm accel;
     struct accel_config config;
     uint32_t tsc_khz;
+    uint64_t stopped_tsc; /* the host's, between clock_stop and clock_start */
     struct cpuid_table supported; /* what this CPU can do at most */
     struct cpuid_table cpuid;     /* of vCPU 0 */
 

@@ -8,6 +8,7 @@
 #include "cpu/jit/mmu.h"
 #include "cpu/jit/msr.h"
 #include "cpu/jit/slots.h"
+#include "cpu/jit/translate.h"
 #include "cpu/jit/world.h"
 
 #include <x86intrin.h>
@@ -23,7 +24,7 @@ static struct jit_vm *vm_of(struct accel_vm *vm)
  * -----------------------------------------------------------------------------------------------
  */
 
-static int jit_probe(struct accel_probe *out)
+static int jit_probe(struct accel_probe *out, bool measure)
 {
     memset(out, 0, sizeof(*out));
     /* Vector instructions of the guest are executed by the host's. */
@@ -66,6 +67,7 @@ static void jit_vm_free(struct accel_vm *base)
 
     slots_free(vm);
     blocks_free(vm);
+    translator_free(vm->translator);
     world_free(vm);
     pthread_rwlock_destroy(&vm->slots_lock);
     free(vm->cpus);
@@ -105,6 +107,10 @@ static int jit_vm_new(const struct accel_config *config, struct accel_vm **out,
         jit_vm_free(&vm->accel);
         return qz_fail(err, -ENOMEM, "out of memory");
     }
+    r = translator_new(&vm->translator);
+    if (r < 0)
+        qz_log(QZ_LOG_WARN, "the software CPU interprets, which is slow: this host gives no executable memory (%s)",
+               strerror(-r));
     jit_cpuid_supported(&vm->supported);
     r = cpu_model_cpuid(config->model, &vm->supported, &config->topology, 0, vm->tsc_khz,
                         &vm->cpuid, err);
@@ -130,6 +136,24 @@ static int jit_memory_unmap(struct accel_vm *vm, uint64_t gpa, uint64_t size)
 static void jit_memory_written(struct accel_vm *vm, uint64_t gpa, uint64_t len)
 {
     blocks_written(vm_of(vm), gpa, len);
+}
+
+/* The guest's counter is the host's and an offset. */
+static int jit_clock_stop(struct accel_vm *base)
+{
+    vm_of(base)->stopped_tsc = __rdtsc();
+    return 0;
+}
+
+static int jit_clock_start(struct accel_vm *base)
+{
+    struct jit_vm *vm = vm_of(base);
+    const uint64_t stood = __rdtsc() - vm->stopped_tsc;
+
+    for (unsigned i = 0; i < vm->config.vcpus; i++)
+        if (vm->cpus[i])
+            vm->cpus[i]->tsc_offset -= stood;
+    return 0;
 }
 
 static uint32_t jit_tsc_khz(struct accel_vm *vm)
@@ -308,6 +332,8 @@ const struct accel_ops accel_jit = {
     .set_cr8 = jit_set_cr8,
     .get_apic_base = jit_get_apic_base,
     .get_tsc = jit_get_tsc,
+    .clock_stop = jit_clock_stop,
+    .clock_start = jit_clock_start,
     .memory_written = jit_memory_written,
     .tsc_khz = jit_tsc_khz,
     .cpuid = jit_vm_cpuid,
