@@ -372,6 +372,21 @@ static void interrupt_flag_respects_privilege(void **state)
     assert_int_equal(flat.cpu->rflags & RFLAGS_IF, 0);
 }
 
+static void access_to_user_pages(void **state)
+{
+    const struct insn stac = {.op = OP_STAC}, clac = {.op = OP_CLAC};
+
+    flat_reset_64();
+    execute(&stac);
+    assert_int_equal(flat.cpu->rflags, RFLAGS_AC | RFLAGS_FIXED);
+    execute(&clac);
+    assert_int_equal(flat.cpu->rflags, RFLAGS_FIXED);
+    flat.cpu->cpl = 3;
+    execute(&stac);
+    assert_int_equal(flat.vector, VECTOR_UD);
+    assert_int_equal(flat.cpu->rflags, RFLAGS_FIXED);
+}
+
 static void software_interrupts(void **state)
 {
     const struct insn n = {.op = OP_INT, .form = FORM_IMM, .imm = 0x80}, into = {.op = OP_INTO};
@@ -542,6 +557,7 @@ int main(void)
         cmocka_unit_test(whole_addresses_in_the_instruction),
         cmocka_unit_test(popf_respects_privilege),
         cmocka_unit_test(interrupt_flag_respects_privilege),
+        cmocka_unit_test(access_to_user_pages),
         cmocka_unit_test(software_interrupts),
         cmocka_unit_test(ports),
         cmocka_unit_test(string_ports),
