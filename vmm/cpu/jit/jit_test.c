@@ -132,18 +132,30 @@ static struct vcpu_state *new_state(void)
     return s;
 }
 
+/* As a device does. */
+static void put(struct machine *m, uint64_t at, const void *bytes, size_t len)
+{
+    memcpy(m->memory + at, bytes, len);
+    accel_jit.memory_written(m->vm, at, len);
+}
+
+static void put_halt(struct machine *m, uint64_t at)
+{
+    put(m, at, "\xf4", 1);
+}
+
 /* 64-bit code at CODE, with a stack, an IDT of 256 gates to HANDLER and a GDT. */
 static void start_64(struct machine *m, unsigned cpu, const uint8_t *code, const uint8_t *end)
 {
     struct vcpu_state *s = new_state();
 
-    memcpy(m->memory + CODE, code, (size_t)(end - code));
+    put(m, CODE, code, (size_t)(end - code));
     build_tables(m);
     for (unsigned v = 0; v < 256; v++)
         set_gate(m, v, HANDLER);
     ((uint64_t *)(m->memory + GDT))[2] = 0x00af9b000000ffffull; /* 0x10: code */
     ((uint64_t *)(m->memory + GDT))[3] = 0x00cf93000000ffffull; /* 0x18: data */
-    m->memory[HANDLER] = 0xf4;
+    put_halt(m, HANDLER);
     vcpu_state_flat(s, 64);
     s->idt = (struct descriptor_table){IDT, 4095};
     s->gdt = (struct descriptor_table){GDT, 0x1f};
@@ -267,10 +279,10 @@ static void test_a_page_fault(void **state)
     /* The handler repairs and returns: the instruction is executed again. */
     start_64(m, 0, guest_faults, guest_faults_end);
     *pte(m, DATA) = DATA | P;
-    memcpy(m->memory + HANDLER,
-           (const uint8_t[]){0x48, 0x83, 0x0c, 0x25, 0x00, 0x41, 0x00, 0x00, 0x02, /* or $2, PTE */
-                             0x48, 0x83, 0xc4, 0x08, 0x48, 0xcf}, /* add $8, %rsp; iretq */
-           15);
+    put(m, HANDLER,
+        (const uint8_t[]){0x48, 0x83, 0x0c, 0x25, 0x00, 0x41, 0x00, 0x00, 0x02, /* or $2, PTE */
+                          0x48, 0x83, 0xc4, 0x08, 0x48, 0xcf}, /* add $8, %rsp; iretq */
+        15);
     s = run_to_halt(m);
     assert_int_equal(s->rip, CODE + (guest_faults_end - guest_faults));
     assert_int_equal(*(uint32_t *)(m->memory + DATA), 1);
@@ -288,7 +300,7 @@ static void test_other_exceptions(void **state)
 
     start_64(m, 0, guest_ud, guest_ud_end);
     set_gate(m, 6, HANDLER + 16);
-    m->memory[HANDLER + 16] = 0xf4;
+    put_halt(m, HANDLER + 16);
     assert_int_equal(run_to_halt(m)->rip, HANDLER + 17);
     assert_int_equal(pushed(m, 0), CODE + 1);
     start_64(m, 0, guest_divide, guest_divide_end);
@@ -321,7 +333,7 @@ static void test_single_step(void **state)
 
     start_64(m, 0, guest_steps, guest_steps_end);
     set_gate(m, 1, HANDLER + 16);
-    m->memory[HANDLER + 16] = 0xf4;
+    put_halt(m, HANDLER + 16);
     assert_int_equal(run_to_halt(m)->rip, HANDLER + 17);
     assert_int_equal(pushed(m, 0), CODE + 10); /* after the nop */
     assert_true(state_of(m)->dr6 & 1 << 14);
@@ -337,7 +349,7 @@ static void test_a_data_breakpoint(void **state)
 
     start_64(m, 0, guest_watched, guest_watched_end);
     set_gate(m, 1, HANDLER + 16);
-    m->memory[HANDLER + 16] = 0xf4;
+    put_halt(m, HANDLER + 16);
     assert_int_equal(run_to_halt(m)->rip, HANDLER + 17);
     assert_int_equal(pushed(m, 0), CODE + 5 + 3 + 5 + 3 + 3 + 3); /* after the store */
     assert_int_equal(state_of(m)->dr6 & 0xf, 1);
@@ -437,7 +449,7 @@ static void test_interrupt_window(void **state)
     assert_int_equal(s->gpr[RAX], 7); /* the instruction after STI was executed */
     assert_true(accel_jit.can_inject(m->cpu[0]));
     set_gate(m, 0x40, HANDLER + 16);
-    m->memory[HANDLER + 16] = 0xf4;
+    put_halt(m, HANDLER + 16);
     assert_int_equal(accel_jit.inject(m->cpu[0], 0x40), 0);
     assert_false(accel_jit.can_inject(m->cpu[0]));
     assert_int_equal(run_to_halt(m)->rip, HANDLER + 17);
