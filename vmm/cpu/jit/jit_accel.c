@@ -107,7 +107,7 @@ static int jit_vm_new(const struct accel_config *config, struct accel_vm **out,
         jit_vm_free(&vm->accel);
         return qz_fail(err, -ENOMEM, "out of memory");
     }
-    r = translator_new(&vm->translator);
+    r = getenv("QUEZTL_INTERPRET") ? -EPERM : translator_new(&vm->translator);
     if (r < 0)
         qz_log(QZ_LOG_WARN, "the software CPU interprets, which is slow: this host gives no executable memory (%s)",
                strerror(-r));

@@ -314,7 +314,10 @@ static __attribute__((noinline)) void loop(struct jit_cpu *cpu)
                 continue;
         }
         cpu->blocks->current = block_at_hand(cpu);
-        if (cpu->vm->translator && run_translated(cpu, cpu->blocks->current))
+        /* Translated code leaves as long as anything wants attention: what cannot be had yet is
+         * waited for here. */
+        if (cpu->vm->translator && !__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) &&
+            run_translated(cpu, cpu->blocks->current))
             continue;
         if (cpu->long_mode)
             execute_block_64(cpu, cpu->blocks->current);
