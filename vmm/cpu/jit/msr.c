@@ -283,17 +283,18 @@ static bool efer_write(struct jit_cpu *cpu, uint64_t value)
 
 bool msr_read(struct jit_cpu *cpu, uint32_t index, uint64_t *value)
 {
-    const enum msr_result memory_type = mtrr_read(cpu, index, value);
+    enum msr_result memory_type;
     const uint64_t *reg;
     uint64_t allowed;
     bool canonical;
 
-    if (memory_type != MSR_NONE)
-        return memory_type == MSR_DONE;
     if (is_machines(index)) {
         *value = 0;
         return ask_machine(cpu, EXIT_RDMSR, index, value);
     }
+    memory_type = mtrr_read(cpu, index, value);
+    if (memory_type != MSR_NONE)
+        return memory_type == MSR_DONE;
     reg = plain(cpu, index, &canonical);
     if (!reg)
         reg = masked(cpu, index, &allowed);
@@ -330,14 +331,15 @@ bool msr_read(struct jit_cpu *cpu, uint32_t index, uint64_t *value)
 
 bool msr_write(struct jit_cpu *cpu, uint32_t index, uint64_t value)
 {
-    const enum msr_result memory_type = mtrr_write(cpu, index, value);
+    enum msr_result memory_type;
     uint64_t *reg, allowed;
     bool canonical;
 
+    if (is_machines(index)) /* first: the end of every interrupt is one */
+        return machine_write(cpu, index, value);
+    memory_type = mtrr_write(cpu, index, value);
     if (memory_type != MSR_NONE)
         return memory_type == MSR_DONE;
-    if (is_machines(index))
-        return machine_write(cpu, index, value);
     reg = plain(cpu, index, &canonical);
     if (reg && canonical && !is_canonical(value))
         return false;
