@@ -1,5 +1,5 @@
 /*
- * exec_flags.c - instructions about RFLAGS: CLC STC CMC CLD STD CLI STI PUSHF POPF.
+ * exec_flags.c - instructions about RFLAGS: CLC STC CMC CLD STD CLI STI CLAC STAC PUSHF POPF.
  *
  * Who may change IF and IOPL: SDM vol 2, CLI, STI, PUSHF, POPF. With CR4.VME (virtual-8086 mode) or
  * CR4.PVI (ring 3) those without the right work on VIF instead (SDM vol 3 §21.3, §21.4).
@@ -74,6 +74,26 @@ static void exec_sti(struct jit_cpu *cpu, const struct insn *i)
     cpu->rflags |= flag;
 }
 
+/* --- AC, which with SMAP lets a supervisor reach user pages (SDM vol 2, CLAC, STAC)
+ * --------------- */
+
+static void write_ac(struct jit_cpu *cpu, uint64_t ac)
+{
+    if (cpu->cpl)
+        jit_raise(cpu, VECTOR_UD);
+    rflags_write(cpu, (cpu->rflags & ~(uint64_t)RFLAGS_AC) | ac);
+}
+
+static void exec_clac(struct jit_cpu *cpu, const struct insn *i)
+{
+    write_ac(cpu, 0);
+}
+
+static void exec_stac(struct jit_cpu *cpu, const struct insn *i)
+{
+    write_ac(cpu, RFLAGS_AC);
+}
+
 /* --- PUSHF and POPF -------------------------------------------------------------------------- */
 
 /* In virtual-8086 mode below IOPL 3 only the 16-bit forms are there, with CR4.VME. */
@@ -119,7 +139,7 @@ static void exec_popf(struct jit_cpu *cpu, const struct insn *i)
 }
 
 const struct jit_handler_entry exec_flags[] = {
-    {OP_CLC, exec_clc},   {OP_STC, exec_stc}, {OP_CMC, exec_cmc}, {OP_CLD, exec_cld},
-    {OP_STD, exec_std},   {OP_CLI, exec_cli}, {OP_STI, exec_sti}, {OP_PUSHF, exec_pushf},
-    {OP_POPF, exec_popf}, {OP_UD, NULL},
+    {OP_CLC, exec_clc},   {OP_STC, exec_stc},   {OP_CMC, exec_cmc},   {OP_CLD, exec_cld},
+    {OP_STD, exec_std},   {OP_CLI, exec_cli},   {OP_STI, exec_sti},   {OP_PUSHF, exec_pushf},
+    {OP_POPF, exec_popf}, {OP_CLAC, exec_clac}, {OP_STAC, exec_stac}, {OP_UD, NULL},
 };

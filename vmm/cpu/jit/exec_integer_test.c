@@ -2,6 +2,7 @@
  * exec_integer_test.c - integer and string instructions against the host's own CPU: the same random
  * instruction, registers, flags and memory on both, and nothing may differ but undefined flags.
  */
+#include <cpuid.h>
 #include <stdarg.h>
 #include <stdlib.h>
 
@@ -22,30 +23,23 @@ static const struct {
 #undef OP
 };
 
+/* CPUID bits by feature (SDM vol 2, CPUID). */
 static bool host_has(enum cpu_feature feature)
 {
-    switch (feature) {
-    case CPU_BASE:
+    static const struct {
+        uint32_t leaf;
+        uint8_t reg, bit; /* eax to edx */
+    } bits[CPU_FEATURE_COUNT] = {
+        [CPU_SSE42] = {1, 2, 20}, [CPU_MOVBE] = {1, 2, 22},         [CPU_POPCNT] = {1, 2, 23},
+        [CPU_CX16] = {1, 2, 13},  [CPU_BMI1] = {7, 1, 3},           [CPU_BMI2] = {7, 1, 8},
+        [CPU_ADX] = {7, 1, 19},   [CPU_LZCNT] = {0x80000001, 2, 5},
+    };
+    uint32_t r[4] = {0};
+
+    if (feature == CPU_BASE)
         return true;
-    case CPU_POPCNT:
-        return __builtin_cpu_supports("popcnt");
-    case CPU_SSE42:
-        return __builtin_cpu_supports("sse4.2");
-    case CPU_BMI1:
-        return __builtin_cpu_supports("bmi");
-    case CPU_BMI2:
-        return __builtin_cpu_supports("bmi2");
-    case CPU_LZCNT:
-        return __builtin_cpu_supports("lzcnt");
-    case CPU_ADX:
-        return __builtin_cpu_supports("adx");
-    case CPU_MOVBE:
-        return __builtin_cpu_supports("movbe");
-    case CPU_CX16:
-        return __builtin_cpu_supports("cmpxchg16b");
-    default:
-        return false;
-    }
+    __get_cpuid_count(bits[feature].leaf, 0, &r[0], &r[1], &r[2], &r[3]);
+    return r[bits[feature].reg] >> bits[feature].bit & 1;
 }
 
 /* The flags that the instruction leaves undefined with this count: a shift by one defines OF, one

@@ -43,4 +43,21 @@ void flat_reset_legacy(unsigned bits);
 /* Executes i at cpu->rip with the given handler; rip moves on as the run loop does it. */
 void flat_execute(jit_handler *handler, const struct insn *i);
 
+/* The linear address of a byte of memory, and its contents. */
+static inline uint64_t flat_linear(uint64_t offset)
+{
+    return (uintptr_t)flat.memory + offset;
+}
+static inline uint64_t flat_peek(uint64_t offset, unsigned size)
+{
+    uint64_t value = 0;
+
+    memcpy(&value, flat.memory + offset, size);
+    return value;
+}
+static inline void flat_poke(uint64_t offset, uint64_t value, unsigned size)
+{
+    memcpy(flat.memory + offset, &value, size);
+}
+
 #endif
