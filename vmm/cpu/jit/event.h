@@ -49,10 +49,6 @@ enum task_switch_source {
 void task_switch(struct jit_cpu *cpu, uint16_t selector, enum task_switch_source source,
                  bool has_code, uint32_t code);
 
-/* Whether IN, OUT, INS and OUTS may use the ports [port, port + size) here: IOPL, or the bitmap of
- * the TSS (SDM vol 1 §19.5). False: #GP(0). */
-bool io_allowed(struct jit_cpu *cpu, uint16_t port, unsigned size);
-
 /* RFLAGS as POPF, IRET and others may change them is each instruction's own; this writes and
  * rederives. */
 void rflags_write(struct jit_cpu *cpu, uint64_t rflags);

@@ -3,8 +3,7 @@
  * descriptors, LDT and task register, far transfers (SDM vol 2, each by its name).
  */
 #include "cpu/jit/event.h"
-#include "cpu/jit/exec.h"
-#include "cpu/jit/segment.h"
+#include "cpu/jit/system_internal.h"
 
 enum { SHADOW_MOV_SS = 1 };
 
@@ -13,12 +12,6 @@ static void require_protected(struct jit_cpu *cpu)
 {
     if (!is_protected(cpu))
         jit_raise(cpu, VECTOR_UD);
-}
-
-static void require_ring0(struct jit_cpu *cpu)
-{
-    if (cpu->cpl != 0)
-        jit_raise_code(cpu, VECTOR_GP, 0);
 }
 
 static void set_zf(struct jit_cpu *cpu, bool zf)
@@ -250,12 +243,6 @@ static void exec_ltr(struct jit_cpu *cpu, const struct insn *i)
     mmu_store_system(cpu, d.address + 5, 1, (d.raw >> 40 & 0xff) | TYPE_BUSY);
     tss.attr |= TYPE_BUSY;
     cpu->tr = tss;
-}
-
-static void require_umip(struct jit_cpu *cpu)
-{
-    if (cpu->cpl != 0 && (cpu->cr4 & CR4_UMIP))
-        jit_raise_code(cpu, VECTOR_GP, 0);
 }
 
 static void exec_sldt(struct jit_cpu *cpu, const struct insn *i)

@@ -14,14 +14,6 @@ enum {
     SYSRET_FLAGS = 0x3c7fd7, /* all that there are, but RF and VM */
 };
 
-bool guest_is_amd(const struct jit_cpu *cpu)
-{
-    const struct cpuid_entry *vendor = cpuid_find(&cpu->cpuid, 0, 0);
-
-    /* "Auth", "Hygo" */
-    return vendor && (vendor->ebx == 0x68747541 || vendor->ebx == 0x6f677948);
-}
-
 /* Flat segments for `rip` in ring `cpl`; nothing is read from the GDT. */
 static void enter(struct jit_cpu *cpu, uint16_t cs, uint16_t ss, unsigned cpl, bool to_long,
                   uint64_t rip)

@@ -12,12 +12,17 @@ struct jit_msrs {
     uint64_t pat, tsc_aux, tsc_adjust, misc_enable, spec_ctrl, debugctl;
     uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
     uint64_t kvm_system_time, kvm_wall_clock;
+    uint64_t mcg_status, hwcr;
 };
 
 /* False: #GP. x2APIC registers, IA32_APIC_BASE and the TSC deadline are the machine's (jit_serve).
  */
 bool msr_read(struct jit_cpu *cpu, uint32_t index, uint64_t *value);
 bool msr_write(struct jit_cpu *cpu, uint32_t index, uint64_t value);
+
+/* A register of a saved state, or of RESET: as msr_write(), but that IA32_TSC and IA32_TSC_ADJUST do
+ * not move each other, and that vCPUs given (nearly) the same time get exactly the same. */
+bool msr_restore(struct jit_cpu *cpu, uint32_t index, uint64_t value);
 
 uint64_t jit_guest_tsc(const struct jit_cpu *cpu);
 
