@@ -7,6 +7,7 @@
  */
 #include "cpu/jit/fpu.h"
 #include "cpu/jit/vec.h"
+#include "cpu/jit/vec_fp.h"
 #include "cpu/jit/vec_frame.h"
 #include "cpu/jit/vec_stubs.h"
 
@@ -130,90 +131,6 @@ static void exec_mask_move(struct jit_cpu *cpu, const struct insn *i, const stru
         fpu_enter_mmx(&cpu->fpu);
 }
 
-/* --- SIMD floating-point exceptions (SDM vol 1 §11.5) --- */
-
-static bool tiny_singles(const uint8_t *p, unsigned lanes)
-{
-    for (unsigned n = 0; n < lanes; n++) {
-        uint32_t v;
-
-        memcpy(&v, p + 4 * n, 4);
-        if (!(v & 0x7f800000) && (v & 0x007fffff))
-            return true;
-    }
-    return false;
-}
-
-static bool tiny_doubles(const uint8_t *p, unsigned lanes)
-{
-    for (unsigned n = 0; n < lanes; n++) {
-        uint64_t v;
-
-        memcpy(&v, p + 8 * n, 8);
-        if (!(v >> 52 & 0x7ff) && (v << 12))
-            return true;
-    }
-    return false;
-}
-
-/*
- * An unmasked underflow is raised for every tiny result, a masked one only for those that are also
- * inexact (SDM vol 1 §4.9.1.5): the stub's flags do not tell of the exact ones, the result does.
- */
-static bool result_is_tiny(const struct vec_op *op, const uint8_t *result)
-{
-    bool scalar = op->prefix == VEC_PREFIX_F3 || op->prefix == VEC_PREFIX_F2;
-
-    if (op->map == 3)
-        return op->opcode == 0x40   ? tiny_singles(result, 4) /* DPPS */
-               : op->opcode == 0x41 ? tiny_doubles(result, 2) /* DPPD */
-                                    : false;
-    switch (op->opcode) {
-    case 0x58: /* ADD, MUL, SUB, DIV */
-    case 0x59:
-    case 0x5c:
-    case 0x5e:
-        return op->prefix == VEC_PREFIX_NONE || op->prefix == VEC_PREFIX_F3
-                   ? tiny_singles(result, scalar ? 1 : 4)
-                   : tiny_doubles(result, scalar ? 1 : 2);
-    case 0x5a: /* CVTPD2PS, CVTSD2SS */
-        return (op->prefix == VEC_PREFIX_66 || op->prefix == VEC_PREFIX_F2) &&
-               tiny_singles(result, scalar ? 1 : 2);
-    case 0x7c: /* HADD, HSUB, ADDSUB: F2 is packed single */
-    case 0x7d:
-    case 0xd0:
-        return scalar ? tiny_singles(result, 4) : tiny_doubles(result, 2);
-    default:
-        return false;
-    }
-}
-
-/* All masked, nothing raised yet. Flush-to-zero counts only while underflow is masked (vol 1
- * §10.2.3.3). */
-static uint32_t mxcsr_to_run(uint32_t guest)
-{
-    uint32_t run = (guest & MXCSR_VALID & ~MXCSR_EXCEPTIONS) | MXCSR_MASKS;
-
-    return guest & MXCSR_UE << MXCSR_MASK_SHIFT ? run : run & ~MXCSR_FTZ;
-}
-
-/* Takes what the stub raised into the guest's MXCSR; raises #XM before anything else is written. */
-static void take_exceptions(struct jit_cpu *cpu, const struct vec_op *op, const struct vec_frame *f)
-{
-    uint32_t guest = cpu->fpu.mxcsr;
-    uint32_t enabled = ~guest >> MXCSR_MASK_SHIFT & MXCSR_EXCEPTIONS;
-    uint32_t raised = f->mxcsr & MXCSR_EXCEPTIONS;
-
-    if ((enabled & MXCSR_UE) && result_is_tiny(op, f->xmm[1]))
-        raised |= MXCSR_UE;
-    /* an unmasked exception of the operands comes before any is found in the result */
-    if (raised & enabled & (MXCSR_IE | MXCSR_DE | MXCSR_ZE))
-        raised &= MXCSR_IE | MXCSR_DE | MXCSR_ZE;
-    cpu->fpu.mxcsr = guest | raised;
-    if (raised & enabled)
-        jit_raise(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? VECTOR_XM : VECTOR_UD);
-}
-
 /* --- Everything else --- */
 
 static bool touches_mmx(const struct insn *i, const struct vec_op *op)
@@ -258,8 +175,6 @@ static void frame_commit(struct jit_cpu *cpu, const struct insn *i, const struct
 {
     bool rm_written = op->store && !i->mem;
 
-    if (touches_mmx(i, op))
-        fpu_enter_mmx(&cpu->fpu);
     if (op->implicit & VEC_IMPLICIT_XMM0)
         memcpy(cpu->fpu.xmm[0], f->xmm[0], 16);
     if (op->implicit & VEC_IMPLICIT_RCX)
@@ -284,10 +199,25 @@ static void frame_commit(struct jit_cpu *cpu, const struct insn *i, const struct
         cpu->rflags = (cpu->rflags & ~(uint64_t)FLAGS_ARITH) | (f->rflags & FLAGS_ARITH);
 }
 
+/* Takes what was raised into the guest's MXCSR; raises #XM before anything else is written. */
+static void take_exceptions(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op,
+                            const struct vec_frame *f, const uint8_t *rm)
+{
+    uint32_t guest = cpu->fpu.mxcsr, raised;
+
+    if (vec_fp_has_stages(op) && vec_fp_unmasked(guest, MXCSR_EXCEPTIONS))
+        raised = vec_fp_staged(op, i->imm, guest, cpu->fpu.xmm[i->reg & 15], rm);
+    else
+        raised = vec_fp_raised(op, guest, f);
+    cpu->fpu.mxcsr = guest | raised;
+    if (vec_fp_unmasked(guest, raised))
+        jit_raise(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? VECTOR_XM : VECTOR_UD);
+}
+
 static void exec_frame(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op,
                        const void *stub)
 {
-    struct vec_frame f = {.mxcsr = op->fp ? mxcsr_to_run(cpu->fpu.mxcsr) : MXCSR_INIT};
+    struct vec_frame f = {.mxcsr = op->fp ? vec_fp_mxcsr(cpu->fpu.mxcsr) : MXCSR_INIT};
     struct operand m;
 
     if (i->mem)
@@ -299,10 +229,12 @@ static void exec_frame(struct jit_cpu *cpu, const struct insn *i, const struct v
         vec_run_fp(stub, &f, i->mem ? m.bytes : NULL);
     else
         vec_run_frame(stub, &f, i->mem ? m.bytes : NULL);
-    if (op->fp)
-        take_exceptions(cpu, op, &f);
     if (i->mem && op->store)
         operand_store(cpu, &m);
+    if (touches_mmx(i, op)) /* also where #XM follows */
+        fpu_enter_mmx(&cpu->fpu);
+    if (op->fp)
+        take_exceptions(cpu, i, op, &f, i->mem ? m.bytes : f.xmm[2]);
     frame_commit(cpu, i, op, &f);
 }
 

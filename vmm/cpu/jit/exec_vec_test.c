@@ -111,6 +111,15 @@ static void make_insn(struct insn *i, const struct vec_op *op, unsigned index, b
     i->modrm = memory ? reg << 3 | RSI : 0xc0 | reg << 3 | (i->rm & 7);
 }
 
+/* With an unmasked overflow or underflow PE may be set without need: see exec_vec.c. */
+static void forgive_precision(struct jit_cpu *ours, const struct jit_cpu *host, int vector)
+{
+    uint32_t raised = ours->fpu.mxcsr & ~(ours->fpu.mxcsr >> MXCSR_MASK_SHIFT);
+
+    if (vector == VECTOR_XM && (raised & (MXCSR_OE | MXCSR_UE)) && !(host->fpu.mxcsr & MXCSR_PE))
+        ours->fpu.mxcsr &= ~MXCSR_PE;
+}
+
 static void compare(const struct insn *i, const struct vec_op *op, const struct jit_cpu *ours,
                     const struct jit_cpu *host, int vector, int host_vector)
 {
@@ -147,7 +156,8 @@ static void run_both(const struct insn *i, const struct vec_op *op, struct jit_c
     if (i->mem || (op->implicit & VEC_IMPLICIT_RDI)) {
         uint64_t address = (uint64_t)(uintptr_t)fake_memory + OPERAND_AT;
 
-        if (!op->aligned || test_random() % 8 == 0)
+        /* SHA: SDM vol 2 has exception type 4 (#GP), there are hosts that do not look */
+        if (!op->aligned || (op->feature != CPU_SHA && test_random() % 8 == 0))
             address += test_random() % 32;
         ours->gpr[i->mem ? RSI : RDI] = address;
     }
@@ -161,6 +171,7 @@ static void run_both(const struct insn *i, const struct vec_op *op, struct jit_c
     memcpy(mine, fake_memory, sizeof(mine));
     memcpy(fake_memory, memory, sizeof(memory));
     host_vector = native_exec(host, code, len);
+    forgive_precision(ours, host, vector);
     compare(i, op, ours, host, vector, host_vector);
     if (memcmp(mine, fake_memory, sizeof(mine)))
         fail_msg("%s: memory differs", op->name);

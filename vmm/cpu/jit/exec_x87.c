@@ -66,7 +66,8 @@ static void note_operand(struct jit_cpu *cpu, const struct insn *i, uint64_t off
     cpu->fpu.fdp = offset + (real_or_v86(cpu) ? cpu->seg[i->seg].base : 0);
 }
 
-/* Runs a stub on the guest's state in place; the pointers stay. */
+/* Runs a stub on the guest's state in place; the pointers stay, the host's MXCSR_MASK is not ours.
+ */
 static void run_in_place(struct jit_cpu *cpu, const void *stub, void *mem, uint64_t *flags)
 {
     struct jit_fpu *f = &cpu->fpu;
@@ -80,6 +81,7 @@ static void run_in_place(struct jit_cpu *cpu, const void *stub, void *mem, uint6
     f->fip = fip;
     f->fdp = fdp;
     f->fop = fop;
+    f->mxcsr_mask = MXCSR_VALID;
 }
 
 /* FCMOVcc read the flags, FCOMI, FUCOMI and their popping forms write them. */
@@ -149,8 +151,9 @@ static void exec_store(struct jit_cpu *cpu, const struct insn *i, const void *st
         mmu_probe(cpu, linear, size, true);
     else
         mmu_store_bytes(cpu, linear, bytes, size);
-    after.fdp = cpu->fpu.fdp;
-    cpu->fpu = after;
+    cpu->fpu.fsw = after.fsw;
+    cpu->fpu.ftw_abridged = after.ftw_abridged;
+    memcpy(cpu->fpu.st, after.st, sizeof(after.st));
     note_instruction(cpu, i);
     note_operand(cpu, i, offset);
 }

@@ -69,6 +69,7 @@ void fpu_set_image(struct jit_fpu *f, const uint8_t image[FPU_IMAGE_SIZE], unsig
         memcpy(f->xmm, from.xmm, sizeof(f->xmm));
     if (parts & FPU_PART_MXCSR)
         f->mxcsr = from.mxcsr & MXCSR_VALID;
+    f->mxcsr_mask = MXCSR_VALID;
 }
 
 void fpu_get_image(const struct jit_fpu *f, struct jit_fpu *image)

@@ -107,6 +107,7 @@ struct jit_cpu *fake_cpu_new(void)
     cpu->rflags = RFLAGS_FIXED;
     fpu_init(&cpu->fpu);
     cpu->fpu.mxcsr = MXCSR_INIT;
+    cpu->fpu.mxcsr_mask = MXCSR_VALID;
     fake_map_tlb(cpu, false);
     return cpu;
 }

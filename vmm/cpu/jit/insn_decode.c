@@ -415,16 +415,15 @@ static bool vex(struct decoder *d, struct insn *i, uint8_t first)
     i->opcode = next8(d);
     i->modrm = next8(d);
     i->vvvv = ~fields[1] >> 3 & 0xf;
-    if (d->width == CODE_64) {
-        d->rex = (uint8_t)((~fields[0] >> 5 & 7) | (fields[1] & 0x80 ? REX_W : 0));
-    } else {
-        i->vvvv &= 7; /* and W and B do not count (SDM vol 2 §2.3.5) */
-    }
     v = vex_entry(i, fields[1] & 3);
     if (!v || (fields[1] & 4) || !(d->features >> opcode_feature[v->op] & 1))
         return false;
     if (v->form == FORM_REG_RM_IMM && i->vvvv) /* names no register: all ones */
         return false;
+    if (d->width == CODE_64)
+        d->rex = (uint8_t)((~fields[0] >> 5 & 7) | (fields[1] & 0x80 ? REX_W : 0));
+    else
+        i->vvvv &= 7; /* and W and B do not count (SDM vol 2 §2.3.5) */
     i->op = v->op;
     i->form = v->form;
     i->size = i->src_size = d->rex & REX_W ? 8 : 4;
@@ -475,9 +474,9 @@ static inline bool legacy(struct decoder *d, struct insn *i, const struct opcode
         return false;
     if (mem && !(e->flags & IGNORES_MOD))
         memory(d, i, i->modrm);
-    else
-        i->rm =
-            (uint8_t)(((e->flags & OPREG ? i->opcode : i->modrm) & 7) | (d->rex & REX_B ? 8 : 0));
+    else if (e->flags & (MODRM | OPREG))
+        i->rm = (uint8_t)(((e->flags & OPREG ? i->opcode : i->modrm) & 7) |
+                          (d->rex & REX_B ? 8 : 0));
     immediate(d, i, e->imm);
     if (i->src_size == 1)
         byte_registers(i);
