@@ -115,6 +115,16 @@ struct jit_fpu {
     uint8_t reserved1[96];
 } __attribute__((aligned(64)));
 
+struct jit_link;
+struct translator;
+
+/* Linear address to translated code: generated code looks here before it leaves. */
+enum { JIT_JUMP_BITS = 13, JIT_JUMPS = 1 << JIT_JUMP_BITS, JIT_JUMP_PAGES = 4096 };
+struct jit_jump {
+    uint64_t tag; /* address ^ jump_key */
+    const uint8_t *code;
+};
+
 struct jit_vm;
 struct jit_msrs; /* msr.h */
 
@@ -131,6 +141,23 @@ struct jit_cpu {
     bool long_mode;     /* EFER.LMA and CS.L: 64-bit code */
     struct segment seg[SEG_COUNT];
     struct jit_tlb tlb;
+
+    /* Translated code (translate.h). */
+    struct jit_cpu *self;
+    uint64_t host_flags; /* the arithmetic flags as PUSHFQ gave them, where they are not in the
+                            host's own */
+    uint64_t code_base;  /* linear address of the page that is executed */
+    uint64_t scratch;
+    bool fpu_loaded; /* xmm and MXCSR are in the host's registers, not in .fpu */
+    bool gs_set;     /* this thread's gs: is this structure */
+    uint32_t host_mxcsr;
+    struct jit_link *exit_link;
+    uint8_t jump_generation;
+    bool interpret; /* translated code could not run this block */
+    bool vectors_native; /* xmm registers may be the host's now */
+    uint64_t jump_key;   /* mixed into the tags, so that a new key empties the jump cache */
+    uint64_t jump_pages[JIT_JUMP_PAGES / 64]; /* pages that the cache may know, hashed */
+    struct jit_jump jump[JIT_JUMPS];
 
     /* Registers that only instructions of their own touch. */
     struct segment ldt, tr;
@@ -157,6 +184,7 @@ struct jit_cpu {
     uint8_t interrupt_vector;
     uint8_t shadow; /* bit 0: MOV SS, bit 1: STI: no interrupt before the next instruction is
                        complete */
+    uint8_t watch_hits; /* data breakpoints that the instruction met: bits of DR6 */
     bool nmi_masked;
     bool halted;
     bool shutdown;
@@ -166,6 +194,9 @@ struct jit_cpu {
 
     void *unwind[5];        /* __builtin_setjmp buffer of the run loop */
     struct vcpu_exit *exit; /* of the run() in progress */
+    bool running;           /* executes guest code; world.c's lock */
+    bool alone;             /* between jit_exclusive_begin and _end */
+    bool leaving;           /* jit_leave() unwinds, not an exception */
     struct cpuid_table cpuid;
     uint64_t tsc_offset;
     uint64_t instructions;     /* executed; deterministic mode counts time by it */
@@ -180,12 +211,14 @@ struct jit_slot { /* guest-physical memory */
     uint64_t gpa, size;
     uint8_t *host;
     bool readonly;
+    uint64_t *code; /* atomic, a bit for each page: blocks were made from its bytes */
 };
 
 struct jit_vm {
     struct accel_vm accel;
     struct accel_config config;
     uint32_t tsc_khz;
+    uint64_t stopped_tsc; /* the host's, between clock_stop and clock_start */
     uint64_t tsc_offset;          /* atomic: guest's minus host's, of the vCPUs restored so far; 0:
                                      of none */
     struct cpuid_table supported; /* what this CPU can do at most */
@@ -195,9 +228,12 @@ struct jit_vm {
     struct jit_slot slot[JIT_SLOTS_MAX]; /* by gpa */
     unsigned slots;
 
-    struct jit_smc *smc; /* smc.h: which physical lines hold code */
-    pthread_mutex_t cpus_lock;
-    struct jit_cpu **cpus; /* config.vcpus of them, NULL where not created */
+    struct translator *translator; /* NULL: everything is interpreted */
+
+    struct jit_smc *smc;     /* block_cache.h: the blocks, and which physical lines hold code */
+    struct jit_world *world; /* world.h: who executes guest code */
+    struct jit_cpu **cpus;   /* config.vcpus of them, NULL where not created; changes while the
+                                world stands */
 };
 
 /* --- Exceptions: none of these returns
@@ -210,6 +246,8 @@ _Noreturn void jit_raise_debug(struct jit_cpu *cpu, uint64_t dr6_bits);
 /* Leaves the instruction unfinished and the run loop with it: cpu->exit is filled, cpu->rip as it
  * is. */
 _Noreturn void jit_leave(struct jit_cpu *cpu);
+/* Back to the run loop from a complete instruction: cpu->rip is where to go on. */
+_Noreturn void jit_resume(struct jit_cpu *cpu);
 
 /* --- Derived state: call after changing what it is derived from
  * ------------------------------------------ */
