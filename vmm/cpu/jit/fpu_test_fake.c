@@ -76,7 +76,8 @@ void fake_map_tlb(struct jit_cpu *cpu, bool on)
         for (unsigned n = 0; on && n < FAKE_MEMORY; n += 4096) {
             uint64_t page = (uint64_t)(uintptr_t)fake_memory + n;
 
-            cpu->tlb.entry[0][kind][tlb_index(page)] = (struct tlb_entry){.tag = page};
+            cpu->tlb.entry[0][kind][tlb_index(page)] =
+                (struct tlb_entry){.tag = page, .host = fake_memory + n};
         }
     }
 }
