@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "cpu/jit/block_cache.h"
+#include "cpu/jit/translate.h"
 #include "cpu/jit/event.h"
 #include "cpu/jit/exec.h"
 #include "cpu/jit/paging.h"
@@ -38,6 +39,31 @@ enum decode_result insn_decode(struct insn *i, const uint8_t *bytes, unsigned av
 jit_handler *jit_handler_for(const struct insn *i)
 {
     return NULL; /* nothing is executed */
+}
+
+/* Nothing is translated here. */
+bool translate_wanted(const struct jit_cpu *cpu, const struct jit_block *b)
+{
+    return false;
+}
+bool translate_block(struct translator *t, struct jit_block *b, struct jit_cpu *cpu)
+{
+    return false;
+}
+void translate_forget(struct jit_block *b)
+{
+}
+void translate_link(struct jit_link *link, struct jit_block *to)
+{
+}
+void translator_reset(struct translator *t)
+{
+}
+void jump_cache_flush(struct jit_cpu *cpu)
+{
+}
+void jump_cache_flush_page(struct jit_cpu *cpu, uint64_t linear)
+{
 }
 
 _Noreturn void jit_raise(struct jit_cpu *cpu, uint8_t vector)
