@@ -109,7 +109,7 @@ static int resolve(struct vm_config *c, struct qz_error *err)
         return r;
     if (isatty(STDERR_FILENO) || c->verbose)
         fprintf(stderr, "queztl: %s: %s\n", ops->name, probe.reason);
-    c->accel = ops->name;
+    c->accel = c->interpret ? "jit,interpret" : ops->name;
     return 0;
 }
 

@@ -67,6 +67,7 @@ struct vcpu_exit {
 struct accel_config {
     unsigned vcpus;
     bool own_lapic; /* the machine emulates the local APICs itself (irqchip=user) */
+    bool interpret; /* the software CPU: translates nothing */
     enum cpu_model model;
     struct cpu_topology topology;
     /*

@@ -39,7 +39,10 @@ static int set_on_off(const char *v, bool *out, struct qz_error *err)
 
 static int set_accel(void *t, const char *v, struct qz_error *err)
 {
-    ((struct vm_config *)t)->accel = v;
+    struct vm_config *c = t;
+
+    c->interpret = !strcmp(v, "jit,interpret");
+    c->accel = c->interpret ? "jit" : v;
     return 0;
 }
 
@@ -333,7 +336,9 @@ static int set_verbose(void *t, const char *v, struct qz_error *err)
 }
 
 const struct qz_option vm_options[] = {
-    {"accel", "auto|kvm", "what executes guest code (default auto: the best that works here)",
+    {"accel", "auto|kvm|jit",
+     "what executes guest code (default auto: the best that works here);\njit,interpret: the "
+     "software CPU without translation",
      set_accel},
     {"cpu", "MODEL", "portable (x86-64-v2, default), v3, or host", set_cpu_model},
     {"cpus", "N[,sockets=,cores=,threads=]", "vCPUs, 1 to 256 (default 1)", set_cpus},

@@ -34,7 +34,8 @@ struct vm_net_config {
 };
 
 struct vm_config {
-    const char *accel; /* "auto", "kvm" */
+    const char *accel; /* "auto", "kvm", "jit" */
+    bool interpret;    /* jit: translates nothing */
     enum cpu_model model;
     unsigned cpus;
     struct cpu_topology topology; /* all 0: one socket with `cpus` cores */

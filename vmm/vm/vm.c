@@ -340,6 +340,7 @@ static int build_core(struct vm *vm, struct qz_error *err)
     struct accel_config accel_config = {
         .vcpus = vm->config.cpus,
         .own_lapic = vm->config.own_lapic,
+        .interpret = vm->config.interpret,
         .model = vm->config.model,
         .topology = vm->config.topology,
         .serve = vcpu_serve,

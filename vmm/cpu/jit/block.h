@@ -18,11 +18,11 @@ struct jit_block {
     uint32_t mode;  /* key: BLOCK_MODE bits */
     uint16_t bytes; /* guest bytes */
     uint8_t count;
-    bool valid;          /* atomic: false after a write to its bytes; it may still be executing */
-    struct insn *insn;   /* count of them */
+    bool valid;            /* atomic: false after a write to its bytes; it may still be executing */
+    struct insn *insn;     /* count of them */
     jit_handler **handler; /* the same number: what executes each */
-    void *code;          /* translated, or NULL */
-    uint32_t executions; /* until translation */
+    void *code;            /* translated, or NULL */
+    uint32_t executions;   /* until translation */
     struct jit_block *hash_next;
     struct jit_block *page_next; /* of the same guest page, for invalidation */
 };
@@ -41,7 +41,8 @@ bool blocks_written(struct jit_vm *vm, uint64_t gpa, uint64_t len);
 /* Whether any block lies in that page: stores to it must take the slow path. */
 bool blocks_in_page(struct jit_vm *vm, uint64_t gpa);
 
-/* Code for a block that is worth it. False: not now. What is the vCPU's own (crosses a page) never has any. */
+/* Code for a block that is worth it. False: not now. What is the vCPU's own (crosses a page) never
+ * has any. */
 bool block_translate(struct jit_cpu *cpu, struct jit_block *b);
 /* A block was left by this link and led to b: the next time it leads there by itself. */
 void block_link(struct jit_cpu *cpu, struct jit_link *link, struct jit_block *b);

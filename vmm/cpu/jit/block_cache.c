@@ -386,9 +386,12 @@ static enum making make(struct jit_cpu *cpu, const struct jit_slot *s, struct mm
     return MADE;
 }
 
-/* ---- translation ------------------------------------------------------------------------------------------- */
+/* ---- translation
+ * ------------------------------------------------------------------------------------------- */
 
-enum { INTERPRETED_FIRST = 8 }; /* most blocks run fewer times than that, and translating costs as much */
+enum {
+    INTERPRETED_FIRST = 8
+}; /* most blocks run fewer times than that, and translating costs as much */
 
 /* No vCPU returns into code that is gone: translate_execute() looks at the generation. */
 static void drop_code(struct jit_cpu *cpu)

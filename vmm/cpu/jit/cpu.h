@@ -153,7 +153,7 @@ struct jit_cpu {
     uint32_t host_mxcsr;
     struct jit_link *exit_link;
     uint8_t jump_generation;
-    bool interpret; /* translated code could not run this block */
+    bool interpret;      /* translated code could not run this block */
     bool vectors_native; /* xmm registers may be the host's now */
     uint64_t jump_key;   /* mixed into the tags, so that a new key empties the jump cache */
     uint64_t jump_pages[JIT_JUMP_PAGES / 64]; /* pages that the cache may know, hashed */
@@ -182,8 +182,8 @@ struct jit_cpu {
         uint64_t dr6;     /* bits to set for #DB */
     } exception;
     uint8_t interrupt_vector;
-    uint8_t shadow; /* bit 0: MOV SS, bit 1: STI: no interrupt before the next instruction is
-                       complete */
+    uint8_t shadow;     /* bit 0: MOV SS, bit 1: STI: no interrupt before the next instruction is
+                           complete */
     uint8_t watch_hits; /* data breakpoints that the instruction met: bits of DR6 */
     bool nmi_masked;
     bool halted;
@@ -218,7 +218,7 @@ struct jit_vm {
     struct accel_vm accel;
     struct accel_config config;
     uint32_t tsc_khz;
-    uint64_t stopped_tsc; /* the host's, between clock_stop and clock_start */
+    uint64_t stopped_tsc;         /* the host's, between clock_stop and clock_start */
     uint64_t tsc_offset;          /* atomic: guest's minus host's, of the vCPUs restored so far; 0:
                                      of none */
     struct cpuid_table supported; /* what this CPU can do at most */

@@ -107,10 +107,12 @@ static int jit_vm_new(const struct accel_config *config, struct accel_vm **out,
         jit_vm_free(&vm->accel);
         return qz_fail(err, -ENOMEM, "out of memory");
     }
-    r = getenv("QUEZTL_INTERPRET") ? -EPERM : translator_new(&vm->translator);
+    r = config->interpret ? 0 : translator_new(&vm->translator);
     if (r < 0)
-        qz_log(QZ_LOG_WARN, "the software CPU interprets, which is slow: this host gives no executable memory (%s)",
-               strerror(-r));
+        qz_log(
+            QZ_LOG_WARN,
+            "the software CPU interprets, which is slow: this host gives no executable memory (%s)",
+            strerror(-r));
     jit_cpuid_supported(&vm->supported);
     r = cpu_model_cpuid(config->model, &vm->supported, &config->topology, 0, vm->tsc_khz,
                         &vm->cpuid, err);

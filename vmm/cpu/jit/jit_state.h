@@ -1,6 +1,6 @@
 /*
- * jit_state.h - architectural state between struct vcpu_state and struct jit_cpu. The vCPU's thread,
- * outside run().
+ * jit_state.h - architectural state between struct vcpu_state and struct jit_cpu. The vCPU's
+ * thread, outside run().
  */
 #ifndef VMM_JIT_STATE_H
 #define VMM_JIT_STATE_H

@@ -18,8 +18,8 @@ struct mmu_page {
 };
 
 /*
- * Translates for an access (PF_WRITE, PF_USER, PF_FETCH, PAGING_SMAP_OFF), through the second level.
- * False: a page fault with *error.
+ * Translates for an access (PF_WRITE, PF_USER, PF_FETCH, PAGING_SMAP_OFF), through the second
+ * level. False: a page fault with *error.
  */
 bool tlb_translate(struct jit_cpu *cpu, uint64_t linear, unsigned access, struct mmu_page *page,
                    uint32_t *error);
@@ -59,7 +59,7 @@ struct level2_entry {
 };
 
 struct jit_tlb_level2 {
-    struct tlb_code code[2][TLB_CODE_ENTRIES]; /* supervisor, user */
+    struct tlb_code code[2][TLB_CODE_ENTRIES];              /* supervisor, user */
     uint64_t filled[TLB_SETS][TLB_KINDS][TLB_ENTRIES / 64]; /* entries that are not global */
     uint32_t generation[PCIDS], global_generation, changes;
     uint64_t large[2][(1 << REGION_BITS) / 64]; /* 2 MiB and 1 GiB regions seen large, hashed */

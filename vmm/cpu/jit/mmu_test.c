@@ -9,11 +9,11 @@
 #include <cmocka.h>
 
 #include "cpu/jit/block_cache.h"
-#include "cpu/jit/translate.h"
 #include "cpu/jit/event.h"
 #include "cpu/jit/exec.h"
 #include "cpu/jit/paging.h"
 #include "cpu/jit/slots.h"
+#include "cpu/jit/translate.h"
 #include "cpu/jit/world.h"
 
 enum { MEMORY = 8 << 20, TABLES = 0x100000, PAGE = 0x200000, OTHER = 0x300000, ROM = 0x1000000 };
@@ -50,21 +50,11 @@ bool translate_block(struct translator *t, struct jit_block *b, struct jit_cpu *
 {
     return false;
 }
-void translate_forget(struct jit_block *b)
-{
-}
-void translate_link(struct jit_link *link, struct jit_block *to)
-{
-}
-void translator_reset(struct translator *t)
-{
-}
-void jump_cache_flush(struct jit_cpu *cpu)
-{
-}
-void jump_cache_flush_page(struct jit_cpu *cpu, uint64_t linear)
-{
-}
+void translate_forget(struct jit_block *b) {}
+void translate_link(struct jit_link *link, struct jit_block *to) {}
+void translator_reset(struct translator *t) {}
+void jump_cache_flush(struct jit_cpu *cpu) {}
+void jump_cache_flush_page(struct jit_cpu *cpu, uint64_t linear) {}
 
 _Noreturn void jit_raise(struct jit_cpu *cpu, uint8_t vector)
 {

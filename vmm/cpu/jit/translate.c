@@ -167,7 +167,8 @@ static uint8_t *emit_attention_check(struct translation *x)
     return emit_jcc_hole(&x->e, CC_NE);
 }
 
-/* xmm registers in the host's from here on; or not at all, when an instruction of theirs has to raise something. */
+/* xmm registers in the host's from here on; or not at all, when an instruction of theirs has to
+ * raise something. */
 static uint8_t *emit_vectors_check(struct translation *x)
 {
     uint8_t *hole;

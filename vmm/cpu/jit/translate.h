@@ -78,7 +78,7 @@ bool translate_wanted(const struct jit_cpu *cpu, const struct jit_block *b);
 void jump_cache_add(struct jit_cpu *cpu, uint64_t rip, const struct jit_block *b);
 void jump_cache_flush(struct jit_cpu *cpu);
 void jump_cache_flush_page(struct jit_cpu *cpu, uint64_t linear); /* at least the page */
-void jump_cache_mode(struct jit_cpu *cpu); /* the mode changed */
+void jump_cache_mode(struct jit_cpu *cpu);                        /* the mode changed */
 
 /* The arithmetic flags move between cpu->rflags and what generated code uses. */
 void translate_enter_state(struct jit_cpu *cpu);

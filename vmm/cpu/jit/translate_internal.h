@@ -11,7 +11,7 @@
 struct translator {
     struct code_cache cache;
     struct jit_stubs stubs;
-    bool bmi2; /* the host has RORX */
+    bool bmi2;              /* the host has RORX */
     struct jit_code *codes; /* code_count of them used; given back all at once, with the code */
     unsigned code_count;
     unsigned generation; /* of the code: what was entered under another one is not returned to */

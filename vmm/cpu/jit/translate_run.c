@@ -1,5 +1,6 @@
 /*
- * translate_run.c - translated code and C meeting at run time: entering it, the jump cache, and what its stubs call.
+ * translate_run.c - translated code and C meeting at run time: entering it, the jump cache, and
+ * what its stubs call.
  */
 #include "cpu/jit/block_cache.h"
 #include "cpu/jit/exec.h"
@@ -17,11 +18,14 @@ enum {
     KEY_GENERATION_SHIFT = 56,
 };
 
-/* ---- state ------------------------------------------------------------------------------------------------- */
+/* ---- state
+ * -------------------------------------------------------------------------------------------------
+ */
 
 void translate_enter_state(struct jit_cpu *cpu)
 {
-    /* What POPFQ loads: nothing but the arithmetic flags and what user code of the host has anyway. */
+    /* What POPFQ loads: nothing but the arithmetic flags and what user code of the host has anyway.
+     */
     cpu->host_flags = (cpu->rflags & FLAGS_ARITH) | RFLAGS_FIXED | RFLAGS_IF;
 }
 
@@ -67,11 +71,12 @@ void translate_run(struct translator *t, struct jit_cpu *cpu, struct jit_block *
     translate_leave_state(cpu);
 }
 
-/* ---- the jump cache ---------------------------------------------------------------------------------------- */
+/* ---- the jump cache
+ * ---------------------------------------------------------------------------------------- */
 
 /*
- * The key's upper byte is a generation, so that the cache is emptied by counting; the byte below is the block mode. A
- * canonical address has all ones or all zeros there, so no two meet.
+ * The key's upper byte is a generation, so that the cache is emptied by counting; the byte below is
+ * the block mode. A canonical address has all ones or all zeros there, so no two meet.
  */
 void jump_cache_mode(struct jit_cpu *cpu)
 {
@@ -110,7 +115,8 @@ void jump_cache_add(struct jit_cpu *cpu, uint64_t rip, const struct jit_block *b
     cpu->jump_pages[page_bit(rip) / 64] |= 1ull << (page_bit(rip) % 64);
 }
 
-/* ---- called from stubs ------------------------------------------------------------------------------------- */
+/* ---- called from stubs
+ * ------------------------------------------------------------------------------------- */
 
 static const struct jit_block *block_of(const struct insn *i)
 {
@@ -138,7 +144,8 @@ void *translate_fill_read(struct jit_cpu *cpu, uint64_t linear, unsigned size, c
     return got == size ? (void *)p : NULL;
 }
 
-void *translate_fill_write(struct jit_cpu *cpu, uint64_t linear, unsigned size, const struct insn *i)
+void *translate_fill_write(struct jit_cpu *cpu, uint64_t linear, unsigned size,
+                           const struct insn *i)
 {
     uint64_t got = 0;
     void *p;

@@ -34,11 +34,24 @@ enum {
 #define ROW(name_, map_, prefix_, opcode_, group_, feature_, reg_, rm_, size_, size_w_, bits,      \
             implicit_)                                                                             \
     {                                                                                              \
-        .name = name_, .map = map_, .prefix = prefix_, .opcode = opcode_, .group = group_,         \
-        .feature = CPU_##feature_, .reg = reg_, .rm = rm_, .mem_size = size_,                      \
-        .mem_size_w = size_w_, .no_reg_form = ((bits)&M) != 0, .store = ((bits)&S) != 0,           \
-        .load = ((bits)&L) != 0, .reg_written = ((bits)&W) != 0, .aligned = ((bits)&A) != 0,       \
-        .imm8 = ((bits)&I) != 0, .flags = ((bits)&F) != 0, .fp = ((bits)&E) != 0,                  \
+        .name = name_,                                                                             \
+        .map = map_,                                                                               \
+        .prefix = prefix_,                                                                         \
+        .opcode = opcode_,                                                                         \
+        .group = group_,                                                                           \
+        .feature = CPU_##feature_,                                                                 \
+        .reg = reg_,                                                                               \
+        .rm = rm_,                                                                                 \
+        .mem_size = size_,                                                                         \
+        .mem_size_w = size_w_,                                                                     \
+        .no_reg_form = ((bits)&M) != 0,                                                            \
+        .store = ((bits)&S) != 0,                                                                  \
+        .load = ((bits)&L) != 0,                                                                   \
+        .reg_written = ((bits)&W) != 0,                                                            \
+        .aligned = ((bits)&A) != 0,                                                                \
+        .imm8 = ((bits)&I) != 0,                                                                   \
+        .flags = ((bits)&F) != 0,                                                                  \
+        .fp = ((bits)&E) != 0,                                                                     \
         .implicit = implicit_,                                                                     \
     },
 
@@ -76,8 +89,10 @@ enum {
 #define FP4(opcode, name, bits) PS_PD(opcode, name, (bits) | E) SS_SD(opcode, name, (bits) | E)
 
 /* Shifts by an immediate: groups 12 to 14, register form only. */
-#define SHIFT_SSE2(opcode, group, name) ROW(name, 1, P66, opcode, group, BASE, NO, X, 0, 0, L | S | I, 0)
-#define SHIFT_MMX(opcode, group, name)  ROW(name, 1, NP, opcode, group, BASE, NO, Q, 0, 0, L | S | I, 0)
+#define SHIFT_SSE2(opcode, group, name)                                                            \
+    ROW(name, 1, P66, opcode, group, BASE, NO, X, 0, 0, L | S | I, 0)
+#define SHIFT_MMX(opcode, group, name)                                                             \
+    ROW(name, 1, NP, opcode, group, BASE, NO, Q, 0, 0, L | S | I, 0)
 
 /* clang-format off */
 const struct vec_op vec_ops[] = {
