@@ -81,9 +81,54 @@ static void operand_store(struct jit_cpu *cpu, const struct operand *m)
     mmu_store(cpu, m->linear, m->size, value);
 }
 
+/* Whether the instruction turns the x87 registers into MMX ones. CVTPI2Px from memory does not. */
+static bool touches_mmx(const struct insn *i, const struct vec_op *op)
+{
+    return op->reg == VEC_OPERAND_MMX || (op->rm == VEC_OPERAND_MMX && !i->mem);
+}
+
+/*
+ * Stores of the low bytes of a register, as all of the 0f map are but MOVHPx, and loads of a whole
+ * one: no stub. It would send MOVNTx through the host's write-combining buffers only to read the
+ * bounce buffer at once.
+ */
+static bool is_plain_store(const struct insn *i, const struct vec_op *op)
+{
+    return i->mem && op->store && op->map == 1 && op->opcode != 0x17;
+}
+
+static bool is_plain_load(const struct insn *i, const struct vec_op *op)
+{
+    return i->mem && op->load && op->map == 1 && op->mem_size == 16 &&
+           (op->opcode == 0x10 || op->opcode == 0x28 || op->opcode == 0x6f);
+}
+
+static void exec_plain_store(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op)
+{
+    struct operand m;
+
+    operand_begin(cpu, i, op, &m);
+    if (op->reg == VEC_OPERAND_XMM) {
+        memcpy(m.bytes, cpu->fpu.xmm[i->reg & 15], 16);
+        operand_store(cpu, &m);
+    } else {
+        memcpy(m.bytes, fpu_mmx(&cpu->fpu, i->reg & 7), 8);
+        operand_store(cpu, &m);
+        fpu_enter_mmx(&cpu->fpu);
+    }
+}
+
+static void exec_plain_load(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op)
+{
+    struct operand m;
+
+    operand_begin(cpu, i, op, &m);
+    memcpy(cpu->fpu.xmm[i->reg & 15], m.bytes, 16);
+}
+
 /* XMM registers only, no flags, no exceptions of its own: most of all vector instructions. */
-static void exec_plain(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op,
-                       const void *stub)
+static void exec_xmm(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op,
+                     const void *stub)
 {
     uint8_t *reg = cpu->fpu.xmm[i->reg & 15];
 
@@ -132,12 +177,6 @@ static void exec_mask_move(struct jit_cpu *cpu, const struct insn *i, const stru
 }
 
 /* --- Everything else --- */
-
-static bool touches_mmx(const struct insn *i, const struct vec_op *op)
-{
-    return op->reg == VEC_OPERAND_MMX ||
-           (op->rm == VEC_OPERAND_MMX && (!i->mem || op->reg != VEC_OPERAND_XMM));
-}
 
 static void frame_load(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op,
                        struct vec_frame *f)
@@ -253,10 +292,18 @@ static void exec_vec(struct jit_cpu *cpu, const struct insn *i)
         exec_mask_move(cpu, i, op);
         return;
     }
+    if (is_plain_store(i, op)) {
+        exec_plain_store(cpu, i, op);
+        return;
+    }
+    if (is_plain_load(i, op)) {
+        exec_plain_load(cpu, i, op);
+        return;
+    }
     stub = stub_of(cpu, i, op);
     if (op->reg <= VEC_OPERAND_XMM && op->rm <= VEC_OPERAND_XMM && !op->fp && !op->flags &&
         !op->implicit)
-        exec_plain(cpu, i, op, stub);
+        exec_xmm(cpu, i, op, stub);
     else
         exec_frame(cpu, i, op, stub);
 }
