@@ -6,6 +6,8 @@
  */
 #include "cpu/jit/jit_state.h"
 
+#include "cpu/jit/fpu.h"
+
 #include "cpu/jit/mmu.h"
 #include "cpu/jit/msr.h"
 #include "cpu/jit/world.h"
@@ -13,7 +15,6 @@
 
 enum { XSAVE_LEGACY = 416, XSAVE_HEADER = 512, XSAVE_SIZE = 576 };
 enum { XSTATE_X87 = 1, XSTATE_SSE = 2 };
-enum { MXCSR_VALID = 0xffff };
 
 /* ---- extended state: XSAVE's standard format, whose legacy region is FXSAVE's
  * ------------------------------- */
@@ -34,22 +35,16 @@ static bool extended_is_valid(const struct vcpu_state *s)
 }
 
 /* Components that XSTATE_BV leaves out are in their initial configuration (SDM vol 1 §13.6). */
+/* The image may be anybody's: what fpu_set_image() leaves of it is what a CPU could hold. */
 static void set_extended(struct jit_cpu *cpu, const struct vcpu_state *s)
 {
     const uint64_t present = qz_load_le64(s->xsave + XSAVE_HEADER);
-    struct jit_fpu *f = &cpu->fpu;
+    const unsigned parts = (present & XSTATE_X87 ? FPU_PART_X87 : 0) |
+                           (present & XSTATE_SSE ? FPU_PART_SSE : 0) | FPU_PART_MXCSR;
 
-    memset(f, 0, sizeof(*f));
-    memcpy(f, s->xsave, XSAVE_LEGACY);
-    f->mxcsr_mask = MXCSR_VALID;
-    if (!(present & XSTATE_SSE))
-        memset(f->xmm, 0, sizeof(f->xmm));
-    if (!(present & XSTATE_X87)) {
-        f->fcw = 0x37f;
-        f->fsw = f->fop = f->ftw_abridged = 0;
-        f->fip = f->fdp = 0;
-        memset(f->st, 0, sizeof(f->st));
-    }
+    memset(&cpu->fpu, 0, sizeof(cpu->fpu));
+    fpu_init(&cpu->fpu);
+    fpu_set_image(&cpu->fpu, s->xsave, parts);
 }
 
 /* ---- model-specific registers
