@@ -475,8 +475,8 @@ static inline bool legacy(struct decoder *d, struct insn *i, const struct opcode
     if (mem && !(e->flags & IGNORES_MOD))
         memory(d, i, i->modrm);
     else if (e->flags & (MODRM | OPREG))
-        i->rm = (uint8_t)(((e->flags & OPREG ? i->opcode : i->modrm) & 7) |
-                          (d->rex & REX_B ? 8 : 0));
+        i->rm =
+            (uint8_t)(((e->flags & OPREG ? i->opcode : i->modrm) & 7) | (d->rex & REX_B ? 8 : 0));
     immediate(d, i, e->imm);
     if (i->src_size == 1)
         byte_registers(i);
