@@ -402,13 +402,13 @@ static const struct opcode_vex *vex_entry(const struct insn *i, unsigned prefix)
 /* The three-byte form; the two-byte one has no instruction on general registers. False: #UD. */
 static bool vex(struct decoder *d, struct insn *i, uint8_t first)
 {
+    const uint8_t excluded = PREFIX_LOCK | PREFIX_REP | PREFIX_REPNE | PREFIX_OPSIZE | PREFIX_REX;
     const struct opcode_vex *v;
     uint8_t fields[2];
 
-    if (first == 0xc5 ||
-        (i->prefix & (PREFIX_LOCK | PREFIX_REP | PREFIX_REPNE | PREFIX_OPSIZE | PREFIX_REX)))
-        return false;
     fields[0] = next8(d);
+    if (first == 0xc5 || (i->prefix & excluded))
+        return false;
     fields[1] = next8(d);
     i->prefix |= PREFIX_VEX;
     i->map = fields[0] & 0x1f;

@@ -249,7 +249,7 @@ static void test_invalid(void **state)
         {"62", "ud"},
         {"82", "ud"},
         {"9a", "ud"},
-        {"c5", "ud"},
+        {"c5 f8", "ud"},
         {"ce", "ud"},
         {"d4", "ud"},
         {"d6", "ud"},
