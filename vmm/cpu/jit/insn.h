@@ -96,8 +96,36 @@ enum decode_result {
 /*
  * Decodes one instruction from at most `available` bytes. Encodings that no feature of `features`
  * (CPU_FEATURE_* bits, insn_ops.h) defines, LOCK where it is not allowed and forms that the width
- * does not have come out as OP_UD with DECODE_OK, their length up to the byte that told. Any
- * thread; no state. Reads no byte that the architecture would not have fetched.
+ * does not have come out as OP_UD with DECODE_OK, their length up to the byte that told, all other
+ * fields empty. Any thread; no state. Reads no byte that the architecture would not have fetched.
+ *
+ * What is read as whose manual says: near branches in 64-bit code ignore 66 and far ones have
+ * REX.W, as Intel; a mode or privilege that an instruction needs is its executor's to check:
+ *  - SYSCALL, SYSRET, SYSENTER and SYSEXIT are decoded in every width;
+ *  - LAR, LSL, ARPL, 0f 00 and VEX (PREFIX_VEX) raise #UD in real and virtual-8086 mode, which the
+ *    width does not tell;
+ *  - all of d8 to df is OP_X87, reserved encodings too;
+ *  - 0f 20 to 23 name existing registers; CR4.DE is not looked at;
+ *  - BSWAP has size 2 with 66.
+ *
+ * Fields by operation:
+ *  - prefix: of REP and REPNE only the last one is set. They, OPSIZE and ADDRSIZE also stay where
+ *    they are part of the opcode or say nothing.
+ *  - seg: for MOVS, CMPS, LODS, OUTS, XLAT, MASKMOVx the segment of rsi, rbx and rdi; FS and GS
+ *    count in 64-bit code, other overrides are not there.
+ *  - size: CMPXCHG8B 4, CMPXCHG16B 8 (one register); LGDT, LIDT, SGDT, SIDT 8 in 64-bit code;
+ *    SLDT, STR, SMSW, MOV_FROM_SEG 2 in memory; X87 2 or 4 (environments); FXSAVE, XSAVE, SYSRET,
+ *    SYSEXIT 8 with REX.W, else 4; VEC the size of a general register, 4 or 8. Near branches, CALL
+ *    and RET: the size that the instruction pointer is cut to, LOOP and JCXZ count by asize.
+ *  - src_size: of LAR and LSL 2, their register may be read whole.
+ *  - imm: cut or sign-extended from the operand's size; shift counts, ports, vectors of INT,
+ *    AAM's and AAD's base zero-extended, shifts by one have 1. RET and RET_FAR without an operand
+ *    have FORM_NONE and imm 0. IN and OUT: FORM_RM_IMM with a port, FORM_RM with DX.
+ *  - NOP: FORM_NONE, whatever ModRM there was; mem may be set, there is no access.
+ *  - LZCNT and TZCNT, not offered, are BSR and BSF. PREFETCHW is NOP with or without its feature,
+ * as on every 64-bit CPU.
+ *  - VEC: registers as vec_ops says, MMX ones below 8; FORM_REG_RM, or FORM_RM_REG where the rm
+ *    operand is written, with _IMM; shift groups FORM_RM_IMM.
  */
 enum decode_result insn_decode(struct insn *i, const uint8_t *bytes, unsigned available,
                                enum code_width width, uint64_t features);

@@ -1,59 +1,11 @@
 /*
  * insn_decode.c - from bytes to struct insn (insn.h), by the tables of insn_tables.c.
  *
- * The format of instructions: SDM vol 2 chapter 2. Reading past the last byte gives zeros and is
- * remembered, so that nothing in between asks; whatever was found then is not looked at.
+ * The format of instructions: SDM vol 2 chapter 2.
  */
+#include "cpu/jit/insn_decoder.h"
 #include "cpu/jit/insn_tables.h"
 #include "cpu/jit/vec.h"
-#include "cpu/vcpu_state.h"
-
-enum { INSN_BYTES = 15 };
-
-enum { REX_B = 1, REX_X = 2, REX_R = 4, REX_W = 8 };
-
-struct decoder {
-    const uint8_t *bytes;
-    unsigned at, limit;
-    bool over;            /* a byte beyond the limit was asked for */
-    bool segment_is_said; /* by a prefix that counts */
-    uint8_t rex;          /* WRXB of REX or VEX */
-    enum code_width width;
-    uint64_t features;
-};
-
-/* --- Bytes ----------------------------------------------------------------------------------- */
-
-static inline uint64_t next_bytes(struct decoder *d, unsigned n)
-{
-    uint64_t v = 0;
-
-    if (__builtin_expect(d->limit - d->at < n, 0)) {
-        d->over = true;
-        d->at = d->limit;
-        return 0;
-    }
-    memcpy(&v, d->bytes + d->at, n);
-    d->at += n;
-    return v;
-}
-
-static inline uint8_t next8(struct decoder *d)
-{
-    return (uint8_t)next_bytes(d, 1);
-}
-
-static inline uint64_t next_signed(struct decoder *d, unsigned n)
-{
-    switch (n) {
-    case 1:
-        return (uint64_t)(int8_t)next_bytes(d, 1);
-    case 2:
-        return (uint64_t)(int16_t)next_bytes(d, 2);
-    default:
-        return (uint64_t)(int32_t)next_bytes(d, 4);
-    }
-}
 
 /* --- Prefixes -------------------------------------------------------------------------------- */
 
@@ -145,64 +97,6 @@ static inline uint8_t address_size(const struct decoder *d, const struct insn *i
     if (d->width == CODE_64)
         return other ? 4 : 8;
     return (d->width == CODE_32) != other ? 4 : 2;
-}
-
-/* --- Memory operands ------------------------------------------------------------------------- */
-
-static void memory16(struct decoder *d, struct insn *i, uint8_t modrm)
-{
-    static const struct {
-        uint8_t base, index;
-    } pairs[8] = {{RBX, RSI},      {RBX, RDI},      {RBP, RSI},      {RBP, RDI},
-                  {RSI, REG_NONE}, {RDI, REG_NONE}, {RBP, REG_NONE}, {RBX, REG_NONE}};
-    const unsigned mod = modrm >> 6;
-
-    if (mod == 0 && (modrm & 7) == 6) {
-        i->disp = (int32_t)next_signed(d, 2);
-        return;
-    }
-    i->base = pairs[modrm & 7].base;
-    i->index = pairs[modrm & 7].index;
-    if (mod)
-        i->disp = (int32_t)next_signed(d, mod);
-    if (i->base == RBP && !d->segment_is_said)
-        i->seg = SEG_SS;
-}
-
-static inline void memory(struct decoder *d, struct insn *i, uint8_t modrm)
-{
-    const unsigned mod = modrm >> 6;
-    unsigned base = modrm & 7;
-
-    i->mem = true;
-    if (__builtin_expect(i->asize == 2, 0)) {
-        memory16(d, i, modrm);
-        return;
-    }
-    if (base == RSP) {
-        const uint8_t sib = next8(d);
-        const uint8_t index = (uint8_t)((sib >> 3 & 7) | (d->rex & REX_X ? 8 : 0));
-
-        base = sib & 7;
-        if (index != RSP) {
-            i->index = index;
-            i->scale = sib >> 6;
-        }
-        if (base == RBP && mod == 0) { /* no base, whatever REX.B says */
-            i->disp = (int32_t)next_signed(d, 4);
-            return;
-        }
-    } else if (base == RBP && mod == 0) {
-        i->disp = (int32_t)next_signed(d, 4);
-        if (d->width == CODE_64)
-            i->base = REG_RIP;
-        return;
-    }
-    i->base = (uint8_t)(base | (d->rex & REX_B ? 8 : 0));
-    if (mod)
-        i->disp = (int32_t)next_signed(d, mod == 1 ? 1 : 4);
-    if ((i->base == RSP || i->base == RBP) && !d->segment_is_said)
-        i->seg = SEG_SS;
 }
 
 /* --- Immediates ------------------------------------------------------------------------------ */
@@ -387,56 +281,6 @@ static inline void byte_registers(struct insn *i)
 
 /* --- Encodings ------------------------------------------------------------------------------- */
 
-static const struct opcode_vex *vex_entry(const struct insn *i, unsigned prefix)
-{
-    for (unsigned n = 0; n < opcode_vex_count; n++) {
-        const struct opcode_vex *v = &opcode_vex[n];
-
-        if (v->map == i->map && v->opcode == i->opcode && v->prefix == prefix &&
-            (v->group < 0 || v->group == (i->modrm >> 3 & 7)))
-            return v;
-    }
-    return NULL;
-}
-
-/* The three-byte form; the two-byte one has no instruction on general registers. False: #UD. */
-static bool vex(struct decoder *d, struct insn *i, uint8_t first)
-{
-    const struct opcode_vex *v;
-    uint8_t fields[2];
-
-    if (first == 0xc5 ||
-        (i->prefix & (PREFIX_LOCK | PREFIX_REP | PREFIX_REPNE | PREFIX_OPSIZE | PREFIX_REX)))
-        return false;
-    fields[0] = next8(d);
-    fields[1] = next8(d);
-    i->prefix |= PREFIX_VEX;
-    i->map = fields[0] & 0x1f;
-    i->opcode = next8(d);
-    i->modrm = next8(d);
-    i->vvvv = ~fields[1] >> 3 & 0xf;
-    v = vex_entry(i, fields[1] & 3);
-    if (!v || (fields[1] & 4) || !(d->features >> opcode_feature[v->op] & 1))
-        return false;
-    if (v->form == FORM_REG_RM_IMM && i->vvvv) /* names no register: all ones */
-        return false;
-    if (d->width == CODE_64)
-        d->rex = (uint8_t)((~fields[0] >> 5 & 7) | (fields[1] & 0x80 ? REX_W : 0));
-    else
-        i->vvvv &= 7; /* and W and B do not count (SDM vol 2 §2.3.5) */
-    i->op = v->op;
-    i->form = v->form;
-    i->size = i->src_size = d->rex & REX_W ? 8 : 4;
-    i->reg = (uint8_t)((i->modrm >> 3 & 7) | (d->rex & REX_R ? 8 : 0));
-    if (i->modrm >= 0xc0)
-        i->rm = (uint8_t)((i->modrm & 7) | (d->rex & REX_B ? 8 : 0));
-    else
-        memory(d, i, i->modrm);
-    if (i->form == FORM_REG_RM_IMM)
-        i->imm = next8(d);
-    return true;
-}
-
 /* False: #UD. */
 static inline bool legacy(struct decoder *d, struct insn *i, const struct opcode *first)
 {
@@ -473,7 +317,7 @@ static inline bool legacy(struct decoder *d, struct insn *i, const struct opcode
     if (__builtin_expect(i->prefix & PREFIX_LOCK, 0) && !((e->flags & LOCKABLE) && mem))
         return false;
     if (mem && !(e->flags & IGNORES_MOD))
-        memory(d, i, i->modrm);
+        decode_memory(d, i, i->modrm);
     else if (e->flags & (MODRM | OPREG))
         i->rm =
             (uint8_t)(((e->flags & OPREG ? i->opcode : i->modrm) & 7) | (d->rex & REX_B ? 8 : 0));
@@ -503,7 +347,7 @@ static bool decode(struct decoder *d, struct insn *i)
     } else if (byte == 0xc4 || byte == 0xc5) {
         /* LES and LDS have a memory operand; with a register these are VEX (SDM vol 2 §2.3.5). */
         if (d->width == CODE_64 || (d->at < d->limit && d->bytes[d->at] >= 0xc0))
-            return vex(d, i, byte);
+            return decode_vex(d, i, byte);
     }
     i->cond = i->opcode & 0xf;
     return legacy(d, i, e);

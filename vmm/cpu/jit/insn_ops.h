@@ -2,8 +2,10 @@
  * insn_ops.h - the operations that a guest instruction can be, one line each.
  *
  * OP(name, feature, reads, writes, undefined): the CPU feature it needs, the arithmetic flags it
- * reads, writes with a defined value, and leaves undefined (SDM vol 1 appendix A). Shifts by a
- * count that can be zero both read and write. Flags here are the six arithmetic ones; what an
+ * reads, writes, and leaves undefined, which is part of writes (SDM vol 1 appendix A). Shifts by a
+ * count that can be zero both read and write, as does whatever keeps a flag by one way and changes
+ * it by another. MOV to and from control and debug registers keeps all flags, which the SDM lets it
+ * spoil. Flags here are the six arithmetic ones; what an
  * operation does to DF, IF and the rest is its own.
  */
 #ifndef VMM_JIT_INSN_OPS_H
@@ -83,7 +85,7 @@ enum cpu_feature {
     OP(SHLD, BASE, F_ALL, F_ALL, FLAG_OF | FLAG_AF) OP(SHRD, BASE, F_ALL, F_ALL, FLAG_OF | FLAG_AF) \
     OP(BT, BASE, F_ALL, F_ALL, F_ALL & ~(FLAG_CF | FLAG_ZF)) OP(BTS, BASE, F_ALL, F_ALL, F_ALL & ~(FLAG_CF | FLAG_ZF)) \
     OP(BTR, BASE, F_ALL, F_ALL, F_ALL & ~(FLAG_CF | FLAG_ZF)) OP(BTC, BASE, F_ALL, F_ALL, F_ALL & ~(FLAG_CF | FLAG_ZF)) \
-    OP(BSF, BASE, 0, F_ALL, F_NOT_C & ~FLAG_ZF) OP(BSR, BASE, 0, F_ALL, F_NOT_C & ~FLAG_ZF) \
+    OP(BSF, BASE, 0, F_ALL, F_ALL & ~FLAG_ZF) OP(BSR, BASE, 0, F_ALL, F_ALL & ~FLAG_ZF) \
     OP(POPCNT, POPCNT, 0, F_ALL, 0) OP(LZCNT, LZCNT, 0, F_ALL, F_ALL & ~(FLAG_CF | FLAG_ZF)) \
     OP(TZCNT, BMI1, 0, F_ALL, F_ALL & ~(FLAG_CF | FLAG_ZF)) OP(CRC32, SSE42, 0, 0, 0) \
     OP(ADCX, ADX, F_C, F_C, 0) OP(ADOX, ADX, FLAG_OF, FLAG_OF, 0) \
@@ -123,8 +125,8 @@ enum cpu_feature {
     /* system */ \
     OP(MOV_FROM_SEG, BASE, 0, 0, 0) /* RM_REG */ OP(MOV_TO_SEG, BASE, 0, 0, 0) /* REG_RM */ \
     OP(LDS, BASE, 0, 0, 0) OP(LES, BASE, 0, 0, 0) OP(LFS, BASE, 0, 0, 0) OP(LGS, BASE, 0, 0, 0) OP(LSS, BASE, 0, 0, 0) \
-    OP(MOV_FROM_CR, BASE, 0, 0, 0) /* RM_REG, reg: CR number, size 4 or 8 */ OP(MOV_TO_CR, BASE, 0, 0, F_ALL) /* REG_RM */ \
-    OP(MOV_FROM_DR, BASE, 0, 0, F_ALL) OP(MOV_TO_DR, BASE, 0, 0, F_ALL) OP(CLTS, BASE, 0, 0, 0) \
+    OP(MOV_FROM_CR, BASE, 0, 0, 0) /* RM_REG, reg: CR number, size 4 or 8 */ OP(MOV_TO_CR, BASE, 0, 0, 0) /* REG_RM */ \
+    OP(MOV_FROM_DR, BASE, 0, 0, 0) OP(MOV_TO_DR, BASE, 0, 0, 0) OP(CLTS, BASE, 0, 0, 0) \
     OP(LMSW, BASE, 0, 0, 0) OP(SMSW, BASE, 0, 0, 0) OP(LGDT, BASE, 0, 0, 0) OP(LIDT, BASE, 0, 0, 0) OP(SGDT, BASE, 0, 0, 0) \
     OP(SIDT, BASE, 0, 0, 0) OP(LLDT, BASE, 0, 0, 0) OP(SLDT, BASE, 0, 0, 0) OP(LTR, BASE, 0, 0, 0) OP(STR, BASE, 0, 0, 0) \
     OP(LAR, BASE, F_ALL, F_Z, 0) OP(LSL, BASE, F_ALL, F_Z, 0) OP(VERR, BASE, F_ALL, F_Z, 0) OP(VERW, BASE, F_ALL, F_Z, 0) OP(ARPL, BASE, F_ALL, F_Z, 0) \

@@ -56,7 +56,7 @@ static void put_memory(struct text *t, const struct insn *i)
     else if (i->base != REG_NONE)
         put_register(t, i->base, i->asize);
     if (i->index != REG_NONE) {
-        put(t, "+");
+        put(t, "%s", i->base == REG_NONE ? "" : "+");
         put_register(t, i->index, i->asize);
         put(t, "*%u", 1u << i->scale);
     }
