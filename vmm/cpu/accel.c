@@ -3,7 +3,7 @@
  */
 #include "cpu/accel.h"
 
-const struct accel_ops *const accel_all[] = {&accel_kvm, NULL};
+const struct accel_ops *const accel_all[] = {&accel_kvm, &accel_jit, NULL};
 
 static int find_named(const char *name, const struct accel_ops **ops, struct qz_error *err)
 {
@@ -26,7 +26,7 @@ static int find_named(const char *name, const struct accel_ops **ops, struct qz_
 static int choose_named(const char *name, const struct accel_ops **ops, struct accel_probe *probe,
                         struct qz_error *err)
 {
-    const struct accel_ops *found;
+    const struct accel_ops *found = NULL;
     int r = find_named(name, &found, err);
 
     if (r < 0)
