@@ -114,18 +114,29 @@ static void execute_block(struct jit_cpu *cpu, const struct jit_block *b)
     while (++k < b->count && !is_urgent(cpu));
 }
 
-/* 64-bit code needs no look at CS, which makes this loop worth its own place. */
+/*
+ * 64-bit code needs no look at CS, which makes this loop worth its own place. rip stays in a
+ * register on the way: only what ends a block writes next_rip (block_build.c), and a chain of loads
+ * of what was just stored would cost more than most instructions.
+ */
 static void execute_block_64(struct jit_cpu *cpu, const struct jit_block *b)
 {
-    const struct insn *i = b->insn, *end = i + b->count;
+    const struct insn *i = b->insn, *last = i + b->count - 1;
     jit_handler *const *handler = b->handler;
+    uint64_t rip = cpu->rip;
 
-    do {
-        cpu->next_rip = cpu->rip + i->len;
-        (*handler++)(cpu, i);
-        cpu->rip = cpu->next_rip;
-        cpu->instructions++;
-    } while (++i != end && !is_urgent(cpu));
+    for (;; i++, handler++) {
+        cpu->next_rip = rip += i->len;
+        (*handler)(cpu, i);
+        if (i == last) {
+            cpu->rip = cpu->next_rip;
+            break;
+        }
+        cpu->rip = rip;
+        if (is_urgent(cpu))
+            break;
+    }
+    cpu->instructions += (uint64_t)(i - b->insn) + 1;
 }
 
 /* ---- one instruction at a time
@@ -287,11 +298,27 @@ static __attribute__((noinline)) void loop(struct jit_cpu *cpu)
                 continue;
         }
         cpu->blocks->current = block_at_hand(cpu);
-        if (cpu->long_mode)
+        if (cpu->long_mode) {
+            cpu->blocks->entered_at = cpu->rip;
             execute_block_64(cpu, cpu->blocks->current);
-        else
+            cpu->blocks->entered_at = NOT_ENTERED;
+        } else {
             execute_block(cpu, cpu->blocks->current);
+        }
     }
+}
+
+/* A block that an instruction left by raising: those before it count. */
+static void count_left_block(struct jit_cpu *cpu)
+{
+    const struct jit_block *b = cpu->blocks->current;
+    uint64_t at = cpu->blocks->entered_at;
+
+    if (at == NOT_ENTERED)
+        return;
+    for (unsigned k = 0; k < b->count && at != cpu->rip; at += b->insn[k++].len)
+        cpu->instructions++;
+    cpu->blocks->entered_at = NOT_ENTERED;
 }
 
 /* Everything that raises is called from here or below; setjmp needs a frame that stays. */
@@ -299,6 +326,7 @@ static __attribute__((noinline)) void run_unwinding(struct jit_cpu *cpu)
 {
     if (__builtin_setjmp(cpu->unwind)) {
         jit_exclusive_end(cpu);
+        count_left_block(cpu);
         if (cpu->leaving) {
             cpu->leaving = false;
             return;
