@@ -323,7 +323,7 @@ static int set_verbose(void *t, const char *v, struct qz_error *err)
 }
 
 const struct qz_option vm_options[] = {
-    {"accel", "auto|kvm", "what executes guest code (default auto: the best that works here)", set_accel},
+    {"accel", "auto|kvm|jit", "what executes guest code (default auto: the best that works here); jit: the software CPU", set_accel},
     {"cpu", "MODEL", "portable (x86-64-v2, default), v3, or host", set_cpu_model},
     {"cpus", "N[,sockets=,cores=,threads=]", "vCPUs, 1 to 256 (default 1)", set_cpus},
     {"memory", "SIZE", "guest memory, such as 512M or 2GiB (default 512M)", set_memory},

@@ -121,14 +121,14 @@ static void execute_block(struct jit_cpu *cpu, const struct jit_block *b)
  */
 static void execute_block_64(struct jit_cpu *cpu, const struct jit_block *b)
 {
-    const struct insn *i = b->insn, *last = i + b->count - 1;
-    jit_handler *const *handler = b->handler;
+    const struct insn *i = b->insn;
+    jit_handler *const *handler = b->handler, *const *last = handler + b->count - 1;
     uint64_t rip = cpu->rip;
 
     for (;; i++, handler++) {
         cpu->next_rip = rip += i->len;
         (*handler)(cpu, i);
-        if (i == last) {
+        if (handler == last) {
             cpu->rip = cpu->next_rip;
             break;
         }
@@ -136,7 +136,7 @@ static void execute_block_64(struct jit_cpu *cpu, const struct jit_block *b)
         if (is_urgent(cpu))
             break;
     }
-    cpu->instructions += (uint64_t)(i - b->insn) + 1;
+    cpu->instructions += (uint64_t)(handler - b->handler) + 1;
 }
 
 /* ---- one instruction at a time
