@@ -265,7 +265,7 @@ static size_t block_size(unsigned count)
 {
     const size_t each = sizeof(struct insn) + sizeof(jit_handler *);
 
-    return QZ_ALIGN_UP(sizeof(struct jit_block) + count * each, (size_t)16);
+    return QZ_ALIGN_UP(sizeof(struct jit_block) + count * each, (size_t)64); /* a cache line's */
 }
 
 /* NULL: the region is full. */
@@ -317,8 +317,8 @@ static void empty_region(struct jit_vm *vm, unsigned region)
     }
     for (unsigned i = 0; i < vm->config.vcpus; i++)
         for (unsigned k = 0; vm->cpus[i] && k < JUMPS; k++)
-            if (in_region(smc, region, vm->cpus[i]->blocks->jump[k].block))
-                vm->cpus[i]->blocks->jump[k].block = NULL;
+            if (in_region(smc, region, vm->cpus[i]->blocks->jump[k]))
+                vm->cpus[i]->blocks->jump[k] = NULL;
     r->used = 0;
 }
 
@@ -460,7 +460,7 @@ struct jit_block *block_lookup(struct jit_cpu *cpu)
     }
     if (!b)
         return block_lone(cpu, linear);
-    *block_jump(cpu, linear) = (struct jump){linear, b};
+    *block_jump(cpu, linear) = b;
     return b;
 }
 
@@ -515,7 +515,10 @@ void blocks_free(struct jit_vm *vm)
 int blocks_cpu_new(struct jit_cpu *cpu)
 {
     cpu->blocks = calloc(1, sizeof(*cpu->blocks));
-    return cpu->blocks ? 0 : -ENOMEM;
+    if (!cpu->blocks)
+        return -ENOMEM;
+    cpu->blocks->entered_at = NOT_ENTERED;
+    return 0;
 }
 
 void blocks_cpu_free(struct jit_cpu *cpu)

@@ -9,12 +9,6 @@
 
 enum { JUMP_BITS = 12, JUMPS = 1 << JUMP_BITS, CROSSINGS = 64, INSN_BYTES_MAX = 15 };
 
-/* Where a linear address led last time. Believed only when the page is still where it was. */
-struct jump {
-    uint64_t linear;
-    struct jit_block *block; /* NULL: none */
-};
-
 /*
  * One instruction as a block of its own, of this vCPU alone: it crosses into another page, or lies
  * in no memory. It is good as long as the bytes are the same, which is looked up each time.
@@ -31,9 +25,14 @@ struct watch {
     uint64_t dr[4], dr7;
 };
 
+/* Not canonical, so no instruction's address. */
+#define NOT_ENTERED 0x8000000000000000ull
+
 struct jit_blocks {
-    struct jump jump[JUMPS];
+    /* Where a linear address led last time. Believed only when the page is still where it was. */
+    struct jit_block *jump[JUMPS];
     struct jit_block *current; /* executing, or executed last: its memory is not reused */
+    uint64_t entered_at;       /* rip at its begin while 64-bit code executes, or NOT_ENTERED */
     struct lone_block crossing[CROSSINGS];
     struct watch watch;
 };
@@ -49,7 +48,7 @@ static inline uint64_t block_linear(const struct jit_cpu *cpu)
     return cpu->long_mode ? cpu->rip : (uint32_t)(cpu->seg[SEG_CS].base + cpu->rip);
 }
 
-static inline struct jump *block_jump(struct jit_cpu *cpu, uint64_t linear)
+static inline struct jit_block **block_jump(struct jit_cpu *cpu, uint64_t linear)
 {
     return &cpu->blocks->jump[(linear ^ linear >> JUMP_BITS) & (JUMPS - 1)];
 }
@@ -58,16 +57,13 @@ static inline struct jump *block_jump(struct jit_cpu *cpu, uint64_t linear)
 static inline struct jit_block *block_at_hand(struct jit_cpu *cpu)
 {
     const uint64_t linear = block_linear(cpu);
-    const struct jump *j = block_jump(cpu, linear);
-    const struct tlb_code *page;
+    struct jit_block *b = *block_jump(cpu, linear);
+    const struct tlb_code *page = tlb_code_find(cpu, linear);
 
-    if (j->linear != linear || !j->block || j->block->mode != block_mode(cpu))
+    if (!b || !page || page->gpa + (linear & 4095) != b->gpa || b->mode != block_mode(cpu) ||
+        !__atomic_load_n(&b->valid, __ATOMIC_ACQUIRE))
         return block_lookup(cpu);
-    page = tlb_code_find(cpu, linear);
-    if (!page || page->gpa + (linear & 4095) != j->block->gpa ||
-        !__atomic_load_n(&j->block->valid, __ATOMIC_ACQUIRE))
-        return block_lookup(cpu);
-    return j->block;
+    return b;
 }
 
 int blocks_cpu_new(struct jit_cpu *cpu); /* -ENOMEM */

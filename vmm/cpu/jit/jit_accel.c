@@ -176,6 +176,7 @@ static void jit_vcpu_free(struct accel_vcpu *vcpu)
 {
     struct jit_cpu *cpu = jit_cpu_of(vcpu);
 
+    qz_info("vCPU %u executed %llu instructions", vcpu->id, (unsigned long long)cpu->instructions);
     world_set_cpu(cpu->vm, cpu->accel.id, NULL);
     mmu_free(cpu);
     blocks_cpu_free(cpu);

@@ -120,18 +120,29 @@ static void execute_block(struct jit_cpu *cpu, const struct jit_block *b)
     while (++k < b->count && !is_urgent(cpu));
 }
 
-/* 64-bit code needs no look at CS, which makes this loop worth its own place. */
+/*
+ * 64-bit code needs no look at CS, which makes this loop worth its own place. rip stays in a
+ * register on the way: only what ends a block writes next_rip (block_build.c), and a chain of loads
+ * of what was just stored would cost more than most instructions.
+ */
 static void execute_block_64(struct jit_cpu *cpu, const struct jit_block *b)
 {
-    const struct insn *i = b->insn, *end = i + b->count;
-    jit_handler *const *handler = b->handler;
+    const struct insn *i = b->insn;
+    jit_handler *const *handler = b->handler, *const *last = handler + b->count - 1;
+    uint64_t rip = cpu->rip;
 
-    do {
-        cpu->next_rip = cpu->rip + i->len;
-        (*handler++)(cpu, i);
-        cpu->rip = cpu->next_rip;
-        cpu->instructions++;
-    } while (++i != end && !is_urgent(cpu));
+    for (;; i++, handler++) {
+        cpu->next_rip = rip += i->len;
+        (*handler)(cpu, i);
+        if (handler == last) {
+            cpu->rip = cpu->next_rip;
+            break;
+        }
+        cpu->rip = rip;
+        if (is_urgent(cpu))
+            break;
+    }
+    cpu->instructions += (uint64_t)(handler - b->handler) + 1;
 }
 
 /* ---- one instruction at a time
@@ -283,6 +294,13 @@ static inline bool is_quiet(const struct jit_cpu *cpu)
              (cpu->dr7 & DR7_ENABLED));
 }
 
+static void enter_block_64(struct jit_cpu *cpu, const struct jit_block *b)
+{
+    cpu->blocks->entered_at = cpu->rip;
+    execute_block_64(cpu, b);
+    cpu->blocks->entered_at = NOT_ENTERED;
+}
+
 /* False: the interpreter is to execute this block. */
 static bool run_translated(struct jit_cpu *cpu, struct jit_block *b)
 {
@@ -298,7 +316,7 @@ static bool run_translated(struct jit_cpu *cpu, struct jit_block *b)
     if (!cpu->interpret)
         return true;
     cpu->blocks->current = block_at_hand(cpu);
-    execute_block_64(cpu, cpu->blocks->current);
+    enter_block_64(cpu, cpu->blocks->current);
     return true;
 }
 
@@ -320,10 +338,23 @@ static __attribute__((noinline)) void loop(struct jit_cpu *cpu)
             run_translated(cpu, cpu->blocks->current))
             continue;
         if (cpu->long_mode)
-            execute_block_64(cpu, cpu->blocks->current);
+            enter_block_64(cpu, cpu->blocks->current);
         else
             execute_block(cpu, cpu->blocks->current);
     }
+}
+
+/* A block that an instruction left by raising: those before it count. */
+static void count_left_block(struct jit_cpu *cpu)
+{
+    const struct jit_block *b = cpu->blocks->current;
+    uint64_t at = cpu->blocks->entered_at;
+
+    if (at == NOT_ENTERED)
+        return;
+    for (unsigned k = 0; k < b->count && at != cpu->rip; at += b->insn[k++].len)
+        cpu->instructions++;
+    cpu->blocks->entered_at = NOT_ENTERED;
 }
 
 /* Everything that raises is called from here or below; setjmp needs a frame that stays. */
@@ -331,6 +362,7 @@ static __attribute__((noinline)) void run_unwinding(struct jit_cpu *cpu)
 {
     if (__builtin_setjmp(cpu->unwind)) {
         jit_exclusive_end(cpu);
+        count_left_block(cpu);
         if (cpu->leaving) {
             cpu->leaving = false;
             return;

@@ -2,6 +2,7 @@
  * mmu_test.c - paging, translations, the physical map and the block cache, without instructions:
  * the decoder knows one-byte ones only, and events stop the test's vCPU.
  */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -690,9 +691,11 @@ enum { TURNS = 2000 };
 
 static void wait_for_turn(struct jit_cpu *cpu, struct turns *t, unsigned turn)
 {
-    while (__atomic_load_n(&t->turn, __ATOMIC_SEQ_CST) != turn)
+    while (__atomic_load_n(&t->turn, __ATOMIC_SEQ_CST) != turn) {
         if (__atomic_load_n(&cpu->attention, __ATOMIC_SEQ_CST) & ATTENTION_EXCLUSIVE)
             world_yield(cpu);
+        sched_yield();
+    }
 }
 
 static void *write_code(void *arg)
