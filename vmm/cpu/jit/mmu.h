@@ -28,7 +28,9 @@ static inline void *mmu_hit(struct jit_cpu *cpu, uint64_t linear, unsigned size,
 {
     const struct tlb_entry *e = &cpu->tlb.entry[set][kind][tlb_index(linear)];
 
-    return (linear ^ e->tag) <= 4096 - size ? (void *)(linear + e->addend) : NULL;
+    const uint64_t offset = linear ^ e->tag;
+
+    return offset <= 4096 - size ? e->host + offset : NULL;
 }
 
 static inline uint64_t mmu_load_in(struct jit_cpu *cpu, uint64_t linear, unsigned size,

@@ -1,10 +1,10 @@
 /*
  * tlb.h - the inline translation cache that interpreter and generated code look into.
  *
- * An entry maps a linear page to host memory: host = linear + addend. Reads and writes have tables
- * of their own, so that a page that may be read but needs a look before a write (not dirty yet,
- * write-protected, holds code, is watched) has a read entry only. The set is chosen by privilege,
- * so that a change of ring flushes nothing.
+ * An entry maps a linear page to host memory: what linear ^ tag leaves is the offset in both pages.
+ * Reads and writes have tables of their own, so that a page that may be read but needs a look
+ * before a write (not dirty yet, write-protected, holds code, is watched) has a read entry only.
+ * The set is chosen by privilege, so that a change of ring flushes nothing.
  *
  * The check accepts exactly the accesses that lie inside one page: (linear ^ tag) + size - 1 <
  * 4096. A tag is a page address, or TLB_EMPTY, which no canonical address matches. MMIO is never in
@@ -16,14 +16,20 @@
 #include <queztl/base.h>
 
 enum { TLB_BITS = 9, TLB_ENTRIES = 1 << TLB_BITS };
-enum { TLB_KERNEL, TLB_USER, TLB_KERNEL_AC /* SMAP with EFLAGS.AC set */, TLB_SETS };
+enum {
+    TLB_KERNEL,
+    TLB_USER,
+    TLB_KERNEL_AC,   /* SMAP with EFLAGS.AC set */
+    TLB_USER_STRICT, /* alignment is checked (#AC): always empty, the slow path looks */
+    TLB_SETS
+};
 enum { TLB_READ, TLB_WRITE, TLB_KINDS };
 
 #define TLB_EMPTY 0x8000000000000000ull /* not canonical: matches no linear address in 48 bits */
 
 struct tlb_entry {
     uint64_t tag;
-    uint64_t addend;
+    uint8_t *host; /* of the page */
 };
 
 struct jit_tlb {
