@@ -3,6 +3,8 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include <cmocka.h>
 
@@ -112,8 +114,8 @@ static void to_user(struct fake *f, uint16_t cs)
 static void gate64(struct fake *f, unsigned vector, unsigned type, unsigned dpl, unsigned ist)
 {
     fake_store(f, IDT + vector * 16, 8,
-               HANDLER | (uint64_t)K_CODE << 16 | (uint64_t)ist << 32 | (uint64_t)type << 40 |
-                   (uint64_t)dpl << 45 | 1ull << 47);
+               (HANDLER & 0xffff) | (uint64_t)(HANDLER >> 16) << 48 | (uint64_t)K_CODE << 16 |
+                   (uint64_t)ist << 32 | (uint64_t)type << 40 | (uint64_t)dpl << 45 | 1ull << 47);
     fake_store(f, IDT + vector * 16 + 8, 8, 0);
 }
 

@@ -14,6 +14,11 @@
 /* Bits of a page fault's error code (SDM vol 3 §4.7), also what an access is. */
 enum { PF_PRESENT = 1, PF_WRITE = 2, PF_USER = 4, PF_RESERVED = 8, PF_FETCH = 16 };
 
+/* Values at any address, as one access where the host makes it one. */
+typedef uint16_t mmu_u16 __attribute__((aligned(1), may_alias));
+typedef uint32_t mmu_u32 __attribute__((aligned(1), may_alias));
+typedef uint64_t mmu_u64 __attribute__((aligned(1), may_alias));
+
 /*
  * Slow ends of the accessors below: miss, page crossing, MMIO, code pages, alignment checks (#AC).
  * size 1, 2, 4, 8. A value that crosses pages is accessed only when both pages allow it. `set`: a
@@ -44,11 +49,11 @@ static inline uint64_t mmu_load_in(struct jit_cpu *cpu, uint64_t linear, unsigne
     case 1:
         return *(const volatile uint8_t *)p;
     case 2:
-        return *(const volatile uint16_t *)p;
+        return *(const volatile mmu_u16 *)p;
     case 4:
-        return *(const volatile uint32_t *)p;
+        return *(const volatile mmu_u32 *)p;
     default:
-        return *(const volatile uint64_t *)p;
+        return *(const volatile mmu_u64 *)p;
     }
 }
 
@@ -64,13 +69,13 @@ static inline void mmu_store_in(struct jit_cpu *cpu, uint64_t linear, unsigned s
         *(volatile uint8_t *)p = value;
         break;
     case 2:
-        *(volatile uint16_t *)p = value;
+        *(volatile mmu_u16 *)p = value;
         break;
     case 4:
-        *(volatile uint32_t *)p = value;
+        *(volatile mmu_u32 *)p = value;
         break;
     default:
-        *(volatile uint64_t *)p = value;
+        *(volatile mmu_u64 *)p = value;
     }
 }
 
@@ -147,6 +152,9 @@ void mmu_invpcid(struct jit_cpu *cpu, unsigned type, uint64_t pcid,
 /* CR0, CR4 or EFER changed from the given values: flushes what paging requires (SDM vol 3
  * §4.10.4.1). */
 void mmu_paging_changed(struct jit_cpu *cpu, uint64_t old_cr0, uint64_t old_cr4, uint64_t old_efer);
+
+/* CR0, CR3, CR4 and EFER were set as a state's. -EINVAL: its PDPTEs have reserved bits set. */
+int mmu_restore(struct jit_cpu *cpu);
 
 int mmu_new(struct jit_cpu *cpu); /* -ENOMEM */
 void mmu_free(struct jit_cpu *cpu);
