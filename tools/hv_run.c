@@ -85,6 +85,9 @@ static int resolve(struct vm_config *c, struct qz_error *err)
         return r;
     if (!c->kernel && !c->firmware)
         return qz_fail(err, -ENOENT, "nothing to boot: name a disk image, or --kernel FILE");
+    r = vm_config_check_files(c, err);
+    if (r < 0)
+        return r;
     r = accel_choose(c->accel, &ops, &probe, err);
     if (r < 0)
         return r;
