@@ -79,31 +79,19 @@ static int prepare_firmware(struct vm_config *c, struct qz_error *err)
     return access(vars, F_OK) == 0 ? 0 : copy_file(OVMF_VARS, vars, err);
 }
 
-/* What is missing is said first: no accelerator would help. */
-static int check_files(const struct vm_config *c, struct qz_error *err)
-{
-    const struct {
-        const char *what, *path;
-    } files[] = {{"kernel", c->kernel}, {"initrd", c->initrd}, {"firmware", c->firmware}, {"image", c->image}};
-
-    for (unsigned i = 0; i < QZ_ARRAY_LEN(files); i++)
-        if (files[i].path && access(files[i].path, F_OK) < 0)
-            return qz_fail(err, -errno, "%s %s: %s", files[i].what, files[i].path, strerror(errno));
-    return 0;
-}
-
 static int resolve(struct vm_config *c, struct qz_error *err)
 {
     const struct accel_ops *ops;
     struct accel_probe probe = {0};
     int r;
 
-    if ((r = check_files(c, err)) < 0)
-        return r;
     if (c->image && !c->kernel && !c->firmware && (r = prepare_firmware(c, err)) < 0)
         return r;
     if (!c->kernel && !c->firmware)
         return qz_fail(err, -ENOENT, "nothing to boot: name a disk image, or --kernel FILE");
+    r = vm_config_check_files(c, err);
+    if (r < 0)
+        return r;
     r = accel_choose(c->accel, &ops, &probe, err);
     if (r < 0)
         return r;

@@ -4,6 +4,7 @@
 #include <ctype.h>
 
 #include "boot/boot.h"
+#include "cpu/accel.h"
 #include "machine/memory.h"
 
 /* A "key=value,key=value" list after the first item; next_item() cuts it in place. */
@@ -40,10 +41,20 @@ static int set_on_off(const char *v, bool *out, struct qz_error *err)
 static int set_accel(void *t, const char *v, struct qz_error *err)
 {
     struct vm_config *c = t;
+    char known[128] = "auto";
+    bool found = !strcmp(v, "auto");
 
     c->interpret = !strcmp(v, "jit,interpret");
     c->accel = c->interpret ? "jit" : v;
-    return 0;
+    for (unsigned i = 0; accel_all[i]; i++) {
+        size_t used = strlen(known);
+
+        found |= !strcmp(c->accel, accel_all[i]->name);
+        snprintf(known + used, sizeof(known) - used, ", %s", accel_all[i]->name);
+    }
+    return found
+               ? 0
+               : qz_fail(err, -EINVAL, "\"%s\" is not an accelerator of this build: %s", v, known);
 }
 
 static int set_cpu_model(void *t, const char *v, struct qz_error *err)
@@ -66,7 +77,13 @@ static int set_cpus(void *t, const char *v, struct qz_error *err)
 
         if (!s && !k && !h)
             return qz_fail(err, -EINVAL, "unknown key in \"%s\" (sockets, cores, threads)", item);
-        r = qz_parse_u64(s ? s : k ? k : h, item, 1, VM_CPUS_MAX, &n, err);
+        r = qz_parse_u64(s   ? s
+                         : k ? k
+                             : h,
+                         s   ? "sockets"
+                         : k ? "cores"
+                             : "threads",
+                         1, VM_CPUS_MAX, &n, err);
         *(s ? &c->topology.sockets : k ? &c->topology.cores : &c->topology.threads) = n;
     }
     return r;
@@ -418,7 +435,10 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
     if (i + 1 < argc)
         c->command = argv + i + 1;
     if (c->memory < GUEST_RAM_MIN || c->memory > GUEST_RAM_MAX || c->memory % 4096)
-        return qz_fail(err, -EINVAL, "--memory: from 2M to 512G in whole pages of 4 KiB");
+        return qz_fail(
+            err, -EINVAL,
+            "--memory: %llu bytes are not possible: from 2M to 512G, in whole pages of 4 KiB",
+            (unsigned long long)c->memory);
     if (c->initrd && !c->kernel)
         return qz_fail(err, -EINVAL, "--initrd needs --kernel");
     if (c->kernel && c->firmware)

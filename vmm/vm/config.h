@@ -65,5 +65,10 @@ extern const struct qz_option vm_options[];
 /* Defaults, then argv. -EINVAL: usage, err says what. Checks everything that needs no file to be
  * opened. */
 int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error *err);
+/*
+ * Whether the files it names are there and look like what they shall be; opens nothing for good and needs no
+ * accelerator. -ENOENT: one is missing.
+ */
+int vm_config_check_files(const struct vm_config *c, struct qz_error *err);
 
 #endif

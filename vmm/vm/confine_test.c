@@ -143,17 +143,123 @@ static void use_log(void)
 {
     qz_log(QZ_LOG_ERROR, "a line from a confined thread (expected)");
 }
+static void use_ring(void)
+{
+    syscall(SYS_io_uring_enter, -1, 0, 0, 0, NULL, 0);
+}
+static void use_entropy(void)
+{
+    char byte;
 
+    if (syscall(SYS_getrandom, &byte, 1, 0) != 1)
+        _exit(1);
+}
+static void use_epoll(void)
+{
+    syscall(SYS_epoll_ctl, -1, 0, 0, NULL);
+}
+static void use_memory(void)
+{
+    /* What malloc does for a large block: never refused, since it is not executable. */
+    void *p = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (p == MAP_FAILED)
+        _exit(1);
+    munmap(p, 1 << 20);
+}
+
+static bool is_declared(const char *const *declared, const char *name)
+{
+    while (*declared && strcmp(*declared, name))
+        declared++;
+    return *declared != NULL;
+}
+
+/* Each of these lets its call through in the filter that was built, and nothing else does. */
 static void every_rule_tried_is_needed(void **state)
 {
-    struct without with = {seccomp_vcpu_calls, NULL, use_log},
-                   without = {seccomp_vcpu_calls, "write", use_log};
-    int status = in_child(try_without, &with);
+    static const struct {
+        enum confine_thread type;
+        const char *const *declared;
+        const char *name;
+        void (*use)(void);
+    } rules[] = {
+        {CONFINE_VCPU, seccomp_vcpu_calls, "write", use_log},
+        {CONFINE_CLOCK, seccomp_clock_calls, "write", use_log},
+        {CONFINE_IO, seccomp_io_calls, "io_uring_enter", use_ring},
+        {CONFINE_IO, seccomp_io_calls, "getrandom", use_entropy},
+        {CONFINE_IO, seccomp_io_calls, "epoll_ctl", use_epoll},
+        {CONFINE_MAIN, seccomp_main_calls, "mmap", use_memory},
+    };
 
     (void)state;
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    status = in_child(try_without, &without);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
+    for (size_t i = 0; i < QZ_ARRAY_LEN(rules); i++) {
+        struct attempt built = {rules[i].type, rules[i].use};
+        struct without with = {rules[i].declared, NULL, rules[i].use},
+                       without = {rules[i].declared, rules[i].name, rules[i].use};
+        int status;
+
+        assert_true(is_declared(rules[i].declared, rules[i].name));
+        status = in_child(try_confined, &built);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        status = in_child(try_without, &with);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        status = in_child(try_without, &without);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
+    }
+}
+
+/* clone3 hides its flags in memory that a filter cannot read: libc is told that there is none. */
+static void call_clone3(void)
+{
+    if (syscall(SYS_clone3, NULL, 0) != -1 || errno != ENOSYS)
+        _exit(1);
+}
+
+static void clone3_does_not_exist(void **state)
+{
+    struct attempt a = {CONFINE_MAIN, call_clone3};
+    int status = in_child(try_confined, &a);
+
+    (void)state;
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+struct trapped {
+    int report;
+};
+
+static void call_trapped(void *arg)
+{
+    struct trapped *t = arg;
+    int abi;
+
+    must(dup2(t->report, STDERR_FILENO));
+    must(confine_process(NULL, 0, &abi, NULL));
+    must(confine_thread(CONFINE_CLOCK, CONFINE_TRAP, NULL));
+    call_ptrace();
+}
+
+/* With QUEZTL_SECCOMP=trap the process says what it was, and ends all the same. */
+static void trap_names_the_call(void **state)
+{
+    char text[256] = "", number[32];
+    int ends[2], status;
+    struct trapped t;
+
+    (void)state;
+    assert_int_equal(pipe(ends), 0);
+    t.report = ends[1];
+    status = in_child(call_trapped, &t);
+    close(ends[1]);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 1);
+    assert_true(read(ends[0], text, sizeof(text) - 1) > 0);
+    close(ends[0]);
+    snprintf(number, sizeof(number), " %d ", (int)SYS_ptrace);
+    assert_non_null(strstr(text, number));
+    assert_non_null(strstr(text, "clock"));
 }
 
 static void open_files(void *arg)
@@ -220,10 +326,9 @@ static void no_capability_is_left(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(forbidden_calls_die),
-        cmocka_unit_test(every_rule_tried_is_needed),
-        cmocka_unit_test(only_given_files_open),
-        cmocka_unit_test(no_capability_is_left),
+        cmocka_unit_test(forbidden_calls_die),   cmocka_unit_test(every_rule_tried_is_needed),
+        cmocka_unit_test(clone3_does_not_exist), cmocka_unit_test(trap_names_the_call),
+        cmocka_unit_test(only_given_files_open), cmocka_unit_test(no_capability_is_left),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,8 +44,9 @@ static int run(int argc, char **argv)
     use_little_memory();
     if (config.verbose)
         qz_log_set_level(QZ_LOG_INFO);
-    if (vm_new(&vm, &config, trap && !strcmp(trap, "trap") ? CONFINE_TRAP : CONFINE_KILL, &err) ==
-        0)
+    if (vm_config_check_files(&config, &err) == 0 &&
+        vm_new(&vm, &config, trap && !strcmp(trap, "trap") ? CONFINE_TRAP : CONFINE_KILL, &err) ==
+            0)
         code = vm_run(vm);
     else
         code = qz_complain("queztl-vmm", vm_exit_code(&err), &err);

@@ -318,19 +318,23 @@ struct vtest *vtest_open(struct vtest_machine *tm, uint16_t virtio_id)
     return vtest_open_nth(tm, virtio_id, 0);
 }
 
+static void forget_queue(struct vtest *t, struct vtest_queue *q)
+{
+    for (unsigned i = 0; i < VIRTQUEUE_SIZE_MAX; i++) {
+        free(q->slot[i].in);
+        q->slot[i] = (struct vtest_slot){0};
+    }
+    free(q->free_list);
+    q->free_list = NULL;
+    t->in_flight -= q->in_flight;
+    q->in_flight = 0;
+    q->enabled = false;
+}
+
 static void forget_requests(struct vtest *t)
 {
-    for (unsigned q = 0; q < t->queue_count; q++) {
-        for (unsigned i = 0; i < VIRTQUEUE_SIZE_MAX; i++) {
-            free(t->q[q].slot[i].in);
-            t->q[q].slot[i] = (struct vtest_slot){0};
-        }
-        free(t->q[q].free_list);
-        t->q[q].free_list = NULL;
-        t->q[q].in_flight = 0;
-        t->q[q].enabled = false;
-    }
-    t->in_flight = 0;
+    for (unsigned q = 0; q < t->queue_count; q++)
+        forget_queue(t, &t->q[q]);
     t->arena_at = t->arena;
 }
 
@@ -493,6 +497,12 @@ void vtest_setup_queue(struct vtest *t, unsigned i)
         die("device %02x: vector of queue %u refused", t->devfn, i);
     vtest_common_write(t, VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
     q->enabled = true;
+}
+
+void vtest_restart_queue(struct vtest *t, unsigned q)
+{
+    forget_queue(t, &t->q[q]);
+    vtest_setup_queue(t, q);
 }
 
 void vtest_driver_ok(struct vtest *t)

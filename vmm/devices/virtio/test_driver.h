@@ -147,6 +147,8 @@ int vtest_negotiate_exact(struct vtest *t, uint64_t features);
 int vtest_set_features(struct vtest *t,
                        uint64_t features);           /* to FEATURES_OK; -EINVAL when refused */
 void vtest_setup_queue(struct vtest *t, unsigned q); /* rings, vector, enable */
+/* After a reset of one queue (VIRTIO_F_RING_RESET) ended: forgets its requests, then sets it up. */
+void vtest_restart_queue(struct vtest *t, unsigned q);
 void vtest_setup_msix(struct vtest *t);
 void vtest_driver_ok(struct vtest *t);
 int vtest_reset(

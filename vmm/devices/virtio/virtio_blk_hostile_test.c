@@ -411,12 +411,7 @@ static void test_queue_reset_in_flight(void **state)
     for (unsigned i = 1; i < RING; i += QUEUES)
         assert_int_equal(blk_wait(&f->r, &io[i]), VIRTIO_BLK_S_OK);
     f->m.hold = false;
-    for (unsigned i = 0; i < RING; i += QUEUES) { /* the driver forgets its own */
-        free(t->q[0].slot[io[i].token].in);
-        t->q[0].slot[io[i].token] = (struct vtest_slot){0};
-        t->in_flight--;
-    }
-    vtest_setup_queue(t, 0);
+    vtest_restart_queue(t, 0);
     assert_works(f);
 }
 
