@@ -269,6 +269,13 @@ static void on_config_read(struct virtio_device *d, unsigned offset, void *buf, 
     memcpy(buf, (const uint8_t *)&vsock_of(d)->config + offset, len);
 }
 
+static void finish_reset(struct vsock *v)
+{
+    v->resetting = v->tell_reset = false;
+    forget_all(v);
+    virtio_reset_done(&v->d);
+}
+
 static void carry_out_reset(struct qz_work *w)
 {
     struct vsock *v = QZ_CONTAINER_OF(w, struct vsock, reset_work);
@@ -276,18 +283,21 @@ static void carry_out_reset(struct qz_work *w)
 
     if (!v->resetting)
         return;
-    v->resetting = v->tell_reset = false;
-    forget_all(v);
+    finish_reset(v);
     vsock_listener_resume(v);
-    virtio_reset_done(&v->d);
 }
 
+/* On any thread: only the loop may end connections, and there are some only while the driver is
+ * active. */
 static void on_reset(struct virtio_device *d)
 {
     struct vsock *v = vsock_of(d);
 
     v->resetting = true;
-    qz_loop_post(d->loop, &v->reset_work, carry_out_reset);
+    if (LIST_EMPTY(&v->all))
+        finish_reset(v);
+    else
+        qz_loop_post(d->loop, &v->reset_work, carry_out_reset);
 }
 
 static void on_free(struct virtio_device *d)

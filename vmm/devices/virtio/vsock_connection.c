@@ -313,7 +313,7 @@ size_t vsock_host_read(struct vsock_connection *c, const struct iovec *data, uns
         return (size_t)n;
     }
     if (n == 0)
-        host_is_done(c, false);
+        host_is_done(c, c->hung_up);
     else if (errno == EAGAIN)
         c->readable = false;
     else
@@ -337,11 +337,12 @@ static void on_socket(struct qz_watch *w, uint32_t events)
     if (c->state == VSOCK_HANDSHAKE) {
         vsock_handshake(c);
     } else {
+        c->hung_up |= (events & EPOLLHUP) != 0;
         if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP) && c->buffered)
             drain(c);
         if (w->events & EPOLLIN && events & (EPOLLIN | EPOLLHUP | EPOLLERR))
             c->readable = true;
-        else if (events & EPOLLHUP && only_hangup(c))
+        else if (c->hung_up && only_hangup(c))
             host_is_done(c, true);
     }
     vsock_connection_settle(c);

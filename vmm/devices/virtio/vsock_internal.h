@@ -68,7 +68,9 @@ struct vsock_connection {
 
     int fd; /* the host's socket; -1: closed */
     struct qz_watch watch;
-    bool readable;           /* data or the end may be there to read; not watched for meanwhile */
+    bool readable; /* data or the end may be there to read; not watched for meanwhile */
+    bool
+        hung_up; /* epoll said so: nothing moves on the socket any more but what is there to read */
     bool host_done;          /* the host sends no more */
     bool host_deaf;          /* the host takes no more: what the guest sends is dropped */
     bool guest_done;         /* the guest sends no more (SHUTDOWN_SEND) */
