@@ -53,6 +53,7 @@ static void post(struct guest *g, struct guest_rx *rx)
 
 void guest_post_buffers(struct guest *g)
 {
+    g->next_rx = 0;
     for (unsigned i = 0; i < GUEST_RX; i++)
         post(g, &g->rx[i]);
 }
@@ -87,16 +88,13 @@ void guest_send(struct guest *g, struct virtio_vsock_hdr h, const void *data, si
 struct virtio_vsock_hdr guest_receive(struct guest *g, void *data)
 {
     struct virtio_vsock_hdr h;
-    struct guest_rx *rx = NULL;
+    struct guest_rx *rx = &g->rx[g->next_rx]; /* the device uses buffers in the order it got them */
     uint32_t written = 0;
-    int token = vtest_wait_any(g->t, RX, &written);
+    int r = vtest_wait(g->t, RX, rx->token, &written);
 
-    if (token < 0)
-        fail_msg("no packet comes: %s", strerror(-token));
-    for (unsigned i = 0; i < GUEST_RX; i++)
-        if (g->rx[i].token == token)
-            rx = &g->rx[i];
-    assert_non_null(rx);
+    if (r < 0)
+        fail_msg("no packet comes: %s", strerror(-r));
+    g->next_rx = (g->next_rx + 1) % GUEST_RX;
     memcpy(&h, rx->bytes, sizeof(h));
     assert_int_equal(written, sizeof(h) + h.len);
     assert_int_equal(h.src_cid, VSOCK_HOST_CID);
@@ -131,10 +129,7 @@ bool guest_has_packet(struct guest *g)
 {
     guest_idle(g);
     assert_true(vtest_poll(g->t, RX) >= 0);
-    for (unsigned i = 0; i < VIRTQUEUE_SIZE_MAX; i++)
-        if (g->t->q[RX].slot[i].done)
-            return true;
-    return false;
+    return g->t->q[RX].slot[g->rx[g->next_rx].token].done;
 }
 
 /* ---- host programs

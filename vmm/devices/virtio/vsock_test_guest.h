@@ -21,6 +21,7 @@ struct guest {
     struct vtest *t;
     char dir[32], path[64];
     struct guest_rx rx[GUEST_RX];
+    unsigned next_rx; /* the oldest posted */
 };
 
 /* Machine, device on a socket in a new directory, driver found but not negotiated. */
