@@ -19,6 +19,7 @@ enum { PAGE = 4096, SAFE = 64, QUEUES = 5, OPERATIONS = 100, LIST = 512 };
 static struct vtest_machine *tm;
 static struct virtio_device *device;
 static struct vtest *t;
+static uint64_t memory_top; /* below this is memory for rings, new for each input */
 static uint32_t list[LIST];
 static uint8_t space[3 * PAGE];
 
@@ -32,6 +33,7 @@ static void build(void)
         virtio_pci_new(&vp, device, &err) < 0)
         abort();
     t = vtest_open(tm, VIRTIO_ID_BALLOON);
+    memory_top = tm->memory_top;
     qz_log_set_level(QZ_LOG_ERROR);
 }
 
@@ -129,7 +131,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         build();
     if (!size)
         return 0;
-    if (vtest_reset(t) < 0 || vtest_negotiate(t, data[0] >> 1, data[0] & 1) < 0)
+    if (vtest_reset(t) < 0)
+        abort();
+    tm->memory_top = memory_top;
+    if (vtest_negotiate(t, data[0] >> 1, data[0] & 1) < 0)
         abort();
     for (size_t at = 1; at + 8 <= size && n < OPERATIONS; at += 8, n++) {
         const uint8_t *op = data + at;

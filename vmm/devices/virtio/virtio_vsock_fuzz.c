@@ -17,6 +17,7 @@ enum { RX, TX, EVENT, PORTS = 4, HOSTS = 16, RX_BUFFERS = 8, CID = 3, OPERATIONS
 static struct vtest_machine *tm;
 static struct virtio_device *device;
 static struct vtest *t;
+static uint64_t memory_top; /* below this is memory for rings, new for each input */
 static char dir[] = "/tmp/queztl-fuzz-XXXXXX", path[64];
 static int listener[PORTS], host[HOSTS];
 static uint8_t received[RX_BUFFERS][VSOCK_HEADER + 2000];
@@ -73,6 +74,7 @@ static void build(void)
         listener[i] = open_socket(i, true);
     for (int i = 0; i < HOSTS; i++)
         host[i] = -1;
+    memory_top = tm->memory_top;
     qz_log_set_level(QZ_LOG_ERROR);
 }
 
@@ -189,7 +191,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         build();
     if (!size)
         return 0;
-    if (vtest_reset(t) < 0 || vtest_negotiate(t, 0, data[0] & 1) < 0)
+    if (vtest_reset(t) < 0)
+        abort();
+    tm->memory_top = memory_top;
+    if (vtest_negotiate(t, 0, data[0] & 1) < 0)
         abort();
     for (unsigned i = 0; data[0] & 2 && i < RX_BUFFERS; i++)
         post_buffer((const uint8_t[8]){0, (uint8_t)i});
