@@ -111,9 +111,22 @@ static void post_buffer(const uint8_t *op)
         vtest_kick(t, op[2] & 2 ? EVENT : RX);
 }
 
+/* Ports of a connection that there is, so that not all packets are strays. */
+static void meet(unsigned n, struct virtio_vsock_hdr *h)
+{
+    struct vsock_connection *c = LIST_FIRST(&vsock()->all);
+
+    if (!c)
+        return;
+    for (n %= vsock()->connections; n; n--)
+        c = LIST_NEXT(c, all);
+    h->dst_port = c->host_port;
+    h->src_port = c->guest_port;
+}
+
 static void guest_packet(const uint8_t *op)
 {
-    static uint8_t payload[8192];
+    static uint8_t payload[60000];
     uint16_t operand = qz_load_le16(op + 4);
     uint32_t len = op[1] & 1 ? operand % sizeof(payload) : 0;
     struct virtio_vsock_hdr h = {
@@ -130,8 +143,11 @@ static void guest_packet(const uint8_t *op)
     };
     struct iovec out[3] = {{&h, 20}, {(uint8_t *)&h + 20, sizeof(h) - 20}, {payload, len}};
 
-    if (vtest_submit(t, TX, out, op[1] & 4 ? 1 : len ? 3 : 2, NULL, 0) >= 0)
-        vtest_kick(t, TX);
+    if (op[1] & 8)
+        meet(op[2], &h);
+    for (unsigned i = 0; i < 1 + op[0] / 16 % 8u; i++)
+        if (vtest_submit(t, TX, out, op[1] & 4 && op[7] & 1 ? 1 : len ? 3 : 2, NULL, 0) >= 0)
+            vtest_kick(t, TX);
 }
 
 static void host_does(const uint8_t *op)
@@ -158,8 +174,11 @@ static void host_does(const uint8_t *op)
         send(*fd, bytes, qz_load_le16(op + 4), MSG_DONTWAIT | MSG_NOSIGNAL);
         break;
     case 4:
-    case 5:
         recv(*fd, bytes, qz_load_le16(op + 4), MSG_DONTWAIT);
+        break;
+    case 5:
+        while (recv(*fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+            ;
         break;
     case 6:
         shutdown(*fd, op[3] % 3);
@@ -168,6 +187,39 @@ static void host_does(const uint8_t *op)
         close(*fd);
         *fd = -1;
     }
+}
+
+/* A connection as it should be, from either side. */
+static void connect_both(const uint8_t *op)
+{
+    struct virtio_vsock_hdr h = {.src_cid = CID,
+                                 .dst_cid = VSOCK_HOST_CID,
+                                 .src_port = op[2] % PORTS,
+                                 .dst_port = op[3] % (PORTS - 1),
+                                 .type = VIRTIO_VSOCK_TYPE_STREAM,
+                                 .op = VIRTIO_VSOCK_OP_REQUEST,
+                                 .buf_alloc = 65536};
+    struct iovec out = {&h, sizeof(h)};
+    int *fd = &host[op[4] % HOSTS];
+
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+    if (op[1] & 1) {
+        *fd = open_socket(-1, false);
+        if (*fd >= 0)
+            send(*fd, "CONNECT 1\n", 10, MSG_DONTWAIT | MSG_NOSIGNAL);
+        for (unsigned i = 0; i < 2; i++)
+            post_buffer((const uint8_t[8]){0, (uint8_t)i});
+        rest();
+        meet(0, &h);
+        h.op = VIRTIO_VSOCK_OP_RESPONSE;
+    }
+    if (vtest_submit(t, TX, &out, 1, NULL, 0) >= 0)
+        vtest_kick(t, TX);
+    rest();
+    if (!(op[1] & 1))
+        *fd = accept4(listener[h.dst_port], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 }
 
 static void now_and_then(const uint8_t *op)
@@ -201,7 +253,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t at = 1; at + 8 <= size && n < OPERATIONS; at += 8, n++) {
         const uint8_t *op = data + at;
 
-        if (op[0] % 16 < 7)
+        if (op[0] % 16 < 2)
+            connect_both(op);
+        else if (op[0] % 16 < 8)
             guest_packet(op);
         else if (op[0] % 16 < 10)
             post_buffer(op);
