@@ -50,6 +50,9 @@ int virtio_rng_new(struct virtio_device **d, struct machine *m, struct qz_loop *
  */
 int virtio_vsock_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
                      uint64_t cid, const char *path, struct qz_error *err);
+/* Any thread. Ends all connections and tells the guest by an event: it woke up as a clone, or
+ * elsewhere (§5.10.6.7). */
+void virtio_vsock_disconnect(struct virtio_device *d);
 
 struct balloon_stats { /* VirtIO 1.3 §5.5.6.3, bytes or counts; ~0 where the guest does not tell */
     uint64_t swap_in, swap_out, major_faults, minor_faults, free_memory, total_memory,

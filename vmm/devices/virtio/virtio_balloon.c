@@ -1,48 +1,65 @@
 /*
- * virtio_balloon.c - memory that the guest gives back (VirtIO 1.3 §5.5): inflate, deflate,
- * statistics, free page reporting.
+ * virtio_balloon.c - memory that the guest gives back to the host (VirtIO 1.3 §5.5).
  *
- * Pages that come are punched out of the memory file at once: the host has them back, and the guest
- * reads zeros should it use one again, told or untold. What the guest says of its pages is only
- * ever a hint about its own memory, so repeated, foreign and unaligned ranges cost it its data and
- * nobody else anything.
+ * Theory of operation. Inflating, the driver names pages that it no longer uses; reporting, it
+ * shows free memory that it may use again at any time. Both end in mem_discard(), which punches the
+ * pages out of the memory's file: the host has them back, and whoever touches them next, guest or
+ * not, reads zeros. Nothing depends on the driver telling the truth. A page that the host uses at
+ * that moment (a ring, a buffer of a disk request) only loses the guest's bytes: mappings stay
+ * valid, and the kernel keeps the old page for as long as I/O is under way on it. A page named
+ * twice is already a hole, one outside RAM is refused by mem_discard(). Deflating needs nothing:
+ * the first touch of a page brings a new one.
  *
- * Queue numbers: Linux leaves no gap for queues whose feature is off (virtio_pci's find_vqs), and
- * QEMU counts the same way, so the reporting queue follows the statistics queue, which is 2 when it
- * is there.
+ * Work is done in rounds of ROUND_STEPS discards, each of STEP bytes at most; between rounds the
+ * loop serves others. A request that does not end within its round is held and goes on in the next.
+ *
+ * Statistics: the driver leaves one buffer with the device and fills it anew each time that it gets
+ * it back (§5.5.6.3). The device returns it while somebody asks, at most every STATS_PERIOD_NS.
+ *
+ * Queues: 0 inflate, 1 deflate, 2 statistics, 4 reporting (§5.5.2). Linux leaves out the numbers of
+ * queues whose feature is missing (vp_find_vqs() counts named ones only), so its reporting queue is
+ * 3 here, or 2 without statistics. Free page hinting, which owns number 3, is not offered, so no
+ * number means two things.
  */
 #include <linux/virtio_balloon.h>
 
 #include "devices/virtio/devices.h"
 
-QZ_SYSCALLS(io, "fallocate madvise");
+QZ_SYSCALLS(io, "fallocate");
 
-enum {
-    PAGE = 1 << VIRTIO_BALLOON_PFN_SHIFT,
-    QUEUE_INFLATE = 0,
-    QUEUE_DEFLATE = 1,
-    QUEUE_STATS = 2,
-    QUEUES = 4,
-    QUEUE_SIZE = 128,
-    SEGMENTS = 64,
-    REQUEST_MAX = 64 << 10, /* bytes of page numbers in one buffer; Linux sends 1 KiB */
-    ROUND_MAX = 16,         /* buffers served before the loop serves others */
-    STATS_BYTES_MAX = 64 * sizeof(struct virtio_balloon_stat),
-    STATS_AGE_NS = 1000000000, /* asked for again when somebody looks at older ones */
+enum { QUEUES = 5, QUEUE_SIZE = 128, SEGMENTS = 64, PAGE = 1 << VIRTIO_BALLOON_PFN_SHIFT };
+enum { STEP = 2 << 20, STEP_PAGES = STEP / PAGE, ROUND_STEPS = 128 };
+enum { STATS_MAX = 64, STAT_BYTES = sizeof(struct virtio_balloon_stat) };
+enum role { NOTHING, INFLATE, DEFLATE, STATISTICS, REPORTING };
+#define STATS_PERIOD_NS 5000000000ll
+#define STATS_ASKED_NS  60000000000ll /* nobody asked for so long: nobody wants to know */
+
+struct balloon;
+
+struct balloon_queue {
+    struct balloon *balloon;
+    struct qz_work again;
+    bool holding; /* pages: a request of which `done` bytes are carried out; statistics: the buffer
+                   */
+    struct virtqueue_chain held;
+    struct iovec iov[SEGMENTS];
+    uint64_t done;
 };
 
 struct balloon {
     struct virtio_device d;
-    uint32_t target_pages, actual_pages;
-    uint64_t reported; /* bytes that free page reporting gave back since the machine began */
+    struct virtio_balloon_config config;
+    struct balloon_queue queue[QUEUES];
+    uint32_t target; /* atomic: pages, asked for by virtio_balloon_set_target() */
+    struct qz_work target_work;
 
+    /* Guarded by the device's lock. */
+    uint64_t reported; /* bytes */
     struct balloon_stats stats;
-    int64_t stats_ns; /* when they came; 0: never */
-    bool stats_held;  /* the driver's buffer is here and can be returned to ask for new ones */
-    struct virtqueue_chain stats_chain;
-    struct iovec stats_iov[SEGMENTS];
-
-    struct qz_work again, ask;
+    int64_t stats_at;        /* qz_now_ns() of the last report; 0: none */
+    int64_t stats_wanted_at; /* of the last question; 0: none */
+    struct qz_work ask_work;
+    struct qz_timer ask_timer; /* loop's thread only */
 };
 
 static struct balloon *balloon_of(struct virtio_device *d)
@@ -50,200 +67,264 @@ static struct balloon *balloon_of(struct virtio_device *d)
     return QZ_CONTAINER_OF(d, struct balloon, d);
 }
 
-/* ---- pages
- * --------------------------------------------------------------------------------------------------
- */
-
-/* Page numbers of one buffer, neighbours taken together. */
-static void take_pages(struct balloon *b, const struct virtqueue_chain *c)
+static enum role role_of(const struct balloon *b, unsigned q)
 {
-    const struct guest_memory *m = &b->d.machine->memory;
-    uint64_t from = 0, to = 0;
-    uint32_t pfn[256];
-    size_t got;
+    bool stats = virtio_has(&b->d, VIRTIO_BALLOON_F_STATS_VQ);
 
-    for (uint64_t at = 0; (got = virtqueue_read(c, at, pfn, sizeof(pfn))) >= sizeof(*pfn);
-         at += got)
-        for (size_t i = 0; i < got / sizeof(*pfn); i++) {
-            const uint64_t page = (uint64_t)le32toh(pfn[i]) << VIRTIO_BALLOON_PFN_SHIFT;
-
-            if (page != to || to == from) {
-                if (to > from)
-                    mem_discard(m, gpa(from), to - from);
-                from = page;
-            }
-            to = page + PAGE;
-        }
-    if (to > from)
-        mem_discard(m, gpa(from), to - from);
+    if (q == 0)
+        return INFLATE;
+    if (q == 1)
+        return DEFLATE;
+    if (q == 2 && stats)
+        return STATISTICS;
+    return virtio_has(&b->d, VIRTIO_BALLOON_F_REPORTING) ? REPORTING : NOTHING;
 }
 
-/* The guest-physical address behind a span of the walker's. */
+/* ---- pages
+ * --------------------------------------------------------------------------------------- */
+
+/* Discards one run of pages named in the request. False: the request is at its end. */
+static bool inflate_step(struct balloon *b, struct balloon_queue *bq)
+{
+    uint32_t pfn[STEP_PAGES];
+    size_t n = virtqueue_read(&bq->held, bq->done, pfn, sizeof(pfn)) / sizeof(pfn[0]), run = 1;
+    bool down = n > 1 && qz_load_le32(&pfn[1]) == qz_load_le32(&pfn[0]) - 1;
+    uint64_t first;
+
+    if (!n)
+        return false;
+    while (run < n && qz_load_le32(&pfn[run]) == qz_load_le32(&pfn[run - 1]) + (down ? -1u : 1u))
+        run++;
+    first = qz_load_le32(&pfn[down ? run - 1 : 0]);
+    if (mem_discard(&b->d.machine->memory, gpa(first * PAGE), run * PAGE) < 0)
+        qz_guest_warn("balloon: the guest gives pages 0x%llx to 0x%llx, which are not its memory",
+                      (unsigned long long)first, (unsigned long long)(first + run - 1));
+    bq->done += run * sizeof(pfn[0]);
+    return true;
+}
+
+/* Where a buffer that the walker resolved lies for the guest. */
 static gpa_t address_of(const struct guest_memory *m, const void *p)
 {
-    const uintptr_t low = (uintptr_t)p - (uintptr_t)m->low;
+    uintptr_t at = (uintptr_t)p, low = (uintptr_t)m->low;
 
-    return low < m->low_size ? gpa(low) : gpa(HIGH_RAM + ((uintptr_t)p - (uintptr_t)m->high));
+    return at - low < m->low_size ? gpa(at - low) : gpa(HIGH_RAM + (at - (uintptr_t)m->high));
 }
 
-static void take_reported(struct balloon *b, const struct virtqueue_chain *c)
-{
-    const struct guest_memory *m = &b->d.machine->memory;
-
-    for (unsigned i = c->out_count; i < c->out_count + c->in_count; i++)
-        if (mem_discard(m, address_of(m, c->iov[i].iov_base), c->iov[i].iov_len) == 0)
-            b->reported += c->iov[i].iov_len;
-}
-
-/* ---- statistics
- * --------------------------------------------------------------------------------------------- */
-
-static void forget_stats(struct balloon *b)
-{
-    memset(&b->stats, 0xff, sizeof(b->stats)); /* ~0: not told */
-    b->stats_ns = 0;
-    b->stats_held = false;
-}
-
-static void note_stat(struct balloon_stats *s, const struct virtio_balloon_stat *told)
-{
-    uint64_t *const field[] = {
-        [VIRTIO_BALLOON_S_SWAP_IN] = &s->swap_in,
-        [VIRTIO_BALLOON_S_SWAP_OUT] = &s->swap_out,
-        [VIRTIO_BALLOON_S_MAJFLT] = &s->major_faults,
-        [VIRTIO_BALLOON_S_MINFLT] = &s->minor_faults,
-        [VIRTIO_BALLOON_S_MEMFREE] = &s->free_memory,
-        [VIRTIO_BALLOON_S_MEMTOT] = &s->total_memory,
-        [VIRTIO_BALLOON_S_AVAIL] = &s->available_memory,
-        [VIRTIO_BALLOON_S_CACHES] = &s->disk_caches,
-    };
-    const uint16_t tag = le16toh(told->tag);
-
-    if (tag < QZ_ARRAY_LEN(field) && field[tag])
-        *field[tag] = le64toh(told->val);
-}
-
-/* The buffer stays here until somebody wants newer ones: returning it is the request (§5.5.6.3). */
-static void serve_stats(struct balloon *b)
-{
-    struct virtqueue *vq = &b->d.queue[QUEUE_STATS];
-    struct virtqueue_chain c = {.iov = b->stats_iov, .capacity = SEGMENTS};
-    struct virtio_balloon_stat told;
-
-    if (b->stats_held || virtqueue_pop(vq, &c) != 1)
-        return;
-    b->stats_chain = c;
-    b->stats_held = true;
-    for (uint64_t at = 0;
-         at < STATS_BYTES_MAX && virtqueue_read(&c, at, &told, sizeof(told)) == sizeof(told);
-         at += sizeof(told))
-        note_stat(&b->stats, &told);
-    b->stats_ns = qz_now_ns();
-}
-
-static void ask_for_stats(struct qz_work *w)
-{
-    struct balloon *b = QZ_CONTAINER_OF(w, struct balloon, ask);
-    QZ_LOCKED(&b->d.lock);
-
-    if (!b->d.active || !b->stats_held)
-        return;
-    b->stats_held = false;
-    virtqueue_push(&b->d.queue[QUEUE_STATS], &b->stats_chain, 0);
-    virtqueue_interrupt(&b->d.queue[QUEUE_STATS]);
-}
-
-/* ---- queues
- * -------------------------------------------------------------------------------------------------
+/* Discards a piece, ending at a multiple of STEP, of the memory that the request shows (§5.5.6.7).
  */
-
-static bool is_stats_queue(const struct balloon *b, unsigned q)
+static bool report_step(struct balloon *b, struct balloon_queue *bq)
 {
-    return q == QUEUE_STATS && virtio_has(&b->d, VIRTIO_BALLOON_F_STATS_VQ);
+    const struct virtqueue_chain *c = &bq->held;
+    uint64_t offset = bq->done, len;
+    unsigned i = c->out_count;
+    gpa_t at;
+
+    /* Pages that the guest expects to find poisoned again would come back as zeros. */
+    if (virtio_has(&b->d, VIRTIO_BALLOON_F_PAGE_POISON) && b->config.poison_val)
+        return false;
+    for (; i < c->out_count + c->in_count && offset >= c->iov[i].iov_len; i++)
+        offset -= c->iov[i].iov_len;
+    if (i == c->out_count + c->in_count)
+        return false;
+    at = address_of(&b->d.machine->memory, (uint8_t *)c->iov[i].iov_base + offset);
+    len = QZ_MIN(c->iov[i].iov_len - offset, STEP - at.v % STEP);
+    if (mem_discard(&b->d.machine->memory, at, len) == 0)
+        b->reported += len;
+    bq->done += len;
+    return true;
 }
 
-/* True when there is more than one round takes. */
-static bool serve_pages(struct balloon *b, unsigned q)
-{
-    struct virtqueue *vq = &b->d.queue[q];
-    struct iovec iov[SEGMENTS];
-    struct virtqueue_chain c = {.iov = iov, .capacity = SEGMENTS};
-    unsigned served = 0;
-
-    while (served < ROUND_MAX && virtqueue_pop(vq, &c) == 1) {
-        if (q <= QUEUE_DEFLATE && (c.out_bytes > REQUEST_MAX || c.out_bytes % sizeof(uint32_t))) {
-            virtqueue_fail(vq, "%llu bytes of page numbers", (unsigned long long)c.out_bytes);
-            return false;
-        }
-        if (q == QUEUE_INFLATE)
-            take_pages(b, &c);
-        else if (q != QUEUE_DEFLATE)
-            take_reported(b, &c);
-        virtqueue_push(vq, &c, 0);
-        served++;
-    }
-    virtqueue_interrupt(vq);
-    return served == ROUND_MAX;
-}
+static void serve(struct virtio_device *d, unsigned q);
 
 static void serve_again(struct qz_work *w)
 {
-    struct balloon *b = QZ_CONTAINER_OF(w, struct balloon, again);
-    bool more = false;
+    struct balloon_queue *bq = QZ_CONTAINER_OF(w, struct balloon_queue, again);
+    struct balloon *b = bq->balloon;
+    unsigned q = (unsigned)(bq - b->queue);
     QZ_LOCKED(&b->d.lock);
 
-    if (!b->d.active)
-        return;
-    for (unsigned q = 0; q < QUEUES; q++)
-        if (b->d.queue[q].enabled && !is_stats_queue(b, q))
-            more = serve_pages(b, q) || more;
-    if (more)
-        qz_loop_post(b->d.loop, &b->again, serve_again);
+    if (b->d.active && b->d.queue[q].enabled)
+        serve(&b->d, q);
 }
 
-static void on_notify(struct virtio_device *d, unsigned q)
+/* One round. Returns whether there may be more to do. */
+static bool serve_pages(struct balloon *b, struct balloon_queue *bq, struct virtqueue *vq,
+                        enum role role)
+{
+    for (unsigned steps = 0; steps < ROUND_STEPS; steps++) {
+        bool more = false;
+
+        if (!bq->holding) {
+            if (!virtqueue_pop(vq, &bq->held))
+                return false;
+            bq->holding = true;
+            bq->done = 0;
+        }
+        if (role == INFLATE)
+            more = inflate_step(b, bq);
+        else if (role == REPORTING)
+            more = report_step(b, bq);
+        if (!more) {
+            virtqueue_push(vq, &bq->held, 0);
+            bq->holding = false;
+        }
+    }
+    return true;
+}
+
+/* ---- statistics
+ * ---------------------------------------------------------------------------------- */
+
+static const struct balloon_stats no_stats = {~0ull, ~0ull, ~0ull, ~0ull, ~0ull,
+                                              ~0ull, ~0ull, ~0ull, -1};
+
+static uint64_t *stat_of(struct balloon_stats *s, uint16_t tag)
+{
+    switch (tag) {
+    case VIRTIO_BALLOON_S_SWAP_IN:
+        return &s->swap_in;
+    case VIRTIO_BALLOON_S_SWAP_OUT:
+        return &s->swap_out;
+    case VIRTIO_BALLOON_S_MAJFLT:
+        return &s->major_faults;
+    case VIRTIO_BALLOON_S_MINFLT:
+        return &s->minor_faults;
+    case VIRTIO_BALLOON_S_MEMFREE:
+        return &s->free_memory;
+    case VIRTIO_BALLOON_S_MEMTOT:
+        return &s->total_memory;
+    case VIRTIO_BALLOON_S_AVAIL:
+        return &s->available_memory;
+    case VIRTIO_BALLOON_S_CACHES:
+        return &s->disk_caches;
+    default:
+        return NULL; /* a newer driver tells more (§5.5.6.3: the device ignores what it does not
+                        know) */
+    }
+}
+
+static void take_stats(struct balloon *b, const struct virtqueue_chain *c)
+{
+    uint8_t entry[STATS_MAX][STAT_BYTES];
+    size_t n = virtqueue_read(c, 0, entry, sizeof(entry)) / STAT_BYTES;
+
+    b->stats = no_stats;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t *value = stat_of(&b->stats, qz_load_le16(entry[i]));
+
+        if (value)
+            *value = qz_load_le64(entry[i] + 2);
+    }
+    b->stats_at = qz_now_ns();
+}
+
+static bool serve_stats(struct balloon *b, struct balloon_queue *bq, struct virtqueue *vq)
+{
+    struct iovec iov[SEGMENTS];
+    struct virtqueue_chain c = {.iov = iov, .capacity = SEGMENTS};
+
+    for (unsigned i = 0; i < ROUND_STEPS; i++) {
+        if (!virtqueue_pop(vq, &c))
+            return false;
+        take_stats(b, &c);
+        if (bq->holding) /* there shall be one only; the newest stays */
+            virtqueue_push(vq, &bq->held, 0);
+        memcpy(bq->iov, iov, sizeof(iov));
+        bq->held = c;
+        bq->held.iov = bq->iov;
+        bq->holding = true;
+    }
+    return true;
+}
+
+/* The driver's buffer goes back, to be filled anew. */
+static void ask_driver(struct balloon *b)
+{
+    struct balloon_queue *bq = &b->queue[2];
+
+    if (!b->d.active || role_of(b, 2) != STATISTICS || !bq->holding)
+        return;
+    bq->holding = false;
+    virtqueue_push(&b->d.queue[2], &bq->held, 0);
+    virtqueue_interrupt(&b->d.queue[2]);
+}
+
+static void ask_due(struct qz_timer *t)
+{
+    struct balloon *b = QZ_CONTAINER_OF(t, struct balloon, ask_timer);
+    QZ_LOCKED(&b->d.lock);
+
+    if (qz_now_ns() - b->stats_wanted_at > STATS_ASKED_NS)
+        return;
+    ask_driver(b);
+    qz_timer_arm(b->d.loop, t, qz_now_ns() + STATS_PERIOD_NS, ask_due);
+}
+
+static void ask_begin(struct qz_work *w)
+{
+    struct balloon *b = QZ_CONTAINER_OF(w, struct balloon, ask_work);
+
+    if (!b->ask_timer.loop)
+        ask_due(&b->ask_timer);
+}
+
+/* ---- device
+ * -------------------------------------------------------------------------------------- */
+
+static void serve(struct virtio_device *d, unsigned q)
 {
     struct balloon *b = balloon_of(d);
+    struct balloon_queue *bq = &b->queue[q];
+    struct virtqueue *vq = &d->queue[q];
+    enum role role = role_of(b, q);
+    bool more = false;
 
-    if (is_stats_queue(b, q))
-        serve_stats(b);
-    else if (serve_pages(b, q))
-        qz_loop_post(d->loop, &b->again, serve_again);
+    if (role == STATISTICS)
+        more = serve_stats(b, bq, vq);
+    else if (role != NOTHING)
+        more = serve_pages(b, bq, vq, role);
+    virtqueue_interrupt(vq);
+    if (more)
+        qz_loop_post(d->loop, &bq->again, serve_again);
 }
-
-/* ---- configuration and life
- * --------------------------------------------------------------------------------- */
 
 static void on_config_read(struct virtio_device *d, unsigned offset, void *buf, unsigned len)
 {
-    const struct balloon *b = balloon_of(d);
-    const uint32_t config[] = {htole32(b->target_pages), htole32(b->actual_pages)};
-
-    memcpy(buf, (const uint8_t *)config + offset, len);
+    memcpy(buf, (const uint8_t *)&balloon_of(d)->config + offset, len);
 }
 
 static void on_config_write(struct virtio_device *d, unsigned offset, const void *buf, unsigned len)
 {
-    uint32_t actual;
+    struct balloon *b = balloon_of(d);
 
-    if (offset != offsetof(struct virtio_balloon_config, actual) || len != sizeof(actual))
-        return; /* num_pages is ours */
-    memcpy(&actual, buf, sizeof(actual));
-    balloon_of(d)->actual_pages = le32toh(actual);
+    if (len != sizeof(uint32_t))
+        return;
+    if (offset == offsetof(struct virtio_balloon_config, actual))
+        memcpy(&b->config.actual, buf, len);
+    else if (offset == offsetof(struct virtio_balloon_config, poison_val))
+        memcpy(&b->config.poison_val, buf, len);
 }
 
 static void on_reset(struct virtio_device *d)
 {
     struct balloon *b = balloon_of(d);
 
-    b->actual_pages = 0;
-    forget_stats(b);
+    /* The target is the host's and stays; everything else was the driver's. */
+    b->config.actual = b->config.poison_val = 0;
+    b->stats = no_stats;
+    b->stats_at = 0;
+    for (unsigned q = 0; q < QUEUES; q++)
+        b->queue[q].holding = false;
     virtio_reset_done(d);
 }
 
 static void on_free(struct virtio_device *d)
 {
-    free(balloon_of(d));
+    struct balloon *b = balloon_of(d);
+
+    qz_timer_cancel(&b->ask_timer);
+    free(b);
 }
 
 static const struct virtio_device_ops ops = {
@@ -251,10 +332,49 @@ static const struct virtio_device_ops ops = {
     .device_id = VIRTIO_ID_BALLOON,
     .config_read = on_config_read,
     .config_write = on_config_write,
-    .notify = on_notify,
+    .notify = serve,
     .reset = on_reset,
     .free = on_free,
 };
+
+/* ---- host
+ * ---------------------------------------------------------------------------------------- */
+
+static void apply_target(struct qz_work *w)
+{
+    struct balloon *b = QZ_CONTAINER_OF(w, struct balloon, target_work);
+    QZ_LOCKED(&b->d.lock);
+
+    qz_store_le32(&b->config.num_pages, __atomic_load_n(&b->target, __ATOMIC_RELAXED));
+    virtio_config_changed(&b->d);
+}
+
+int virtio_balloon_set_target(struct virtio_device *d, uint64_t bytes)
+{
+    struct balloon *b = balloon_of(d);
+
+    if (bytes > d->machine->memory.size)
+        return -ERANGE;
+    __atomic_store_n(&b->target, (uint32_t)(bytes / PAGE), __ATOMIC_RELAXED);
+    qz_loop_post(d->loop, &b->target_work, apply_target);
+    return 0;
+}
+
+void virtio_balloon_info(struct virtio_device *d, uint64_t *target, uint64_t *actual,
+                         uint64_t *reported_free, struct balloon_stats *stats)
+{
+    struct balloon *b = balloon_of(d);
+    QZ_LOCKED(&d->lock);
+
+    *target = (uint64_t)__atomic_load_n(&b->target, __ATOMIC_RELAXED) * PAGE;
+    /* The driver's word, but never more than there is. */
+    *actual = QZ_MIN((uint64_t)qz_load_le32(&b->config.actual) * PAGE, d->machine->memory.size);
+    *reported_free = b->reported;
+    *stats = b->stats;
+    stats->age_ns = b->stats_at ? qz_now_ns() - b->stats_at : -1;
+    b->stats_wanted_at = qz_now_ns();
+    qz_loop_post(d->loop, &b->ask_work, ask_begin);
+}
 
 int virtio_balloon_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop,
                        struct qz_error *err)
@@ -268,41 +388,18 @@ int virtio_balloon_new(struct virtio_device **out, struct machine *m, struct qz_
         .machine = m,
         .loop = loop,
         .offered = QZ_BIT(VIRTIO_BALLOON_F_STATS_VQ) | QZ_BIT(VIRTIO_BALLOON_F_DEFLATE_ON_OOM) |
-                   QZ_BIT(VIRTIO_BALLOON_F_REPORTING),
-        .config_size = 2 * sizeof(uint32_t),
+                   QZ_BIT(VIRTIO_BALLOON_F_PAGE_POISON) | QZ_BIT(VIRTIO_BALLOON_F_REPORTING),
+        .config_size = sizeof(b->config),
         .queue_count = QUEUES,
         .queue_size_max = QUEUE_SIZE,
         .label = "balloon",
     };
-    forget_stats(b);
+    b->stats = no_stats;
+    for (unsigned q = 0; q < QUEUES; q++) {
+        b->queue[q].balloon = b;
+        b->queue[q].held.iov = b->queue[q].iov;
+        b->queue[q].held.capacity = SEGMENTS;
+    }
     *out = &b->d;
     return 0;
-}
-
-int virtio_balloon_set_target(struct virtio_device *d, uint64_t bytes)
-{
-    struct balloon *b = balloon_of(d);
-    QZ_LOCKED(&d->lock);
-
-    if (bytes > d->machine->memory.size)
-        return -ERANGE;
-    b->target_pages = (uint32_t)(bytes / PAGE);
-    if (d->active) /* else the driver reads it when it comes */
-        virtio_config_changed(d);
-    return 0;
-}
-
-void virtio_balloon_info(struct virtio_device *d, uint64_t *target, uint64_t *actual,
-                         uint64_t *reported_free, struct balloon_stats *stats)
-{
-    struct balloon *b = balloon_of(d);
-    QZ_LOCKED(&d->lock);
-
-    *target = (uint64_t)b->target_pages * PAGE;
-    *actual = (uint64_t)b->actual_pages * PAGE;
-    *reported_free = b->reported;
-    *stats = b->stats;
-    stats->age_ns = b->stats_ns ? qz_now_ns() - b->stats_ns : -1;
-    if (d->active && b->stats_held && stats->age_ns > STATS_AGE_NS)
-        qz_loop_post(d->loop, &b->ask, ask_for_stats);
 }

@@ -1,205 +1,267 @@
 /*
- * virtio_vsock.c - the vsock device: packets between the guest's queues and the connections
- * (vsock.h; VirtIO 1.3 §5.10).
+ * virtio_vsock.c - stream sockets between guest and host (VirtIO 1.3 §5.10).
  *
- * Queues: 0 to the guest, 1 from it, 2 events (used when a machine is restored). Connections that
- * have something for the guest stand in a list and are asked in turn, one packet each, while the
- * guest has buffers. The guest is not listened to while resets for unknown connections wait:
- * nothing that it says makes anything here grow.
+ * Theory of operation. The guest's packets are taken from its transmit queue and given to
+ * vsock_packet.c; what connections have for the guest is collected by vsock_flush(), one packet of
+ * each ready connection in turn, so that none starves. Both work in rounds, between which the loop
+ * serves others. A packet that belongs to no connection is owed a reset; while as many are owed as
+ * can be remembered, no packet is taken, so a guest that takes no answers is not listened to
+ * either, and nothing grows (§5.10.6.1).
+ *
+ * Locks and threads: everything runs on the device's loop, under the device's lock. A reset comes
+ * from elsewhere and is carried out on the loop, because sockets belong to it.
  */
-#include "devices/virtio/vsock.h"
+#include <sys/resource.h>
 
-enum { QUEUE_RX, QUEUE_TX, QUEUE_EVENT, QUEUES };
-enum { QUEUE_SIZE = 256, SEGMENTS = 64, ROUND_MAX = 64 };
+#include "devices/virtio/vsock_internal.h"
+
+enum { Q_RX, Q_TX, Q_EVENT, QUEUES };
+enum { QUEUE_SIZE = 256, ROUND_PACKETS = 64, ROUND_BYTES = 1 << 20 };
 
 static struct vsock *vsock_of(struct virtio_device *d)
 {
     return QZ_CONTAINER_OF(d, struct vsock, d);
 }
 
-/* ---- to the guest
- * ------------------------------------------------------------------------------------------- */
-
-static void pump(struct qz_work *w);
-
-void vsock_ready(struct vsock_connection *c)
+unsigned vsock_slice(const struct iovec *in, unsigned count, size_t skip, size_t limit,
+                     struct iovec *out)
 {
-    struct vsock *v = c->vsock;
+    unsigned n = 0;
 
-    if (!c->ready) {
-        c->ready = true;
-        c->ready_next = NULL;
-        *v->ready_tail = c;
-        v->ready_tail = &c->ready_next;
+    for (unsigned i = 0; i < count && limit; i++) {
+        size_t drop = QZ_MIN(skip, in[i].iov_len), len = QZ_MIN(in[i].iov_len - drop, limit);
+
+        skip -= drop;
+        limit -= len;
+        if (len)
+            out[n++] = (struct iovec){(uint8_t *)in[i].iov_base + drop, len};
     }
-    qz_loop_post(v->d.loop, &v->pump, pump);
-}
-
-static struct vsock_connection *take_ready(struct vsock *v)
-{
-    struct vsock_connection *c = v->ready_head;
-
-    v->ready_head = c->ready_next;
-    if (!v->ready_head)
-        v->ready_tail = &v->ready_head;
-    c->ready = false;
-    return c;
-}
-
-static size_t fill_reply(struct vsock *v, const struct virtqueue_chain *chain)
-{
-    const size_t n = virtqueue_write(chain, 0, &v->reply[v->reply_head], sizeof(v->reply[0]));
-
-    v->reply_head = (v->reply_head + 1) % VSOCK_REPLIES_MAX;
-    v->replies--;
     return n;
 }
 
-static size_t fill_from_ready(struct vsock *v, const struct virtqueue_chain *chain)
-{
-    while (v->ready_head) {
-        struct vsock_connection *c = take_ready(v);
-        bool again = false, gone;
-        const size_t n = vsock_connection_fill(c, chain, &again, &gone);
+/* ---- packets as bytes
+ * ------------------------------------------------------------------------------ */
 
-        if (!gone && again)
-            vsock_ready(c);
-        if (n)
-            return n;
-    }
-    return 0;
+static void encode(const struct vsock_packet *p, uint8_t *h)
+{
+    qz_store_le64(h + offsetof(struct virtio_vsock_hdr, src_cid), p->src_cid);
+    qz_store_le64(h + offsetof(struct virtio_vsock_hdr, dst_cid), p->dst_cid);
+    qz_store_le32(h + offsetof(struct virtio_vsock_hdr, src_port), p->src_port);
+    qz_store_le32(h + offsetof(struct virtio_vsock_hdr, dst_port), p->dst_port);
+    qz_store_le32(h + offsetof(struct virtio_vsock_hdr, len), p->len);
+    qz_store_le16(h + offsetof(struct virtio_vsock_hdr, type), p->type);
+    qz_store_le16(h + offsetof(struct virtio_vsock_hdr, op), p->op);
+    qz_store_le32(h + offsetof(struct virtio_vsock_hdr, flags), p->flags);
+    qz_store_le32(h + offsetof(struct virtio_vsock_hdr, buf_alloc), p->buf_alloc);
+    qz_store_le32(h + offsetof(struct virtio_vsock_hdr, fwd_cnt), p->fwd_cnt);
 }
 
-static void serve_rx(struct vsock *v)
+static void decode(const uint8_t *h, struct vsock_packet *p)
 {
-    struct virtqueue *vq = &v->d.queue[QUEUE_RX];
-    struct iovec iov[SEGMENTS];
-    struct virtqueue_chain chain = {.iov = iov, .capacity = SEGMENTS};
-    unsigned served = 0;
+    p->src_cid = qz_load_le64(h + offsetof(struct virtio_vsock_hdr, src_cid));
+    p->dst_cid = qz_load_le64(h + offsetof(struct virtio_vsock_hdr, dst_cid));
+    p->src_port = qz_load_le32(h + offsetof(struct virtio_vsock_hdr, src_port));
+    p->dst_port = qz_load_le32(h + offsetof(struct virtio_vsock_hdr, dst_port));
+    p->len = qz_load_le32(h + offsetof(struct virtio_vsock_hdr, len));
+    p->type = qz_load_le16(h + offsetof(struct virtio_vsock_hdr, type));
+    p->op = qz_load_le16(h + offsetof(struct virtio_vsock_hdr, op));
+    p->flags = qz_load_le32(h + offsetof(struct virtio_vsock_hdr, flags));
+    p->buf_alloc = qz_load_le32(h + offsetof(struct virtio_vsock_hdr, buf_alloc));
+    p->fwd_cnt = qz_load_le32(h + offsetof(struct virtio_vsock_hdr, fwd_cnt));
+}
 
-    while ((v->replies || v->ready_head) && served < ROUND_MAX && virtqueue_pop(vq, &chain) == 1) {
-        size_t n;
+/* ---- to the guest
+ * ---------------------------------------------------------------------------------- */
 
-        if (chain.in_bytes <= sizeof(struct virtio_vsock_hdr)) {
-            virtqueue_fail(vq, "a receive buffer of %llu bytes",
-                           (unsigned long long)chain.in_bytes);
-            return;
-        }
-        n = v->replies ? fill_reply(v, &chain) : fill_from_ready(v, &chain);
-        if (!n) {
-            virtqueue_unpop(vq, &chain);
+static void take_stray(struct vsock *v, struct vsock_packet *p)
+{
+    const struct vsock_stray *s = &v->stray[v->stray_head];
+
+    *p = (struct vsock_packet){
+        .src_cid = VSOCK_HOST_CID,
+        .dst_cid = v->config.guest_cid,
+        .src_port = s->host_port,
+        .dst_port = s->guest_port,
+        .type = s->type,
+        .op = VIRTIO_VSOCK_OP_RST,
+    };
+    v->stray_head = (v->stray_head + 1) % VSOCK_STRAYS_MAX;
+    v->stray_count--;
+}
+
+/* The next packet into the guest's buffer. False: there is none after all. */
+static bool fill(struct vsock *v, const struct virtqueue_chain *chain, struct vsock_packet *p)
+{
+    struct vsock_connection *c = TAILQ_FIRST(&v->ready);
+    struct iovec data[VSOCK_SEGMENTS];
+    unsigned count;
+    bool made;
+
+    if (v->stray_count) {
+        take_stray(v, p);
+        return true;
+    }
+    count = vsock_slice(chain->iov + chain->out_count, chain->in_count, VSOCK_HEADER,
+                        VSOCK_DATA_MAX, data);
+    TAILQ_REMOVE(&v->ready, c, ready);
+    c->queued = false;
+    made = vsock_packet_to_guest(c, p, data, count, chain->in_bytes - VSOCK_HEADER);
+    vsock_connection_settle(c); /* at the end of the line, if there is more */
+    return made;
+}
+
+static void again(struct qz_work *w);
+
+void vsock_flush(struct vsock *v)
+{
+    struct virtqueue *vq = &v->d.queue[Q_RX];
+    struct iovec iov[VSOCK_SEGMENTS];
+    struct virtqueue_chain chain = {.iov = iov, .capacity = VSOCK_SEGMENTS};
+    bool listening = v->stray_count < VSOCK_STRAYS_MAX;
+    size_t packets = 0, bytes = 0;
+
+    while (v->d.active && (v->stray_count || !TAILQ_EMPTY(&v->ready))) {
+        uint8_t header[VSOCK_HEADER];
+        struct vsock_packet p;
+
+        if (packets++ == ROUND_PACKETS || bytes >= ROUND_BYTES) {
+            qz_loop_post(v->d.loop, &v->again, again);
             break;
         }
-        virtqueue_push(vq, &chain, (uint32_t)n);
-        served++;
+        if (!virtqueue_pop(vq, &chain))
+            break;
+        if (chain.in_bytes <= VSOCK_HEADER) {
+            virtqueue_fail(vq, "a receive buffer of %llu bytes, of which %d are header",
+                           (unsigned long long)chain.in_bytes, VSOCK_HEADER);
+            break;
+        }
+        if (!fill(v, &chain, &p)) {
+            virtqueue_unpop(vq, &chain);
+            continue;
+        }
+        encode(&p, header);
+        virtqueue_write(&chain, 0, header, sizeof(header));
+        virtqueue_push(vq, &chain, VSOCK_HEADER + p.len);
+        bytes += p.len;
     }
     virtqueue_interrupt(vq);
-    if (served == ROUND_MAX)
-        qz_loop_post(v->d.loop, &v->pump, pump);
+    if (!listening && v->stray_count < VSOCK_STRAYS_MAX)
+        qz_loop_post(v->d.loop, &v->again, again);
 }
 
 /* ---- from the guest
- * ----------------------------------------------------------------------------------------- */
+ * -------------------------------------------------------------------------------- */
 
-static void refuse(struct vsock *v, const struct virtio_vsock_hdr *h)
+static void take_packet(struct vsock *v, const struct virtqueue_chain *chain, size_t *bytes)
 {
-    if (le16toh(h->op) == VIRTIO_VSOCK_OP_RST)
-        return; /* never a reset for a reset */
-    v->reply[(v->reply_head + v->replies++) % VSOCK_REPLIES_MAX] = (struct virtio_vsock_hdr){
-        .src_cid = h->dst_cid,
-        .dst_cid = h->src_cid,
-        .src_port = h->dst_port,
-        .dst_port = h->src_port,
-        .type = h->type,
-        .op = htole16(VIRTIO_VSOCK_OP_RST),
-    };
-}
+    uint8_t header[VSOCK_HEADER];
+    struct iovec data[VSOCK_SEGMENTS];
+    struct vsock_packet p;
 
-static void open_connection(struct vsock *v, const struct virtio_vsock_hdr *h)
-{
-    const int fd = vsock_host_connect(v, le32toh(h->dst_port));
-    struct vsock_connection *c = fd < 0 ? NULL : vsock_connection_new(v, fd, VSOCK_OPEN);
-
-    if (!c)
-        return refuse(v, h);
-    vsock_connection_name(c, le32toh(h->src_port), le32toh(h->dst_port));
-    c->peer_room = le32toh(h->buf_alloc);
-    c->peer_forwarded = le32toh(h->fwd_cnt);
-    c->owes = OWES_RESPONSE;
-    vsock_connection_watch(c);
-    vsock_ready(c);
-}
-
-static void handle_packet(struct vsock *v, const struct virtio_vsock_hdr *h,
-                          const struct virtqueue_chain *chain)
-{
-    struct vsock_connection *c;
-
-    if (le64toh(h->src_cid) != v->cid || le64toh(h->dst_cid) != VSOCK_CID_HOST ||
-        le16toh(h->type) != VIRTIO_VSOCK_TYPE_STREAM)
-        return refuse(v, h);
-    c = vsock_connection_find(v, le32toh(h->src_port), le32toh(h->dst_port));
-    if (c)
-        vsock_connection_packet(c, h, chain);
-    else if (le16toh(h->op) == VIRTIO_VSOCK_OP_REQUEST)
-        open_connection(v, h);
-    else
-        refuse(v, h);
+    if (virtqueue_read(chain, 0, header, sizeof(header)) < sizeof(header)) {
+        qz_guest_warn("vsock: the guest sends a packet of %llu bytes",
+                      (unsigned long long)chain->out_bytes);
+        return;
+    }
+    decode(header, &p);
+    /* Data that is not there: the rest of the stream could not be trusted, so the operation becomes
+     * an unknown one. */
+    if (p.len > chain->out_bytes - VSOCK_HEADER) {
+        p.len = 0;
+        if (p.op != VIRTIO_VSOCK_OP_RST)
+            p.op = VIRTIO_VSOCK_OP_INVALID;
+    }
+    *bytes += p.len;
+    vsock_packet_from_guest(v, &p, data,
+                            vsock_slice(chain->iov, chain->out_count, VSOCK_HEADER, p.len, data));
 }
 
 static void serve_tx(struct vsock *v)
 {
-    struct virtqueue *vq = &v->d.queue[QUEUE_TX];
-    struct iovec iov[SEGMENTS];
-    struct virtqueue_chain chain = {.iov = iov, .capacity = SEGMENTS};
-    struct virtio_vsock_hdr h;
-    unsigned served = 0;
+    struct virtqueue *vq = &v->d.queue[Q_TX];
+    struct iovec iov[VSOCK_SEGMENTS];
+    struct virtqueue_chain chain = {.iov = iov, .capacity = VSOCK_SEGMENTS};
+    size_t packets = 0, bytes = 0;
 
-    while (v->replies < VSOCK_REPLIES_MAX && served < ROUND_MAX && virtqueue_pop(vq, &chain) == 1) {
-        if (virtqueue_read(&chain, 0, &h, sizeof(h)) != sizeof(h) ||
-            le32toh(h.len) > chain.out_bytes - sizeof(h)) {
-            virtqueue_fail(vq, "a packet of %llu bytes that says it has more",
-                           (unsigned long long)chain.out_bytes);
-            return;
+    while (v->stray_count < VSOCK_STRAYS_MAX) {
+        if (packets++ == ROUND_PACKETS || bytes >= ROUND_BYTES) {
+            qz_loop_post(v->d.loop, &v->again, again);
+            break;
         }
-        handle_packet(v, &h, &chain);
+        if (!virtqueue_pop(vq, &chain))
+            break;
+        take_packet(v, &chain, &bytes);
         virtqueue_push(vq, &chain, 0);
-        served++;
     }
     virtqueue_interrupt(vq);
-    if (served == ROUND_MAX)
-        qz_loop_post(v->d.loop, &v->pump, pump);
 }
 
-static void serve(struct vsock *v)
+static void again(struct qz_work *w)
 {
-    const unsigned waiting = v->replies;
-
-    serve_rx(v);
-    serve_tx(v);
-    if (v->replies || v->ready_head)
-        serve_rx(v);
-    if (waiting == VSOCK_REPLIES_MAX && v->replies < waiting) /* it is listened to again */
-        qz_loop_post(v->d.loop, &v->pump, pump);
-}
-
-static void pump(struct qz_work *w)
-{
-    struct vsock *v = QZ_CONTAINER_OF(w, struct vsock, pump);
+    struct vsock *v = QZ_CONTAINER_OF(w, struct vsock, again);
     QZ_LOCKED(&v->d.lock);
 
-    if (v->d.active)
-        serve(v);
+    if (!v->d.active)
+        return;
+    serve_tx(v);
+    vsock_flush(v);
 }
 
-/* ---- life
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- events
+ * ---------------------------------------------------------------------------------------- */
+
+static void serve_event(struct vsock *v)
+{
+    struct virtqueue *vq = &v->d.queue[Q_EVENT];
+    struct iovec iov[VSOCK_SEGMENTS];
+    struct virtqueue_chain chain = {.iov = iov, .capacity = VSOCK_SEGMENTS};
+    uint8_t event[sizeof(struct virtio_vsock_event)];
+
+    if (!v->tell_reset || !v->d.active || !virtqueue_pop(vq, &chain))
+        return;
+    qz_store_le32(event, VIRTIO_VSOCK_EVENT_TRANSPORT_RESET);
+    virtqueue_push(vq, &chain, (uint32_t)virtqueue_write(&chain, 0, event, sizeof(event)));
+    virtqueue_interrupt(vq);
+    v->tell_reset = false;
+}
+
+static void forget_all(struct vsock *v)
+{
+    while (!LIST_EMPTY(&v->all))
+        vsock_connection_free(LIST_FIRST(&v->all));
+    v->stray_count = 0;
+}
+
+static void disconnect(struct qz_work *w)
+{
+    struct vsock *v = QZ_CONTAINER_OF(w, struct vsock, disconnect_work);
+    QZ_LOCKED(&v->d.lock);
+
+    forget_all(v);
+    vsock_listener_resume(v);
+    v->tell_reset = v->d.active;
+    serve_event(v);
+}
+
+void virtio_vsock_disconnect(struct virtio_device *d)
+{
+    qz_loop_post(d->loop, &vsock_of(d)->disconnect_work, disconnect);
+}
+
+/* ---- device
+ * ---------------------------------------------------------------------------------------- */
 
 static void on_notify(struct virtio_device *d, unsigned q)
 {
-    if (q != QUEUE_EVENT)
-        serve(vsock_of(d));
+    struct vsock *v = vsock_of(d);
+
+    if (q == Q_EVENT) {
+        serve_event(v);
+        return;
+    }
+    if (q == Q_TX)
+        serve_tx(v);
+    vsock_flush(v);
 }
 
 static void on_config_read(struct virtio_device *d, unsigned offset, void *buf, unsigned len)
@@ -207,34 +269,45 @@ static void on_config_read(struct virtio_device *d, unsigned offset, void *buf, 
     memcpy(buf, (const uint8_t *)&vsock_of(d)->config + offset, len);
 }
 
-static void drop_connections(struct vsock *v)
+static void finish_reset(struct vsock *v)
 {
-    while (v->all)
-        vsock_connection_free(v->all);
-    v->replies = 0;
-}
-
-/* The sockets belong to the loop's thread. */
-static void finish_reset(struct qz_work *w)
-{
-    struct vsock *v = QZ_CONTAINER_OF(w, struct vsock, ending);
-    QZ_LOCKED(&v->d.lock);
-
-    drop_connections(v);
+    v->resetting = v->tell_reset = false;
+    forget_all(v);
     virtio_reset_done(&v->d);
 }
 
+static void carry_out_reset(struct qz_work *w)
+{
+    struct vsock *v = QZ_CONTAINER_OF(w, struct vsock, reset_work);
+    QZ_LOCKED(&v->d.lock);
+
+    if (!v->resetting)
+        return;
+    finish_reset(v);
+    vsock_listener_resume(v);
+}
+
+/* On any thread: only the loop may end connections, and there are some only while the driver is
+ * active. */
 static void on_reset(struct virtio_device *d)
 {
-    qz_loop_post(d->loop, &vsock_of(d)->ending, finish_reset);
+    struct vsock *v = vsock_of(d);
+
+    v->resetting = true;
+    if (LIST_EMPTY(&v->all))
+        finish_reset(v);
+    else
+        qz_loop_post(d->loop, &v->reset_work, carry_out_reset);
 }
 
 static void on_free(struct virtio_device *d)
 {
     struct vsock *v = vsock_of(d);
 
-    drop_connections(v);
-    vsock_host_close(v);
+    forget_all(v);
+    qz_timer_cancel(&v->timer);
+    vsock_unlisten(v);
+    free(v->path);
     free(v);
 }
 
@@ -247,14 +320,31 @@ static const struct virtio_device_ops ops = {
     .free = on_free,
 };
 
+/* Half of the descriptors that the process may have: disks and clients of the control socket need
+ * some too. */
+static unsigned connections_max(void)
+{
+    struct rlimit r;
+
+    return getrlimit(RLIMIT_NOFILE, &r) < 0
+               ? VSOCK_CONNECTIONS_MAX / 4
+               : (unsigned)QZ_MIN(r.rlim_cur / 2, (rlim_t)VSOCK_CONNECTIONS_MAX);
+}
+
 int virtio_vsock_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop,
                      uint64_t cid, const char *path, struct qz_error *err)
 {
-    struct vsock *v = calloc(1, sizeof(*v));
+    struct vsock *v;
     int r;
 
-    if (!v)
+    if (cid <= VSOCK_HOST_CID || cid >= UINT32_MAX)
+        return qz_fail(err, -EINVAL, "vsock: context id %llu: 3 to 4294967294 are for guests",
+                       (unsigned long long)cid);
+    v = calloc(1, sizeof(*v));
+    if (!v || !(v->path = strdup(path))) {
+        free(v);
         return qz_fail(err, -ENOMEM, "vsock: no memory");
+    }
     v->d = (struct virtio_device){
         .ops = &ops,
         .machine = m,
@@ -264,15 +354,16 @@ int virtio_vsock_new(struct virtio_device **out, struct machine *m, struct qz_lo
         .queue_size_max = QUEUE_SIZE,
         .label = "vsock",
     };
-    v->cid = cid;
-    v->config.guest_cid = htole64(cid);
-    v->listener.fd = -1;
-    v->next_host_port = VSOCK_FIRST_HOST_PORT;
-    v->ready_tail = &v->ready_head;
-    r = vsock_host_listen(v, path, err);
+    v->config.guest_cid = cid;
+    v->connections_max = connections_max();
+    v->listen_fd = -1;
+    LIST_INIT(&v->all);
+    for (unsigned i = 0; i < VSOCK_BUCKETS; i++)
+        LIST_INIT(&v->bucket[i]);
+    TAILQ_INIT(&v->ready);
+    r = vsock_listen(v, path, err);
     if (r < 0) {
-        vsock_host_close(v);
-        free(v);
+        on_free(&v->d);
         return r;
     }
     *out = &v->d;

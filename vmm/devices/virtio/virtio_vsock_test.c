@@ -1,405 +1,477 @@
 /*
- * virtio_vsock_test.c - the vsock device against an in-process guest driver: packets by hand, unix
- * sockets for real.
+ * virtio_vsock_test.c - connections of the vsock device: how they begin and how they end, from both
+ * sides.
  */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdint.h>
 
 #include <cmocka.h>
-#include <poll.h>
+#include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
-#include "devices/virtio/test_driver.h"
-#include "devices/virtio/vsock.h"
+#include "devices/virtio/vsock_test_guest.h"
 
-enum { CID = 5, GUEST_PORT = 700, RX = 0, TX = 1, RX_BUFFERS = 16, RX_SIZE = 4096 };
-
-struct fixture {
-    struct vtest_machine *tm;
-    struct virtio_device *d;
-    struct virtio_pci *transport;
-    struct vtest *t;
-    char dir[32], path[48];
-    bool packed;
-    uint8_t buffer[RX_BUFFERS][RX_SIZE];
-    struct iovec in[RX_BUFFERS];
-    int token[RX_BUFFERS];
-    uint32_t told; /* our fwd_cnt: bytes of payload received */
-    uint32_t room; /* our buf_alloc */
-    uint8_t payload[RX_SIZE];
+enum { RX, TX, EVENT };
+enum {
+    REQUEST = VIRTIO_VSOCK_OP_REQUEST,
+    RESPONSE = VIRTIO_VSOCK_OP_RESPONSE,
+    RST = VIRTIO_VSOCK_OP_RST,
+    SHUTDOWN = VIRTIO_VSOCK_OP_SHUTDOWN,
+    RW = VIRTIO_VSOCK_OP_RW,
+    RCV = VIRTIO_VSOCK_SHUTDOWN_RCV,
+    SEND = VIRTIO_VSOCK_SHUTDOWN_SEND,
 };
-
-static void give_buffer(struct fixture *f, unsigned i)
-{
-    f->in[i] = (struct iovec){f->buffer[i], RX_SIZE};
-    f->token[i] = vtest_submit(f->t, RX, NULL, 0, &f->in[i], 1);
-    assert_true(f->token[i] >= 0);
-    vtest_kick(f->t, RX);
-}
-
-static void begin(struct fixture *f, bool packed)
-{
-    assert_int_equal(vtest_negotiate(f->t, 0, packed), 0);
-    for (unsigned i = 0; i < RX_BUFFERS; i++)
-        give_buffer(f, i);
-}
 
 static int setup(void **state)
 {
-    struct fixture *f = calloc(1, sizeof(*f));
-    struct qz_error err = {0};
-
-    strcpy(f->dir, "/tmp/vsock-test-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
-    snprintf(f->path, sizeof(f->path), "%s/v", f->dir);
-    f->room = 1 << 20;
-    f->tm = vtest_machine_new(0);
-    assert_int_equal(virtio_vsock_new(&f->d, &f->tm->m, f->tm->m.main_loop, CID, f->path, &err), 0);
-    assert_int_equal(virtio_pci_new(&f->transport, f->d, &err), 0);
-    f->t = vtest_open(f->tm, VIRTIO_ID_VSOCK);
-    assert_non_null(f->t);
-    *state = f;
+    *state = guest_new();
     return 0;
 }
 
 static int teardown(void **state)
 {
-    struct fixture *f = *state;
-
-    vtest_close(f->t);
-    virtio_pci_free(f->transport);
-    vtest_machine_free(f->tm);
-    assert_int_equal(access(f->path, F_OK), -1); /* the device removed its socket */
-    rmdir(f->dir);
-    free(f);
+    guest_free(*state);
     return 0;
 }
 
-/* ---- the guest's side
- * --------------------------------------------------------------------------------------- */
-
-static void send_packet(struct fixture *f, uint32_t host_port, uint16_t op, uint32_t flags,
-                        const void *data, size_t len)
+static struct vsock *vsock_of(struct guest *g)
 {
-    struct virtio_vsock_hdr h = {
-        .src_cid = CID,
-        .dst_cid = VSOCK_CID_HOST,
-        .src_port = GUEST_PORT,
-        .dst_port = host_port,
-        .len = (uint32_t)len,
-        .type = VIRTIO_VSOCK_TYPE_STREAM,
-        .op = op,
-        .flags = flags,
-        .buf_alloc = f->room,
-        .fwd_cnt = f->told,
-    };
-    struct iovec out[] = {{&h, sizeof(h)}, {(void *)data, len}};
-
-    assert_int_equal(vtest_request(f->t, TX, out, len ? 2 : 1, NULL, 0, NULL), 0);
+    return QZ_CONTAINER_OF(g->d, struct vsock, d);
 }
 
-/* The next packet from the device; its payload is in f->payload. */
-static struct virtio_vsock_hdr receive_packet(struct fixture *f)
+static void send_data(struct guest *g, uint32_t host_port, uint32_t guest_port, const char *text)
 {
-    struct virtio_vsock_hdr h;
-    uint32_t written;
-    int token = vtest_wait_any(f->t, RX, &written);
+    struct virtio_vsock_hdr h = guest_header(RW, host_port, guest_port);
 
-    assert_true(token >= 0);
-    for (unsigned i = 0; i < RX_BUFFERS; i++)
-        if (f->token[i] == token) {
-            assert_in_range(written, sizeof(h), RX_SIZE);
-            memcpy(&h, f->buffer[i], sizeof(h));
-            assert_int_equal(h.len, written - sizeof(h));
-            memcpy(f->payload, f->buffer[i] + sizeof(h), h.len);
-            give_buffer(f, i);
-            assert_int_equal(h.src_cid, VSOCK_CID_HOST);
-            assert_int_equal(h.dst_cid, CID);
-            return h;
-        }
-    fail_msg("token %d belongs to no buffer", token);
-    return h;
+    h.len = (uint32_t)strlen(text);
+    guest_send(g, h, text, h.len);
 }
 
-static struct virtio_vsock_hdr expect_op(struct fixture *f, uint16_t op)
+static void send_op(struct guest *g, uint16_t op, uint32_t flags, uint32_t host_port,
+                    uint32_t guest_port)
 {
-    struct virtio_vsock_hdr h;
+    struct virtio_vsock_hdr h = guest_header(op, host_port, guest_port);
 
-    do
-        h = receive_packet(f);
-    while (h.op == VIRTIO_VSOCK_OP_CREDIT_UPDATE && op != VIRTIO_VSOCK_OP_CREDIT_UPDATE);
-    assert_int_equal(h.op, op);
-    return h;
+    h.flags = flags;
+    guest_send(g, h, NULL, 0);
 }
 
-/* ---- the host's side
- * ---------------------------------------------------------------------------------------- */
-
-static struct sockaddr_un address_of_path(const char *path)
+static void expect_data(struct guest *g, uint32_t host_port, uint32_t guest_port, const char *text)
 {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    uint8_t data[GUEST_RX_DATA];
+    struct virtio_vsock_hdr h = guest_receive(g, data);
 
-    snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
-    return a;
+    assert_int_equal(h.op, RW);
+    assert_int_equal(h.src_port, host_port);
+    assert_int_equal(h.dst_port, guest_port);
+    assert_int_equal(h.len, strlen(text));
+    assert_memory_equal(data, text, h.len);
 }
 
-static int listen_on(const char *path)
+static void expect_read(struct guest *g, int fd, const char *text)
 {
-    const struct sockaddr_un a = address_of_path(path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char buf[64] = {0};
 
-    assert_int_equal(bind(fd, (const struct sockaddr *)&a, sizeof(a)), 0);
-    assert_int_equal(listen(fd, 4), 0);
-    return fd;
+    assert_int_equal(host_read(g, fd, buf, strlen(text)), strlen(text));
+    assert_string_equal(buf, text);
 }
 
-static int connect_to(const char *path)
+/* Both know of the connection and use it; the guest ends it. */
+static void talk_and_close(struct guest *g, int fd, uint32_t host_port, uint32_t guest_port)
 {
-    const struct sockaddr_un a = address_of_path(path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    assert_int_equal(connect(fd, (const struct sockaddr *)&a, sizeof(a)), 0);
-    return fd;
+    send_data(g, host_port, guest_port, "from the guest");
+    expect_read(g, fd, "from the guest");
+    host_write(g, fd, "from the host", 13);
+    expect_data(g, host_port, guest_port, "from the host");
+    send_data(g, host_port, guest_port, "bye");
+    send_op(g, SHUTDOWN, RCV | SEND, host_port, guest_port);
+    guest_expect(g, RST, host_port, guest_port);
+    expect_read(g, fd, "bye");
+    assert_int_equal(host_end(g, fd), 0);
+    close(fd);
+    assert_int_equal(vsock_of(g)->connections, 0);
 }
 
-/* Reads exactly len bytes while the device's loop runs; fewer only at the end of the stream. */
-static size_t read_all(struct fixture *f, int fd, void *buf, size_t len)
+static void guest_connects(struct guest *g, bool packed)
 {
-    const int64_t end = qz_now_ns() + VTEST_WAIT_MS * 1000000ll;
-    size_t got = 0;
-
-    while (got < len && qz_now_ns() < end) {
-        ssize_t n = recv(fd, (uint8_t *)buf + got, len - got, MSG_DONTWAIT);
-
-        if (n == 0)
-            break;
-        if (n > 0)
-            got += (size_t)n;
-        vtest_run(f->tm, 0);
-    }
-    return got;
-}
-
-/* A connection from the guest to port 9 of the host, accepted. Returns the host program's socket.
- */
-static int guest_connects(struct fixture *f)
-{
-    char path[64];
     int listener, fd;
 
-    snprintf(path, sizeof(path), "%s_9", f->path);
-    listener = listen_on(path);
-    send_packet(f, 9, VIRTIO_VSOCK_OP_REQUEST, 0, NULL, 0);
-    assert_int_equal(expect_op(f, VIRTIO_VSOCK_OP_RESPONSE).dst_port, GUEST_PORT);
-    fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    assert_true(fd >= 0);
+    guest_start(g, packed);
+    listener = host_listen(g, 52);
+    fd = guest_connect(g, listener, 52, 1000);
+    talk_and_close(g, fd, 52, 1000);
+    host_unlisten(g, listener, 52);
+    /* Nobody listens there: the socket has gone; it is there and nobody listens. */
+    send_op(g, REQUEST, 0, 52, 1001);
+    guest_expect(g, RST, 52, 1001);
+    listener = host_listen(g, UINT32_MAX);
     close(listener);
-    unlink(path);
-    return fd;
+    send_op(g, REQUEST, 0, UINT32_MAX, 1001);
+    guest_expect(g, RST, UINT32_MAX, 1001);
+    host_unlisten(g, -1, UINT32_MAX);
+    assert_false(guest_has_packet(g));
 }
 
-/* ---- tests
- * --------------------------------------------------------------------------------------------------
- */
-
-static void both_ways(struct fixture *f, bool packed)
+static void test_guest_connects(void **state)
 {
-    char text[8] = {0};
+    guest_connects(*state, false);
+    guest_connects(*state, true);
+}
+
+static void host_connects(struct guest *g, bool packed)
+{
+    struct virtio_vsock_hdr h;
+    char text[64];
+    uint32_t port;
     int fd;
 
-    begin(f, packed);
-    fd = guest_connects(f);
-    send_packet(f, 9, VIRTIO_VSOCK_OP_RW, 0, "hello", 5);
-    assert_int_equal(read_all(f, fd, text, 5), 5);
-    assert_string_equal(text, "hello");
-    assert_int_equal(send(fd, "world", 5, 0), 5);
-    assert_int_equal(expect_op(f, VIRTIO_VSOCK_OP_RW).len, 5);
-    assert_memory_equal(f->payload, "world", 5);
+    guest_start(g, packed);
+    fd = host_connect(g);
+    host_write(g, fd, "CONN", 4); /* in pieces, and with the stream behind it */
+    guest_idle(g);
+    host_write(g, fd, "ECT 1234\nearly", 14);
+    h = guest_receive(g, NULL);
+    assert_int_equal(h.op, REQUEST);
+    assert_int_equal(h.dst_port, 1234);
+    port = h.src_port;
+    assert_true(port >= 0x40000000u);
+    send_op(g, RESPONSE, 0, port, 1234);
+    snprintf(text, sizeof(text), "OK %u\n", port);
+    expect_read(g, fd, text);
+    expect_data(g, port, 1234, "early");
+    talk_and_close(g, fd, port, 1234);
+    /* Nobody listens in the guest. */
+    fd = host_connect(g);
+    host_write(g, fd, "CONNECT 7\n", 10);
+    h = guest_receive(g, NULL);
+    assert_int_equal(h.dst_port, 7);
+    assert_int_not_equal(h.src_port, port);
+    send_op(g, RST, 0, h.src_port, 7);
+    assert_int_equal(host_end(g, fd), 0);
     close(fd);
-    assert_int_equal(expect_op(f, VIRTIO_VSOCK_OP_SHUTDOWN).flags, VIRTIO_VSOCK_SHUTDOWN_SEND);
-    send_packet(f, 9, VIRTIO_VSOCK_OP_SHUTDOWN,
-                VIRTIO_VSOCK_SHUTDOWN_SEND | VIRTIO_VSOCK_SHUTDOWN_RCV, NULL, 0);
-    expect_op(f, VIRTIO_VSOCK_OP_RST);
-}
-
-static void test_both_ways_split(void **state)
-{
-    both_ways(*state, false);
-}
-static void test_both_ways_packed(void **state)
-{
-    both_ways(*state, true);
+    assert_int_equal(vsock_of(g)->connections, 0);
 }
 
 static void test_host_connects(void **state)
 {
-    struct fixture *f = *state;
-    char line[32] = {0};
-    struct virtio_vsock_hdr h;
-    int fd;
-
-    begin(f, true);
-    fd = connect_to(f->path);
-    assert_int_equal(send(fd, "CONN", 4, 0), 4);
-    vtest_run(f->tm, 10);
-    assert_int_equal(send(fd, "ECT 700\nearly", 13, 0), 13);
-    h = expect_op(f, VIRTIO_VSOCK_OP_REQUEST);
-    assert_int_equal(h.dst_port, GUEST_PORT);
-    send_packet(f, h.src_port, VIRTIO_VSOCK_OP_RESPONSE, 0, NULL, 0);
-    assert_int_equal(read_all(f, fd, line, 3), 3);
-    assert_string_equal(line, "OK ");
-    assert_int_equal(expect_op(f, VIRTIO_VSOCK_OP_RW).len,
-                     5); /* what came behind the line is the guest's */
-    assert_memory_equal(f->payload, "early", 5);
-    close(fd);
+    host_connects(*state, false);
+    host_connects(*state, true);
 }
 
-static void test_handshake_nonsense(void **state)
+static void test_bad_handshakes(void **state)
 {
-    static const char *const lines[] = {"CONNECT\n",
-                                        "CONNECT x\n",
+    static const char *const lines[] = {"\n",
+                                        "CONNECT\n",
+                                        "CONNECT \n",
+                                        "CONNECT 1x\n",
+                                        "CONNECT 4294967295\n",
                                         "CONNECT -1\n",
-                                        "CONNECT 4294967296\n",
+                                        "connect 1\n",
                                         "GET / HTTP/1.1\r\n",
-                                        "CONNECT 1 2\n",
-                                        "0123456789012345678901234567890123456789"};
-    struct fixture *f = *state;
-    char c;
+                                        "CONNECT 1                                        \n"};
+    struct guest *g = *state;
+    int fd;
 
-    begin(f, false);
+    fd = host_connect(g); /* no driver yet */
+    assert_int_equal(host_end(g, fd), 0);
+    close(fd);
+    guest_start(g, false);
     for (unsigned i = 0; i < QZ_ARRAY_LEN(lines); i++) {
-        int fd = connect_to(f->path);
-
-        assert_true(send(fd, lines[i], strlen(lines[i]), 0) > 0);
-        assert_int_equal(read_all(f, fd, &c, 1), 0); /* closed without an answer */
+        fd = host_connect(g);
+        host_write(g, fd, lines[i], strlen(lines[i]));
+        assert_true(host_end(g, fd) >= 0);
         close(fd);
     }
-}
-
-static void test_refused(void **state)
-{
-    struct fixture *f = *state;
-
-    begin(f, false);
-    send_packet(f, 12345, VIRTIO_VSOCK_OP_REQUEST, 0, NULL, 0); /* nobody listens */
-    assert_int_equal(expect_op(f, VIRTIO_VSOCK_OP_RST).src_port, 12345);
-    send_packet(f, 12346, VIRTIO_VSOCK_OP_RW, 0, "x", 1); /* no such connection */
-    assert_int_equal(expect_op(f, VIRTIO_VSOCK_OP_RST).src_port, 12346);
-}
-
-/* The host sends more than the guest takes at once: credit holds it back, and nothing is lost. */
-static void test_credit_to_guest(void **state)
-{
-    enum { TOTAL = 40000, ROOM = 3000 };
-    struct fixture *f = *state;
-    static uint8_t sent[TOTAL], got[TOTAL];
-    uint32_t have = 0;
-    int fd;
-
-    for (unsigned i = 0; i < TOTAL; i++)
-        sent[i] = (uint8_t)(i * 7 + i / 251);
-    f->room = ROOM;
-    begin(f, true);
-    fd = guest_connects(f);
-    assert_int_equal(send(fd, sent, TOTAL, 0), TOTAL);
-    while (have < TOTAL) {
-        struct virtio_vsock_hdr h = expect_op(f, VIRTIO_VSOCK_OP_RW);
-
-        assert_true(h.len <= f->told + ROOM - have); /* never beyond the credit */
-        memcpy(got + have, f->payload, h.len);
-        have += h.len;
-        if (have - f->told == ROOM) { /* full: now make room */
-            f->told = have;
-            send_packet(f, 9, VIRTIO_VSOCK_OP_CREDIT_UPDATE, 0, NULL, 0);
-        }
-        if (have == TOTAL)
-            break;
-    }
-    assert_memory_equal(sent, got, TOTAL);
+    fd = host_connect(g); /* gone before it said anything; gone before the guest answers */
     close(fd);
+    fd = host_connect(g);
+    host_write(g, fd, "CONNECT 5\n", 10);
+    uint32_t port = guest_receive(g, NULL).src_port;
+    close(fd);
+    send_op(g, RESPONSE, 0, port, 5);
+    guest_expect(g, RST, port, 5);
+    assert_false(guest_has_packet(g));
+    assert_int_equal(vsock_of(g)->connections, 0);
 }
 
-/* A host that does not read: the guest has VSOCK_BUFFER of credit and what the socket holds, and a
- * liar is cut off. */
-static void test_lie_about_credit(void **state)
+/* Each side ends its half; the other half goes on. */
+static void half_close(struct guest *g, bool packed)
 {
-    static uint8_t chunk[32 << 10];
-    struct fixture *f = *state;
-    struct virtio_vsock_hdr h = {0};
-    int fd;
+    int listener, fd;
 
-    begin(f, false);
-    fd = guest_connects(f);
-    for (unsigned i = 0; i < 4096 && h.op != VIRTIO_VSOCK_OP_RST; i++) {
-        send_packet(f, 9, VIRTIO_VSOCK_OP_RW, 0, chunk, sizeof(chunk));
-        if (f->t->in_flight < RX_BUFFERS || vtest_poll(f->t, RX) > 0)
-            h = receive_packet(f);
-    }
-    assert_int_equal(h.op, VIRTIO_VSOCK_OP_RST);
+    guest_start(g, packed);
+    listener = host_listen(g, 1);
+    fd = guest_connect(g, listener, 1, 2000);
+    host_write(g, fd, "last words", 10);
+    shutdown(fd, SHUT_WR);
+    expect_data(g, 1, 2000, "last words");
+    assert_int_equal(guest_expect(g, SHUTDOWN, 1, 2000).flags, SEND);
+    send_data(g, 1, 2000, "still here");
+    expect_read(g, fd, "still here");
+    assert_false(guest_has_packet(g));
+    send_op(g, SHUTDOWN, SEND, 1, 2000);
+    assert_int_equal(host_end(g, fd), 0);
+    /* Now nothing can flow any more, and the guest is told so. */
+    assert_int_equal(guest_expect(g, SHUTDOWN, 1, 2000).flags, SEND | RCV);
+    send_op(g, RST, 0, 1, 2000);
     close(fd);
+
+    fd = guest_connect(g, listener, 1, 2001);
+    send_data(g, 1, 2001, "no more");
+    send_op(g, SHUTDOWN, SEND, 1, 2001);
+    expect_read(g, fd, "no more");
+    assert_int_equal(host_end(g, fd), 0);
+    host_write(g, fd, "answer", 6);
+    expect_data(g, 1, 2001, "answer");
+    close(fd);
+    assert_int_equal(guest_expect(g, SHUTDOWN, 1, 2001).flags, SEND | RCV);
+    send_op(g, RST, 0, 1, 2001);
+
+    /* The guest will not receive: the host's writes fail, the guest's still arrive. */
+    fd = guest_connect(g, listener, 1, 2002);
+    send_op(g, SHUTDOWN, RCV, 1, 2002);
+    guest_idle(g);
+    assert_true(send(fd, "x", 1, MSG_NOSIGNAL) < 0 && errno == EPIPE);
+    send_data(g, 1, 2002, "heard");
+    expect_read(g, fd, "heard");
+    close(fd);
+    assert_int_equal(guest_expect(g, SHUTDOWN, 1, 2002).flags, SEND | RCV);
+    send_op(g, RST, 0, 1, 2002);
+    assert_int_equal(vsock_of(g)->connections, 0);
+    host_unlisten(g, listener, 1);
 }
 
 static void test_half_close(void **state)
 {
-    struct fixture *f = *state;
-    char text[4] = {0};
-    int fd;
-
-    begin(f, false);
-    fd = guest_connects(f);
-    send_packet(f, 9, VIRTIO_VSOCK_OP_RW, 0, "end", 3);
-    send_packet(f, 9, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_SHUTDOWN_SEND, NULL, 0);
-    assert_int_equal(read_all(f, fd, text, 4), 3); /* and then the end of the stream */
-    assert_int_equal(send(fd, "late", 4, 0), 4);   /* the other direction is open */
-    assert_int_equal(expect_op(f, VIRTIO_VSOCK_OP_RW).len, 4);
-    shutdown(fd, SHUT_WR);
-    expect_op(f, VIRTIO_VSOCK_OP_SHUTDOWN);
-    expect_op(f, VIRTIO_VSOCK_OP_RST);
-    close(fd);
+    half_close(*state, false);
+    half_close(*state, true);
 }
 
-static void test_reset_with_open_connections(void **state)
+static void test_sudden_ends(void **state)
 {
-    struct fixture *f = *state;
-    char c;
-    int fd;
+    struct guest *g = *state;
+    int listener, fd;
 
-    begin(f, true);
-    fd = guest_connects(f);
-    assert_int_equal(send(fd, "waiting", 7, 0), 7);
-    assert_int_equal(vtest_reset(f->t), 0);
-    assert_int_equal(read_all(f, fd, &c, 1), 0);
+    guest_start(g, false);
+    listener = host_listen(g, 1);
+    fd = guest_connect(g, listener, 1, 1);
     close(fd);
-    vtest_set_status(f->t, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
-    begin(f, false);
-    close(guest_connects(f));
+    assert_int_equal(guest_expect(g, SHUTDOWN, 1, 1).flags, SEND | RCV);
+    send_data(g, 1, 1, "nobody hears this"); /* under way already: lost, as over a network */
+    assert_false(guest_has_packet(g));
+    send_op(g, RST, 0, 1, 1);
+
+    fd = guest_connect(g, listener, 1,
+                       2); /* closed with bytes that were never read: an error, as with TCP */
+    send_data(g, 1, 2, "unread");
+    guest_idle(g);
+    close(fd);
+    guest_expect(g, RST, 1, 2);
+
+    fd = guest_connect(g, listener, 1, 3);
+    send_op(g, RST, 0, 1, 3);
+    assert_int_equal(host_end(g, fd), 0);
+    close(fd);
+
+    fd = guest_connect(g, listener, 1, 4); /* a second request is a mistake */
+    send_op(g, REQUEST, 0, 1, 4);
+    guest_expect(g, RST, 1, 4);
+    assert_int_equal(host_end(g, fd), 0);
+    close(fd);
+    assert_false(guest_has_packet(g));
+    assert_int_equal(vsock_of(g)->connections, 0);
+    host_unlisten(g, listener, 1);
 }
 
-static void test_malformed_packet(void **state)
+/* A reset of the device ends every connection, whatever its state; then it works again. */
+static void test_device_reset(void **state)
 {
-    struct fixture *f = *state;
-    struct virtio_vsock_hdr h = {
-        .src_cid = CID, .dst_cid = VSOCK_CID_HOST, .type = VIRTIO_VSOCK_TYPE_STREAM, .len = 1};
-    struct iovec out = {&h, sizeof(h)};
+    struct guest *g = *state;
 
-    begin(f, false);
-    assert_true(vtest_submit(f->t, TX, &out, 1, NULL, 0) >= 0);
-    vtest_kick(f->t, TX);
-    vtest_run(f->tm, 100);
-    assert_true(vtest_status(f->t) & VIRTIO_CONFIG_S_NEEDS_RESET);
+    for (unsigned packed = 0; packed < 2; packed++) {
+        int listener, fd, asking, silent;
+
+        guest_start(g, packed);
+        listener = host_listen(g, 9);
+        fd = guest_connect(g, listener, 9, 9);
+        asking = host_connect(g);
+        host_write(g, asking, "CONNECT 5\n", 10);
+        guest_receive(g, NULL);
+        silent = host_connect(g);
+        guest_idle(g);
+        assert_int_equal(vsock_of(g)->connections, 3);
+        send_op(g, RST, 0, 77, 77);
+        guest_start(g, !packed);
+        assert_int_equal(host_end(g, fd), 0);
+        assert_int_equal(host_end(g, asking), 0);
+        assert_int_equal(host_end(g, silent), 0);
+        close(fd);
+        close(asking);
+        close(silent);
+        assert_int_equal(vsock_of(g)->connections, 0);
+        send_op(g, SHUTDOWN, SEND, 9, 9); /* of before: unknown */
+        guest_expect(g, RST, 9, 9);
+        host_unlisten(g, listener, 9);
+        guest_connects(g, packed);
+    }
+}
+
+/* Who says nothing for too long is ended. */
+static void test_patience(void **state)
+{
+    struct guest *g = *state;
+    int listener, asking, silent, closed;
+    uint32_t port;
+
+    guest_start(g, false);
+    listener = host_listen(g, 9);
+    closed = guest_connect(g, listener, 9, 9);
+    close(closed);
+    guest_expect(g, SHUTDOWN, 9, 9);
+    silent = host_connect(g);
+    host_write(g, silent, "CONNECT 5", 9);
+    asking = host_connect(g);
+    host_write(g, asking, "CONNECT 5\n", 10);
+    port = guest_expect(g, REQUEST, 0x40000000u, 5).src_port;
+    guest_idle(g);
+    {
+        QZ_LOCKED(&g->d->lock);
+        vsock_sweep(vsock_of(g), qz_now_ns());
+    }
+    assert_int_equal(vsock_of(g)->connections, 3);
+    {
+        QZ_LOCKED(&g->d->lock);
+        vsock_sweep(vsock_of(g), qz_now_ns() + VSOCK_PATIENCE_NS);
+        vsock_flush(vsock_of(g));
+    }
+    guest_expect(g, RST, port, 5);
+    guest_expect(g, RST, 9, 9);
+    assert_true(host_end(g, silent) >= 0);
+    assert_int_equal(host_end(g, asking), 0);
+    close(silent);
+    close(asking);
+    assert_int_equal(vsock_of(g)->connections, 0);
+    host_unlisten(g, listener, 9);
+}
+
+/* Connections are limited; who waits is served when one ends. */
+static void test_limit(void **state)
+{
+    struct rlimit saved, few;
+    struct guest *g;
+    int fd[32], listener;
+
+    getrlimit(RLIMIT_NOFILE, &saved);
+    few = saved;
+    few.rlim_cur = 64; /* of which the device takes half */
+    setrlimit(RLIMIT_NOFILE, &few);
+    g = guest_new();
+    setrlimit(RLIMIT_NOFILE, &saved);
+    guest_start(g, false);
+    listener = host_listen(g, 1);
+    for (unsigned i = 0; i < 32; i++)
+        fd[i] = guest_connect(g, listener, 1, i);
+    assert_int_equal(vsock_of(g)->connections, 32);
+    send_op(g, REQUEST, 0, 1, 99);
+    guest_expect(g, RST, 1, 99);
+    for (unsigned i = 0; i < 32; i++) {
+        close(fd[i]);
+        assert_int_equal(guest_expect(g, SHUTDOWN, 1, i).flags, SEND | RCV);
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        fd[i] = host_connect(g);
+        host_write(g, fd[i], "CONNECT 3\n", 10);
+    }
+    assert_false(guest_has_packet(g));
+    for (unsigned i = 0; i < 32; i++)
+        send_op(g, RST, 0, 1, i);
+    for (unsigned i = 0; i < 8; i++) {
+        assert_int_equal(guest_receive(g, NULL).op, REQUEST);
+        close(fd[i]);
+    }
+    host_unlisten(g, listener, 1);
+    guest_free(g);
+    *state = NULL;
+}
+
+/* After a clone or a move the guest is told that its connections are gone (§5.10.6.7). */
+static void test_disconnect(void **state)
+{
+    struct guest *g = *state;
+
+    for (unsigned packed = 0; packed < 2; packed++) {
+        uint32_t event = 99, written;
+        struct iovec in = {&event, sizeof(event)};
+        int listener, fd;
+
+        guest_start(g, packed);
+        listener = host_listen(g, 1);
+        fd = guest_connect(g, listener, 1, 1);
+        virtio_vsock_disconnect(g->d);
+        assert_int_equal(host_end(g, fd), 0);
+        close(fd);
+        assert_int_equal(vtest_request(g->t, EVENT, NULL, 0, &in, 1, &written), 0);
+        assert_int_equal(written, sizeof(event));
+        assert_int_equal(event, VIRTIO_VSOCK_EVENT_TRANSPORT_RESET);
+        host_unlisten(g, listener, 1);
+        guest_connects(g, packed);
+    }
+}
+
+static void test_construction(void **state)
+{
+    struct guest *g = *state;
+    struct qz_error err;
+    struct virtio_device *d;
+    struct qz_loop *loop = g->tm->m.main_loop;
+    char path[200], text[200];
+    uint64_t cid = 0;
+    int fd;
+
+    vtest_device_read(g->t, 0, &cid, 8);
+    assert_int_equal(cid, GUEST_CID);
+    assert_int_equal(virtio_vsock_new(&d, &g->tm->m, loop, 2, g->path, &err), -EINVAL);
+    assert_int_equal(virtio_vsock_new(&d, &g->tm->m, loop, UINT32_MAX, g->path, &err), -EINVAL);
+    assert_int_equal(virtio_vsock_new(&d, &g->tm->m, loop, 3, g->path, &err), -EADDRINUSE);
+    assert_int_equal(access(g->path, F_OK), 0);
+    assert_int_equal(virtio_vsock_new(&d, &g->tm->m, loop, 3, "", &err), -ENAMETOOLONG);
+    assert_int_equal(virtio_vsock_new(&d, &g->tm->m, loop, 3, "/nowhere/at/all", &err), -ENOENT);
+    memset(path, 'x', sizeof(path));
+    memcpy(path, g->dir, strlen(g->dir));
+    path[strlen(g->dir)] = '/';
+    path[97] = '\0';
+    assert_int_equal(virtio_vsock_new(&d, &g->tm->m, loop, 3, path, &err), -ENAMETOOLONG);
+    path[96] = '\0';
+    assert_int_equal(virtio_vsock_new(&d, &g->tm->m, loop, 3, path, &err), 0);
+    d->ops->free(d);
+    assert_int_equal(access(path, F_OK), -1);
+    snprintf(text, sizeof(text), "%s/file", g->dir);
+    fd = open(text, O_CREAT | O_WRONLY, 0600);
+    assert_int_equal(virtio_vsock_new(&d, &g->tm->m, loop, 3, text, &err), -EEXIST);
+    close(fd);
+    unlink(text);
+    close(host_listen(g, 4)); /* left behind: a file that nobody listens on */
+    snprintf(text, sizeof(text), "%s_4", g->path);
+    assert_int_equal(virtio_vsock_new(&d, &g->tm->m, loop, 3, text, &err), 0);
+    d->ops->free(d);
 }
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_both_ways_split),    T(test_both_ways_packed), T(test_host_connects),
-        T(test_handshake_nonsense), T(test_refused),          T(test_credit_to_guest),
-        T(test_lie_about_credit),   T(test_half_close),       T(test_reset_with_open_connections),
-        T(test_malformed_packet),
+        cmocka_unit_test_setup_teardown(test_guest_connects, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_host_connects, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_handshakes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_half_close, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sudden_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_device_reset, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_patience, setup, teardown),
+        cmocka_unit_test(test_limit),
+        cmocka_unit_test_setup_teardown(test_disconnect, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_construction, setup, teardown),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests_name("virtio-vsock", tests, NULL, NULL);
 }

@@ -1,377 +1,403 @@
 /*
- * vsock_connection.c - one stream between the guest and a unix socket (vsock.h).
+ * vsock_connection.c - connections of the vsock device: the table, and the host's end of each.
  *
- * Guest to host: bytes come within the credit that we gave (VSOCK_BUFFER) and wait in the
- * connection's buffer until the socket takes them; what it took is credit again. Host to guest:
- * nothing waits here; the socket is read straight into the guest's buffers, as far as the guest's
- * credit goes, and left alone when there is none.
+ * Theory of operation. Both directions are pulled by who receives. Towards the guest nothing is
+ * kept here: the host's socket is read straight into the guest's buffer, as much as the guest's
+ * credit allows, so a guest that does not read leaves the bytes with the host's kernel. From the
+ * guest, bytes go straight to the host's socket, and what it does not take is kept in a ring of
+ * VSOCK_BUFFER bytes, which is the credit that the guest was given; a guest that sends more has its
+ * connection reset.
+ *
+ * The host's socket is watched for what can be acted on and nothing else: epoll reports a hang-up
+ * always, so a socket that nothing can be done about leaves the loop until something can.
  */
 #include <sys/socket.h>
 
-#include "devices/virtio/vsock.h"
+#include "devices/virtio/vsock_internal.h"
 
-QZ_SYSCALLS(io, "sendmsg recvmsg shutdown close");
+QZ_SYSCALLS(io, "recvmsg sendmsg shutdown close epoll_ctl");
 
-enum { FILL_MAX = 64 << 10, SEGMENTS = 64 };
+/* Told when this much was taken from the buffer: often enough that the guest never waits in vain
+ * (§5.10.6.3). */
+enum { CREDIT_STEP = VSOCK_BUFFER / 4 };
 
-/* ---- life
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- table
+ * ---------------------------------------------------------------------------------------- */
 
-static unsigned bucket_of(uint32_t guest_port, uint32_t host_port)
+static unsigned bucket_of(uint32_t host_port, uint32_t guest_port)
 {
-    return (guest_port * 31 + host_port) % VSOCK_BUCKETS;
+    return ((host_port * 0x9e3779b1u) ^ (guest_port * 0x85ebca6bu)) >> 24;
 }
 
-struct vsock_connection *vsock_connection_new(struct vsock *v, int fd, enum vsock_state state)
+struct vsock_connection *vsock_connection_find(struct vsock *v, uint32_t host_port,
+                                               uint32_t guest_port)
 {
-    struct vsock_connection *c =
-        v->connections < VSOCK_CONNECTIONS_MAX ? calloc(1, sizeof(*c)) : NULL;
+    struct vsock_connection *c;
+
+    for (c = LIST_FIRST(&v->bucket[bucket_of(host_port, guest_port)]); c; c = LIST_NEXT(c, bucket))
+        if (c->host_port == host_port && c->guest_port == guest_port)
+            return c;
+    return NULL;
+}
+
+void vsock_connection_hash(struct vsock_connection *c)
+{
+    LIST_INSERT_HEAD(&c->vsock->bucket[bucket_of(c->host_port, c->guest_port)], c, bucket);
+    c->hashed = true;
+}
+
+void vsock_connection_unhash(struct vsock_connection *c)
+{
+    if (c->hashed)
+        LIST_REMOVE(c, bucket);
+    c->hashed = false;
+}
+
+struct vsock_connection *vsock_connection_new(struct vsock *v, int fd)
+{
+    struct vsock_connection *c = calloc(1, sizeof(*c));
 
     if (!c) {
         close(fd);
         return NULL;
     }
     c->vsock = v;
-    c->watch.fd = fd;
-    c->state = state;
-    c->next = v->all;
-    c->pprev = &v->all;
-    if (v->all)
-        v->all->pprev = &c->next;
-    v->all = c;
+    c->fd = fd;
+    LIST_INSERT_HEAD(&v->all, c, all);
     v->connections++;
     return c;
 }
 
-static void leave_ready_list(struct vsock_connection *c)
+static void close_host(struct vsock_connection *c)
 {
-    struct vsock *v = c->vsock;
-    struct vsock_connection **p = &v->ready_head;
-
-    if (!c->ready)
-        return;
-    while (*p != c)
-        p = &(*p)->ready_next;
-    *p = c->ready_next;
-    if (!*p)
-        v->ready_tail = p;
-    c->ready = false;
+    qz_loop_remove(&c->watch);
+    if (c->fd >= 0)
+        close(c->fd);
+    c->fd = -1;
+    free(c->buffer);
+    c->buffer = NULL;
+    c->forwarded += c->buffered;
+    c->buffered = 0;
+    c->host_done = c->host_deaf = true;
+    c->readable = false;
 }
 
-static void leave_bucket(struct vsock_connection *c)
+static void dequeue(struct vsock_connection *c)
 {
-    struct vsock_connection **p = &c->vsock->bucket[bucket_of(c->guest_port, c->host_port)];
-
-    while (*p && *p != c)
-        p = &(*p)->hash_next;
-    if (*p)
-        *p = c->hash_next;
+    if (c->queued)
+        TAILQ_REMOVE(&c->vsock->ready, c, ready);
+    c->queued = false;
 }
 
 void vsock_connection_free(struct vsock_connection *c)
 {
-    leave_ready_list(c);
-    leave_bucket(c);
-    *c->pprev = c->next;
-    if (c->next)
-        c->next->pprev = c->pprev;
+    close_host(c);
+    dequeue(c);
+    vsock_connection_unhash(c);
+    LIST_REMOVE(c, all);
     c->vsock->connections--;
-    qz_loop_remove(&c->watch);
-    close(c->watch.fd);
-    free(c->buffer);
     free(c);
 }
 
-void vsock_connection_name(struct vsock_connection *c, uint32_t guest_port, uint32_t host_port)
+void vsock_connection_kill(struct vsock_connection *c)
 {
-    struct vsock_connection **bucket = &c->vsock->bucket[bucket_of(guest_port, host_port)];
+    /* A request that was not sent yet is a connection that the guest has not heard of. */
+    bool unknown = c->state == VSOCK_HANDSHAKE || c->owed & OWE_REQUEST;
 
-    c->guest_port = guest_port;
-    c->host_port = host_port;
-    c->hash_next = *bucket;
-    *bucket = c;
+    close_host(c);
+    c->deadline = 0;
+    if (c->state != VSOCK_CLOSED)
+        c->owed = unknown ? 0 : OWE_RESET;
+    c->state = VSOCK_CLOSED;
 }
 
-struct vsock_connection *vsock_connection_find(struct vsock *v, uint32_t guest_port,
-                                               uint32_t host_port)
-{
-    struct vsock_connection *c = v->bucket[bucket_of(guest_port, host_port)];
+/* ---- deadlines
+ * ------------------------------------------------------------------------------------ */
 
-    while (c && (c->guest_port != guest_port || c->host_port != host_port))
-        c = c->hash_next;
-    return c;
+static void on_timer(struct qz_timer *t)
+{
+    struct vsock *v = QZ_CONTAINER_OF(t, struct vsock, timer);
+    QZ_LOCKED(&v->d.lock);
+
+    if (v->d.active) {
+        vsock_sweep(v, qz_now_ns());
+        vsock_flush(v);
+    }
 }
 
-void vsock_connection_reset(struct vsock_connection *c)
+void vsock_timer_arm(struct vsock *v)
 {
-    c->owes = OWES_RESET;
-    c->host_done = true;
-    c->held = 0;
-    vsock_connection_watch(c);
-    vsock_ready(c);
+    if (!v->timer.loop)
+        qz_timer_arm(v->d.loop, &v->timer, qz_now_ns() + 1000000000ll, on_timer);
 }
 
-/* ---- the socket
- * --------------------------------------------------------------------------------------------- */
-
-static uint32_t guest_credit(const struct vsock_connection *c)
+void vsock_connection_set_deadline(struct vsock_connection *c)
 {
-    const uint32_t in_flight = c->sent - c->peer_forwarded;
-
-    return in_flight < c->peer_room ? c->peer_room - in_flight : 0;
+    c->deadline = qz_now_ns() + VSOCK_PATIENCE_NS;
+    vsock_timer_arm(c->vsock);
 }
 
-static bool wants_to_read(const struct vsock_connection *c)
+void vsock_sweep(struct vsock *v, int64_t now)
 {
-    return c->state == VSOCK_HANDSHAKE ||
-           (c->state == VSOCK_OPEN && !c->host_done && !c->readable && guest_credit(c) > 0);
+    struct vsock_connection *c, *next;
+    bool waiting = false;
+
+    for (c = LIST_FIRST(&v->all); c; c = next) {
+        next = LIST_NEXT(c, all);
+        if (c->deadline && c->deadline <= now) {
+            vsock_connection_kill(c);
+            vsock_connection_settle(c);
+        } else if (c->deadline) {
+            waiting = true;
+        }
+    }
+    vsock_listener_resume(v);
+    if (waiting)
+        vsock_timer_arm(v);
 }
 
-/* Both directions are over: the guest is told by a reset, which is how it knows that all arrived
- * (§5.10.6.5). */
-static void end_when_done(struct vsock_connection *c)
+/* ---- credit
+ * --------------------------------------------------------------------------------------- */
+
+uint32_t vsock_connection_credit(const struct vsock_connection *c)
 {
-    if (c->guest_done && c->host_done && c->held == 0 && !(c->owes & OWES_SHUTDOWN))
-        vsock_connection_reset(c);
+    uint32_t under_way = c->sent - c->guest_fwd;
+
+    /* A guest that claims to have taken more than it was sent has no credit until it makes sense
+     * again. */
+    return under_way < c->guest_alloc ? c->guest_alloc - under_way : 0;
 }
 
-static void write_out(struct vsock_connection *c)
+static void forwarded(struct vsock_connection *c, uint32_t n)
 {
-    while (c->held) {
-        const size_t run = QZ_MIN(c->held, VSOCK_BUFFER - c->head);
-        const ssize_t n = send(c->watch.fd, c->buffer + c->head, run, MSG_NOSIGNAL);
+    c->forwarded += n;
+    if (c->state == VSOCK_ESTABLISHED && c->forwarded - c->forwarded_told >= CREDIT_STEP)
+        c->owed |= OWE_CREDIT_UPDATE;
+}
 
-        if (n < 0 && errno == EAGAIN)
+static bool wants_data(const struct vsock_connection *c)
+{
+    return c->state == VSOCK_ESTABLISHED && c->readable && !c->host_done && !c->guest_deaf;
+}
+
+bool vsock_connection_has_output(const struct vsock_connection *c)
+{
+    return c->owed || (wants_data(c) && vsock_connection_credit(c));
+}
+
+/* ---- the host's socket
+ * ---------------------------------------------------------------------------- */
+
+/* The host will not take another byte; what it has not taken is lost, as with any broken
+ * connection. */
+static void host_is_deaf(struct vsock_connection *c)
+{
+    c->host_deaf = true;
+    forwarded(c, c->buffered);
+    c->buffered = 0;
+    free(c->buffer);
+    c->buffer = NULL;
+    c->shutdown_flags |= VIRTIO_VSOCK_SHUTDOWN_RCV;
+    if (c->state == VSOCK_ESTABLISHED)
+        c->owed |= OWE_SHUTDOWN;
+    else
+        close_host(c);
+}
+
+static ssize_t send_some(struct vsock_connection *c, const struct iovec *data, unsigned count)
+{
+    struct msghdr message = {.msg_iov = (struct iovec *)data, .msg_iovlen = count};
+    ssize_t n;
+
+    do
+        n = sendmsg(c->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && errno == EAGAIN)
+        return 0;
+    if (n < 0)
+        host_is_deaf(c);
+    return n;
+}
+
+static void finish_if_drained(struct vsock_connection *c)
+{
+    if (c->buffered || c->fd < 0)
+        return;
+    if (c->state == VSOCK_CLOSED)
+        close_host(c);
+    else if (c->guest_done)
+        shutdown(c->fd, SHUT_WR);
+}
+
+static void drain(struct vsock_connection *c)
+{
+    while (c->buffered) {
+        uint32_t first = QZ_MIN(c->buffered, VSOCK_BUFFER - c->head);
+        struct iovec part[2] = {{c->buffer + c->head, first}, {c->buffer, c->buffered - first}};
+        ssize_t n = send_some(c, part, 2);
+
+        if (n <= 0)
             break;
-        if (n < 0)
-            return vsock_connection_reset(c);
         c->head = (c->head + (uint32_t)n) % VSOCK_BUFFER;
-        c->held -= (uint32_t)n;
-        c->forwarded += (uint32_t)n;
+        c->buffered -= (uint32_t)n;
+        forwarded(c, (uint32_t)n);
     }
-    if (!c->held && c->guest_done)
-        shutdown(c->watch.fd, SHUT_WR);
-    if (c->forwarded - c->forwarded_told >= VSOCK_BUFFER / 2) {
-        c->owes |= OWES_CREDIT;
-        vsock_ready(c);
+    finish_if_drained(c);
+}
+
+/* Puts what the host did not take into the ring; it fits, because credit was checked. */
+static bool keep(struct vsock_connection *c, const struct iovec *data, unsigned count)
+{
+    if (!c->buffer && !(c->buffer = malloc(VSOCK_BUFFER)))
+        return false;
+    for (unsigned i = 0; i < count; i++)
+        for (size_t done = 0; done < data[i].iov_len;) {
+            uint32_t at = (c->head + c->buffered) % VSOCK_BUFFER;
+            size_t n = QZ_MIN(data[i].iov_len - done, (size_t)(VSOCK_BUFFER - at));
+
+            memcpy(c->buffer + at, (const uint8_t *)data[i].iov_base + done, n);
+            c->buffered += (uint32_t)n;
+            done += n;
+        }
+    return true;
+}
+
+bool vsock_host_write(struct vsock_connection *c, const struct iovec *data, unsigned count,
+                      uint32_t len)
+{
+    struct iovec rest[VSOCK_SEGMENTS];
+    ssize_t n = 0;
+
+    if (len > VSOCK_BUFFER - c->buffered)
+        return false;
+    if (!c->host_deaf && !c->buffered && len)
+        n = send_some(c, data, count);
+    if (c->host_deaf) {
+        forwarded(c, len);
+        return true;
     }
-    end_when_done(c);
+    forwarded(c, (uint32_t)n);
+    return n == len || keep(c, rest, vsock_slice(data, count, (size_t)n, len - (size_t)n, rest));
+}
+
+void vsock_host_finish(struct vsock_connection *c)
+{
+    c->guest_done = true;
+    finish_if_drained(c);
+}
+
+/* The host sends no more, and with `closed` it does not read either. */
+static void host_is_done(struct vsock_connection *c, bool closed)
+{
+    c->host_done = true;
+    c->readable = false;
+    c->shutdown_flags |= VIRTIO_VSOCK_SHUTDOWN_SEND;
+    c->owed |= OWE_SHUTDOWN;
+    if (!closed)
+        return;
+    c->shutdown_flags |= VIRTIO_VSOCK_SHUTDOWN_RCV;
+    close_host(c);
+    vsock_connection_set_deadline(c); /* the guest answers with a reset (§5.10.6.5) */
+}
+
+size_t vsock_host_read(struct vsock_connection *c, const struct iovec *data, unsigned count)
+{
+    struct msghdr message = {.msg_iov = (struct iovec *)data, .msg_iovlen = count};
+    ssize_t n;
+
+    do
+        n = recvmsg(c->fd, &message, MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n > 0) {
+        c->sent += (uint32_t)n;
+        return (size_t)n;
+    }
+    if (n == 0)
+        host_is_done(c, c->hung_up);
+    else if (errno == EAGAIN)
+        c->readable = false;
+    else
+        vsock_connection_kill(c);
+    return 0;
+}
+
+/* Nothing more to read: what is left to learn is whether the host closes altogether, which epoll
+ * always tells. */
+static bool only_hangup(const struct vsock_connection *c)
+{
+    return c->state == VSOCK_ESTABLISHED && (c->host_done || c->guest_deaf) && c->fd >= 0;
 }
 
 static void on_socket(struct qz_watch *w, uint32_t events)
 {
     struct vsock_connection *c = QZ_CONTAINER_OF(w, struct vsock_connection, watch);
-    QZ_LOCKED(&c->vsock->d.lock);
+    struct vsock *v = c->vsock;
+    QZ_LOCKED(&v->d.lock);
 
-    if (c->state == VSOCK_HANDSHAKE)
-        return vsock_host_handshake(c);
-    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-        c->readable = true;
-        vsock_ready(c);
+    if (c->state == VSOCK_HANDSHAKE) {
+        vsock_handshake(c);
+    } else {
+        c->hung_up |= (events & EPOLLHUP) != 0;
+        if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP) && c->buffered)
+            drain(c);
+        if (w->events & EPOLLIN && events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+            c->readable = true;
+        else if (c->hung_up && only_hangup(c))
+            host_is_done(c, true);
     }
-    if (events & (EPOLLOUT | EPOLLERR))
-        write_out(c);
-    vsock_connection_watch(c);
+    vsock_connection_settle(c);
+    vsock_flush(v);
 }
 
-void vsock_connection_watch(struct vsock_connection *c)
+/* What the socket is to be watched for; false: not at all. */
+static bool interest(const struct vsock_connection *c, uint32_t *events)
 {
-    const uint32_t events = (wants_to_read(c) ? EPOLLIN : 0) | (c->held ? EPOLLOUT : 0);
-    int r = 0;
+    bool established = c->state == VSOCK_ESTABLISHED;
 
-    /* Without events a watch would still report hang-ups, over and over. */
-    if (!events)
+    *events = 0;
+    if (c->fd < 0)
+        return false;
+    if (c->state == VSOCK_HANDSHAKE ||
+        (established && !c->readable && !c->host_done && !c->guest_deaf))
+        *events |= EPOLLIN;
+    if (c->buffered)
+        *events |= EPOLLOUT;
+    /* After the end of its data, only whether the host closes its other half too, which is always
+     * reported. */
+    return *events || only_hangup(c);
+}
+
+static int watch(struct vsock_connection *c)
+{
+    uint32_t events;
+
+    if (!interest(c, &events)) {
         qz_loop_remove(&c->watch);
-    else if (!c->watch.loop)
-        r = qz_loop_add(c->vsock->d.loop, &c->watch, c->watch.fd, events, on_socket);
-    else if (c->watch.events != events)
-        r = qz_loop_modify(&c->watch, events);
-    if (r < 0)
-        qz_guest_warn("vsock: cannot wait for a socket: %s", strerror(-r));
-}
-
-/* ---- from the guest
- * ----------------------------------------------------------------------------------------- */
-
-static void take_data(struct vsock_connection *c, const struct virtqueue_chain *chain, uint32_t len)
-{
-    if (c->guest_done || len > VSOCK_BUFFER - c->held)
-        return vsock_connection_reset(c); /* beyond its credit */
-    if (!c->buffer && !(c->buffer = malloc(VSOCK_BUFFER)))
-        return vsock_connection_reset(c);
-    for (uint32_t done = 0; done < len;) {
-        const uint32_t at = (c->head + c->held) % VSOCK_BUFFER;
-        const uint32_t run = QZ_MIN(len - done, VSOCK_BUFFER - at);
-
-        virtqueue_read(chain, sizeof(struct virtio_vsock_hdr) + done, c->buffer + at, run);
-        c->held += run;
-        done += run;
-    }
-    write_out(c);
-}
-
-static void take_shutdown(struct vsock_connection *c, uint32_t flags)
-{
-    if (flags & VIRTIO_VSOCK_SHUTDOWN_SEND)
-        c->guest_done = true;
-    if (flags & VIRTIO_VSOCK_SHUTDOWN_RCV) {
-        shutdown(c->watch.fd, SHUT_RD);
-        c->host_done = true;
-        c->owes &= ~(unsigned)OWES_SHUTDOWN;
-    }
-    write_out(c);
-}
-
-void vsock_connection_packet(struct vsock_connection *c, const struct virtio_vsock_hdr *h,
-                             const struct virtqueue_chain *chain)
-{
-    if (c->owes & OWES_RESET)
-        return; /* it is over; the guest learns it soon */
-    c->peer_room = le32toh(h->buf_alloc);
-    c->peer_forwarded = le32toh(h->fwd_cnt);
-    switch (le16toh(h->op)) {
-    case VIRTIO_VSOCK_OP_RESPONSE:
-        if (c->state != VSOCK_REQUESTED)
-            return vsock_connection_reset(c);
-        vsock_host_accepted(c);
-        break;
-    case VIRTIO_VSOCK_OP_RST:
-        return vsock_connection_free(c);
-    case VIRTIO_VSOCK_OP_SHUTDOWN:
-        take_shutdown(c, le32toh(h->flags));
-        break;
-    case VIRTIO_VSOCK_OP_RW:
-        if (c->state != VSOCK_OPEN)
-            return vsock_connection_reset(c);
-        take_data(c, chain, le32toh(h->len));
-        break;
-    case VIRTIO_VSOCK_OP_CREDIT_UPDATE:
-        break;
-    case VIRTIO_VSOCK_OP_CREDIT_REQUEST:
-        c->owes |= OWES_CREDIT;
-        break;
-    default: /* a second request included */
-        return vsock_connection_reset(c);
-    }
-    if (c->owes || (c->readable && guest_credit(c)))
-        vsock_ready(c);
-    vsock_connection_watch(c);
-}
-
-/* ---- to the guest
- * ------------------------------------------------------------------------------------------- */
-
-static size_t put_header(struct vsock_connection *c, const struct virtqueue_chain *chain,
-                         uint16_t op, uint32_t len, uint32_t flags)
-{
-    const struct virtio_vsock_hdr h = {
-        .src_cid = htole64(VSOCK_CID_HOST),
-        .dst_cid = htole64(c->vsock->cid),
-        .src_port = htole32(c->host_port),
-        .dst_port = htole32(c->guest_port),
-        .len = htole32(len),
-        .type = htole16(VIRTIO_VSOCK_TYPE_STREAM),
-        .op = htole16(op),
-        .flags = htole32(flags),
-        .buf_alloc = htole32(VSOCK_BUFFER),
-        .fwd_cnt = htole32(c->forwarded),
-    };
-
-    c->forwarded_told = c->forwarded;
-    return virtqueue_write(chain, 0, &h, sizeof(h));
-}
-
-/* The writable part of a chain behind the header, at most `most` bytes. */
-static unsigned payload_parts(const struct virtqueue_chain *chain, size_t most, struct iovec *part)
-{
-    size_t skip = sizeof(struct virtio_vsock_hdr);
-    unsigned n = 0;
-
-    for (unsigned i = chain->out_count; i < chain->out_count + chain->in_count && most; i++) {
-        const size_t cut = QZ_MIN(skip, chain->iov[i].iov_len),
-                     len = QZ_MIN(chain->iov[i].iov_len - cut, most);
-
-        skip -= cut;
-        if (!len)
-            continue;
-        part[n++] = (struct iovec){(uint8_t *)chain->iov[i].iov_base + cut, len};
-        most -= len;
-    }
-    return n;
-}
-
-static size_t fill_data(struct vsock_connection *c, const struct virtqueue_chain *chain)
-{
-    const size_t most = QZ_MIN((size_t)FILL_MAX, (size_t)guest_credit(c));
-    struct iovec part[SEGMENTS];
-    struct msghdr message = {.msg_iov = part, .msg_iovlen = payload_parts(chain, most, part)};
-    ssize_t n;
-
-    n = recvmsg(c->watch.fd, &message, 0);
-    if (n > 0) {
-        c->sent += (uint32_t)n;
-        return put_header(c, chain, VIRTIO_VSOCK_OP_RW, (uint32_t)n, 0) + (size_t)n;
-    }
-    c->readable = false;
-    if (n < 0 && errno == EAGAIN)
         return 0;
-    c->host_done = true;
-    c->owes |= n == 0 ? OWES_SHUTDOWN : OWES_RESET;
-    return 0;
-}
-
-static size_t fill_owed(struct vsock_connection *c, const struct virtqueue_chain *chain, bool *gone)
-{
-    static const struct {
-        unsigned owes;
-        uint16_t op;
-        uint32_t flags;
-    } packets[] = {
-        {OWES_RESET, VIRTIO_VSOCK_OP_RST, 0},
-        {OWES_REQUEST, VIRTIO_VSOCK_OP_REQUEST, 0},
-        {OWES_RESPONSE, VIRTIO_VSOCK_OP_RESPONSE, 0},
-        {OWES_CREDIT, VIRTIO_VSOCK_OP_CREDIT_UPDATE, 0},
-        {OWES_SHUTDOWN, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_SHUTDOWN_SEND},
-    };
-    size_t n = 0;
-
-    for (unsigned i = 0; i < QZ_ARRAY_LEN(packets); i++) {
-        if (!(c->owes & packets[i].owes))
-            continue;
-        c->owes &= ~packets[i].owes;
-        n = put_header(c, chain, packets[i].op, 0, packets[i].flags);
-        if (packets[i].op == VIRTIO_VSOCK_OP_RST) {
-            vsock_connection_free(c);
-            *gone = true;
-        } else if (packets[i].op == VIRTIO_VSOCK_OP_SHUTDOWN) {
-            end_when_done(c);
-        }
-        return n;
     }
-    return 0;
+    return c->watch.loop ? qz_loop_modify(&c->watch, events)
+                         : qz_loop_add(c->vsock->d.loop, &c->watch, c->fd, events, on_socket);
 }
 
-/* The guest's credit alone decides when data that is there goes; each of its packets brings news of
- * it. */
-static bool has_data(const struct vsock_connection *c)
+void vsock_connection_settle(struct vsock_connection *c)
 {
-    return c->state == VSOCK_OPEN && c->readable && !c->host_done && guest_credit(c) > 0;
-}
+    struct vsock *v = c->vsock;
 
-size_t vsock_connection_fill(struct vsock_connection *c, const struct virtqueue_chain *chain,
-                             bool *again, bool *gone)
-{
-    size_t n = 0;
-
-    *gone = false;
-    if (!c->owes && has_data(c))
-        n = fill_data(c, chain);
-    if (!n && c->owes)
-        n = fill_owed(c, chain, gone);
-    if (*gone)
-        return n;
-    *again = c->owes || has_data(c);
-    vsock_connection_watch(c);
-    return n;
+    if (wants_data(c) && !vsock_connection_credit(c) && !c->credit_asked) {
+        c->credit_asked = true;
+        c->owed |= OWE_CREDIT_REQUEST;
+    }
+    if (watch(c) < 0)
+        vsock_connection_kill(c);
+    if (c->state == VSOCK_CLOSED && c->fd < 0 && !c->owed) {
+        vsock_connection_free(c);
+        vsock_listener_resume(v);
+        return;
+    }
+    if (!vsock_connection_has_output(c)) {
+        dequeue(c);
+    } else if (!c->queued) {
+        TAILQ_INSERT_TAIL(&v->ready, c, ready);
+        c->queued = true;
+    }
 }

@@ -1,166 +1,211 @@
 /*
- * vsock_host.c - the host's end of vsock: unix sockets (vsock.h).
+ * vsock_host.c - how host programs and the guest meet: unix sockets by name.
  *
- * The convention is Firecracker's. A program of the host connects to PATH, sends "CONNECT 52\n" and
- * gets "OK 1073741824\n" when something in the guest listens on port 52; else its connection is
- * closed. A program of the guest that connects to port 52 of the host (CID 2) reaches who listens
- * on PATH_52.
+ * The guest connects to port P: whoever listens on the unix socket PATH_P gets the connection. A
+ * host program connects to PATH, writes "CONNECT P\n" and reads "OK N\n" when the guest's port P
+ * has accepted (N is the host's port that the guest sees), or the end of the file when it has not.
+ * What follows is the stream, in both cases.
  */
-#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#include "devices/virtio/vsock.h"
+#include "devices/virtio/vsock_internal.h"
 
-QZ_SYSCALLS(io, "socket connect accept4 recvfrom sendto shutdown close unlink");
+QZ_SYSCALLS(io, "accept4 socket connect recvfrom sendto close");
+QZ_SYSCALLS(main, "unlink");
 
-enum { LINE_MAX_BYTES = 32, ACCEPTS_PER_ROUND = 16, BACKLOG = 64 };
+enum { BACKLOG = 128, ACCEPTS = 16, PORT_DIGITS = 10 };
+#define HOST_PORTS 0x40000000u /* ports of connecting host programs count from here */
+
+/* ---- guest to host
+ * --------------------------------------------------------------------------------- */
+
+int vsock_connect(struct vsock *v, uint32_t port)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    QZ_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0)
+        return -errno;
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s_%u", v->path, port);
+    /* Never "in progress": a local socket is connected, or refused, or its queue is full. */
+    if (connect(fd, (const struct sockaddr *)&a, sizeof(a)) < 0)
+        return -errno;
+    return QZ_TAKE_FD(fd);
+}
+
+/* ---- host to guest
+ * --------------------------------------------------------------------------------- */
+
+/* Host ports go round; the pair with the guest's port must be free. */
+static uint32_t take_port(struct vsock *v, uint32_t guest_port)
+{
+    uint32_t port;
+
+    do {
+        port = v->next_port;
+        v->next_port = port == UINT32_MAX - 1 ? HOST_PORTS : port + 1;
+    } while (vsock_connection_find(v, port, guest_port));
+    return port;
+}
+
+static void begin(struct vsock_connection *c)
+{
+    static const char verb[] = "CONNECT ";
+    uint64_t port;
+
+    c->line[c->line_len - 1] = '\0';
+    if (strncmp(c->line, verb, sizeof(verb) - 1) ||
+        qz_parse_u64(c->line + sizeof(verb) - 1, "port", 0, UINT32_MAX - 1, &port, NULL) < 0) {
+        vsock_connection_kill(c);
+        return;
+    }
+    c->guest_port = (uint32_t)port;
+    c->host_port = take_port(c->vsock, c->guest_port);
+    c->state = VSOCK_CONNECTING;
+    c->owed = OWE_REQUEST;
+    vsock_connection_hash(c);
+    vsock_connection_set_deadline(c);
+}
+
+void vsock_handshake(struct vsock_connection *c)
+{
+    char seen[sizeof(c->line)], *end;
+    size_t room = sizeof(c->line) - c->line_len;
+    ssize_t n = recv(c->fd, seen, room, MSG_PEEK | MSG_DONTWAIT);
+
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        vsock_connection_kill(c);
+        return;
+    }
+    /* No byte behind the line is taken: it belongs to the stream. */
+    end = memchr(seen, '\n', (size_t)n);
+    if (end)
+        n = end + 1 - seen;
+    n = recv(c->fd, c->line + c->line_len, (size_t)n, MSG_DONTWAIT);
+    if (n > 0)
+        c->line_len += (unsigned)n;
+    if (c->line_len && c->line[c->line_len - 1] == '\n')
+        begin(c);
+    else if (n <= 0 || c->line_len == sizeof(c->line))
+        vsock_connection_kill(c);
+}
+
+bool vsock_handshake_done(struct vsock_connection *c)
+{
+    char text[24];
+    int n = snprintf(text, sizeof(text), "OK %u\n", c->host_port);
+
+    /* The first bytes on this socket: they fit, unless the program has gone. */
+    return send(c->fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) == n;
+}
 
 static void on_connect(struct qz_watch *w, uint32_t events)
 {
     struct vsock *v = QZ_CONTAINER_OF(w, struct vsock, listener);
     QZ_LOCKED(&v->d.lock);
 
-    for (unsigned i = 0; i < ACCEPTS_PER_ROUND; i++) {
-        int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    for (unsigned i = 0; i < ACCEPTS; i++) {
         struct vsock_connection *c;
+        int fd;
 
+        if (v->connections >= v->connections_max) {
+            qz_loop_remove(w); /* until one has ended */
+            return;
+        }
+        fd = accept4(v->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) {
+            qz_warn("vsock: no descriptor for a connection: %s; trying again", strerror(errno));
+            qz_loop_remove(w);
+            vsock_timer_arm(v);
+        }
         if (fd < 0)
             return;
-        if (!v->d.active) { /* no driver: nobody could answer */
+        if (!v->d.active) { /* no driver: nobody to connect to */
             close(fd);
             continue;
         }
-        c = vsock_connection_new(v, fd, VSOCK_HANDSHAKE);
-        if (c)
-            vsock_connection_watch(c);
+        c = vsock_connection_new(v, fd);
+        if (!c)
+            continue;
+        c->state = VSOCK_HANDSHAKE;
+        vsock_connection_set_deadline(c);
+        vsock_connection_settle(c);
     }
 }
 
-/* Somebody else's socket, or the rest of a machine that was killed? */
-static int remove_stale(const struct sockaddr_un *a)
+void vsock_listener_resume(struct vsock *v)
 {
-    QZ_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (v->listener.loop || v->listen_fd < 0 || v->connections >= v->connections_max)
+        return;
+    if (qz_loop_add(v->d.loop, &v->listener, v->listen_fd, EPOLLIN, on_connect) < 0)
+        vsock_timer_arm(v);
+}
+
+/* ---- the socket PATH
+ * ------------------------------------------------------------------------------- */
+
+/* A socket file that nobody listens on was left behind by a killed machine; one that answers is in
+ * use. */
+static int remove_stale(const struct sockaddr_un *a, struct qz_error *err)
+{
+    QZ_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct stat st;
 
     if (lstat(a->sun_path, &st) < 0)
-        return errno == ENOENT ? 0 : -errno;
+        return 0;
     if (!S_ISSOCK(st.st_mode))
-        return -EEXIST;
-    if (fd < 0)
-        return -errno;
-    if (connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0 || errno == EAGAIN)
-        return -EADDRINUSE;
-    return unlink(a->sun_path) < 0 ? -errno : 0;
-}
-
-int vsock_host_listen(struct vsock *v, const char *path, struct qz_error *err)
-{
-    const size_t room = sizeof(v->address.sun_path) - sizeof("_4294967295");
-    QZ_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int r;
-
-    v->address.sun_family = AF_UNIX;
-    if (strlen(path) > room)
-        return qz_fail(err, -ENAMETOOLONG, "vsock %s: a path of at most %zu characters is needed",
-                       path, room);
-    strcpy(v->address.sun_path, path);
-    r = fd < 0 ? -errno : remove_stale(&v->address);
-    if (r == 0 && bind(fd, (const struct sockaddr *)&v->address, sizeof(v->address)) < 0)
-        r = -errno;
-    if (r < 0)
-        return qz_fail(err, r, "vsock %s: cannot listen there: %s%s", path, strerror(-r),
-                       r == -EADDRINUSE ? "; another machine does" : "");
-    v->bound = true;
-    if (chmod(path, 0600) < 0 || listen(fd, BACKLOG) < 0 ||
-        (r = qz_loop_add(v->d.loop, &v->listener, fd, EPOLLIN, on_connect)) < 0)
-        return qz_fail(err, r < 0 ? r : -errno, "vsock %s: cannot listen there: %s", path,
-                       strerror(r < 0 ? -r : errno));
-    fd = -1; /* the watch has it */
+        return qz_fail(err, -EEXIST, "vsock %s: there is something else of that name", a->sun_path);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0 || errno != ECONNREFUSED)
+        return qz_fail(err, -EADDRINUSE, "vsock %s: another machine listens there", a->sun_path);
+    unlink(a->sun_path);
     return 0;
 }
 
-void vsock_host_close(struct vsock *v)
+int vsock_listen(struct vsock *v, const char *path, struct qz_error *err)
 {
-    if (v->listener.fd >= 0) {
-        qz_loop_remove(&v->listener);
-        close(v->listener.fd);
-        v->listener.fd = -1;
-    }
-    if (v->bound)
-        unlink(v->address.sun_path);
-    v->bound = false;
-}
-
-int vsock_host_connect(struct vsock *v, uint32_t port)
-{
+    QZ_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     struct sockaddr_un a = {.sun_family = AF_UNIX};
-    int fd, r;
+    const size_t most =
+        sizeof(a.sun_path) - 1 - 1 - PORT_DIGITS; /* "_" and a port are added, and the end */
+    mode_t mask;
+    int r;
 
-    snprintf(a.sun_path, sizeof(a.sun_path), "%s_%u", v->address.sun_path, port);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
-        return -errno;
-    if (connect(fd, (const struct sockaddr *)&a, sizeof(a)) == 0)
-        return fd;
-    r = -errno;
-    close(fd);
-    return r;
+        return qz_fail(err, -errno, "vsock: %s", strerror(errno));
+    if (!*path || strlen(path) > most)
+        return qz_fail(
+            err, -ENAMETOOLONG,
+            "vsock %s: the path has %zu characters, 1 to %zu are possible: take a shorter one",
+            path, strlen(path), most);
+    strcpy(a.sun_path, path);
+    r = remove_stale(&a, err);
+    if (r < 0)
+        return r;
+    mask = umask(0177);
+    r = bind(fd, (const struct sockaddr *)&a, sizeof(a)) < 0 ? -errno : 0;
+    umask(mask);
+    if (r < 0)
+        return qz_fail(err, r, "vsock %s: %s", path, strerror(-r));
+    v->bound = true;
+    if (listen(fd, BACKLOG) < 0)
+        return qz_fail(err, -errno, "vsock %s: %s", path, strerror(errno));
+    v->next_port = HOST_PORTS;
+    v->listen_fd = fd;
+    r = qz_loop_add(v->d.loop, &v->listener, fd, EPOLLIN, on_connect);
+    (void)QZ_TAKE_FD(fd);
+    return r < 0 ? qz_fail(err, r, "vsock %s: %s", path, strerror(-r)) : 0;
 }
 
-/* The port of "CONNECT 52", 0 when it is none. */
-static uint32_t parse_connect(const char *line)
+void vsock_unlisten(struct vsock *v)
 {
-    char *end;
-    unsigned long port;
-
-    if (strncmp(line, "CONNECT ", 8) || line[8] < '0' || line[8] > '9')
-        return 0;
-    port = strtoul(line + 8, &end, 10);
-    return *end == 0 && port <= UINT32_MAX ? (uint32_t)port : 0;
-}
-
-static uint32_t free_host_port(struct vsock *v, uint32_t guest_port)
-{
-    uint32_t port;
-
-    do {
-        port = v->next_host_port++;
-        if (v->next_host_port < VSOCK_FIRST_HOST_PORT)
-            v->next_host_port = VSOCK_FIRST_HOST_PORT;
-    } while (vsock_connection_find(v, guest_port, port));
-    return port;
-}
-
-void vsock_host_handshake(struct vsock_connection *c)
-{
-    char line[LINE_MAX_BYTES + 1];
-    ssize_t n = recv(c->watch.fd, line, LINE_MAX_BYTES, MSG_PEEK);
-    char *end = n > 0 ? memchr(line, '\n', n) : NULL;
-    uint32_t port = 0;
-
-    if ((n < 0 && errno == EAGAIN) || (n > 0 && !end && n < LINE_MAX_BYTES))
-        return vsock_connection_watch(c);
-    if (end && recv(c->watch.fd, line, end - line + 1, 0) == end - line + 1) {
-        *end = 0;
-        port = parse_connect(line);
-    }
-    if (!port)
-        return vsock_connection_free(c);
-    vsock_connection_name(c, port, free_host_port(c->vsock, port));
-    c->state = VSOCK_REQUESTED;
-    c->owes |= OWES_REQUEST;
-    vsock_connection_watch(c);
-    vsock_ready(c);
-}
-
-void vsock_host_accepted(struct vsock_connection *c)
-{
-    char line[LINE_MAX_BYTES];
-    int n = snprintf(line, sizeof(line), "OK %u\n", c->host_port);
-
-    c->state = VSOCK_OPEN;
-    if (send(c->watch.fd, line, n, MSG_NOSIGNAL) != n) /* an empty socket takes a line */
-        return vsock_connection_reset(c);
-    vsock_connection_watch(c);
+    qz_loop_remove(&v->listener);
+    if (v->listen_fd >= 0)
+        close(v->listen_fd);
+    v->listen_fd = -1;
+    if (v->bound)
+        unlink(v->path);
+    v->bound = false;
 }
