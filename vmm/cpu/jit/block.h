@@ -13,22 +13,25 @@
 
 enum { JIT_BLOCK_MAX = 32 };
 
+struct jit_code;
+
 struct jit_block {
     uint64_t gpa;   /* key */
     uint32_t mode;  /* key: BLOCK_MODE bits */
     uint16_t bytes; /* guest bytes */
     uint8_t count;
     bool valid;            /* atomic: false after a write to its bytes; it may still be executing */
-    struct insn *insn;     /* count of them */
+    uint8_t executions;    /* until translation */
+    struct insn *insn;     /* count of them; NULL: translated, and the memory is used for others */
     jit_handler **handler; /* the same number: what executes each */
-    void *code;            /* translated, or NULL */
-    uint32_t executions;   /* until translation */
+    struct jit_code *code; /* translated, or NULL (translate.h) */
     struct jit_block *hash_next;
     struct jit_block *page_next; /* of the same guest page, for invalidation */
 };
 
-/* The block at cpu->rip in the current mode, made when it is not there. Raises fetch faults. */
-struct jit_block *block_lookup(struct jit_cpu *cpu);
+/* The block at cpu->rip in the current mode, made when it is not there. With `decoded` it has its
+ * instructions, else they or code. Raises fetch faults. */
+struct jit_block *block_lookup(struct jit_cpu *cpu, bool decoded);
 
 int blocks_new(struct jit_vm *vm); /* -ENOMEM */
 void blocks_free(struct jit_vm *vm);

@@ -12,15 +12,13 @@
  *
  * How no block is freed under somebody's feet
  * -------------------------------------------
- * Blocks live in regions, filled one after the other; the oldest is emptied as a whole while the
- * world stands. A vCPU that stopped in the middle of an instruction still reads its block when it
- * goes on, so a region with somebody's current block is passed over. There are more regions than
- * vCPUs.
+ * Memory (block_store.h) is only taken from blocks while the world stands. A vCPU that stopped in
+ * the middle of an instruction still reads its block when it goes on: what is somebody's current
+ * block stays.
  */
-#include <sys/mman.h>
-
-#include "cpu/jit/block_build.h"
 #include "cpu/jit/block_cache.h"
+#include "cpu/jit/block_build.h"
+#include "cpu/jit/block_store.h"
 #include "cpu/jit/slots.h"
 #include "cpu/jit/translate.h"
 #include "cpu/jit/world.h"
@@ -28,10 +26,12 @@
 enum {
     HASH_BITS = 16,
     PAGE_HASH_BITS = 12,
-    REGIONS_MIN = 32,
     LINE_SHIFT = 6, /* 64 lines of 64 bytes in a page */
 };
-#define CACHE_BYTES (96ull << 20)
+/* Decoded instructions: all that a guest executes often, or, beside the translator, what is not yet
+ * worth translating. */
+#define DECODED_BYTES            (64ull << 20)
+#define DECODED_BYTES_TRANSLATED (6ull << 20)
 
 struct code_page {
     uint64_t gpa;
@@ -40,19 +40,11 @@ struct code_page {
     struct code_page *next;
 };
 
-struct region {
-    uint8_t *base;
-    size_t used;
-};
-
 struct jit_smc {
     pthread_mutex_t lock;
     struct jit_block *hash[1 << HASH_BITS];
     struct code_page *page[1 << PAGE_HASH_BITS];
-    uint8_t *memory;
-    size_t region_size;
-    unsigned regions, filling;
-    struct region *region;
+    struct block_store store;
 };
 
 /* ---- look-up
@@ -163,12 +155,12 @@ static void remove_from_hash(struct jit_smc *smc, struct jit_block *b)
     *h = b->hash_next;
     __atomic_store_n(&b->valid, false, __ATOMIC_RELEASE);
     translate_forget(b);
+    block_store_bury(&smc->store, b);
 }
 
-/* Removes the blocks that `gone` names from the page; the page itself when none is left. */
-static bool remove_blocks(struct jit_vm *vm, struct code_page **slot,
-                          bool (*gone)(const struct jit_block *, uint64_t, uint64_t), uint64_t from,
-                          uint64_t len)
+/* Removes the blocks with a byte of [from, from + len) from the page; the page itself when none is
+ * left. */
+static bool remove_blocks(struct jit_vm *vm, struct code_page **slot, uint64_t from, uint64_t len)
 {
     struct code_page *p = *slot;
     bool any = false;
@@ -177,7 +169,7 @@ static bool remove_blocks(struct jit_vm *vm, struct code_page **slot,
     for (struct jit_block **at = &p->blocks; *at;) {
         struct jit_block *b = *at;
 
-        if (gone(b, from, len)) {
+        if (b->gpa < from + len && from < b->gpa + b->bytes) {
             *at = b->page_next;
             remove_from_hash(vm->smc, b);
             any = true;
@@ -197,11 +189,6 @@ static bool remove_blocks(struct jit_vm *vm, struct code_page **slot,
     return any;
 }
 
-static bool overlaps(const struct jit_block *b, uint64_t gpa, uint64_t len)
-{
-    return b->gpa < gpa + len && gpa < b->gpa + b->bytes;
-}
-
 /* ---- writes
  * ------------------------------------------------------------------------------------------------
  */
@@ -215,7 +202,7 @@ static bool page_written(struct jit_vm *vm, uint64_t gpa, uint64_t len)
     slot = page_slot(smc, gpa & ~0xfffull);
     if (!*slot || !((*slot)->lines & lines_of(gpa, len)))
         return false;
-    return remove_blocks(vm, slot, overlaps, gpa, len);
+    return remove_blocks(vm, slot, gpa, len);
 }
 
 /* slots_lock is held for reading, or the caller is a running vCPU or has stopped the world. */
@@ -261,81 +248,75 @@ bool blocks_in_page(struct jit_vm *vm, uint64_t gpa)
  * ------------------------------------------------------------------------------------------------
  */
 
-static size_t block_size(unsigned count)
+/* What block_store asks while the world stands: `self` is between instructions. */
+static bool is_current(void *context, const struct jit_block *b)
 {
-    const size_t each = sizeof(struct insn) + sizeof(jit_handler *);
+    const struct jit_cpu *self = context;
 
-    return QZ_ALIGN_UP(sizeof(struct jit_block) + count * each, (size_t)64); /* a cache line's */
-}
+    for (unsigned i = 0; i < self->vm->config.vcpus; i++) {
+        const struct jit_cpu *cpu = self->vm->cpus[i];
 
-/* NULL: the region is full. */
-static struct jit_block *allocate(struct jit_smc *smc, unsigned count)
-{
-    struct region *r = &smc->region[smc->filling];
-    struct jit_block *b;
-
-    if (r->used + block_size(count) > smc->region_size)
-        return NULL;
-    b = (struct jit_block *)(r->base + r->used);
-    r->used += block_size(count);
-    return b;
-}
-
-static bool in_region(const struct jit_smc *smc, unsigned region, const void *p)
-{
-    const uint8_t *base = smc->region[region].base;
-
-    return (const uint8_t *)p >= base && (const uint8_t *)p < base + smc->region_size;
-}
-
-static bool in_use(struct jit_vm *vm, const struct jit_cpu *self, unsigned region)
-{
-    for (unsigned i = 0; i < vm->config.vcpus; i++)
-        if (vm->cpus[i] && vm->cpus[i] != self &&
-            in_region(vm->smc, region, vm->cpus[i]->blocks->current))
+        if (cpu && cpu != self && cpu->blocks->current == b)
             return true;
+    }
     return false;
 }
 
-static bool lies_in(const struct jit_block *b, uint64_t base, uint64_t size)
+static bool has_current(void *context, const uint8_t *base, size_t size)
 {
-    return (uintptr_t)b >= base && (uintptr_t)b - base < size;
+    const struct jit_cpu *self = context;
+
+    for (unsigned i = 0; i < self->vm->config.vcpus; i++) {
+        const struct jit_cpu *cpu = self->vm->cpus[i];
+        const struct jit_block *b = cpu && cpu != self ? cpu->blocks->current : NULL;
+
+        if (b && (uintptr_t)b->insn >= (uintptr_t)base &&
+            (uintptr_t)b->insn - (uintptr_t)base < size)
+            return true;
+    }
+    return false;
 }
 
-static void empty_region(struct jit_vm *vm, unsigned region)
+static void remove_one(struct jit_vm *vm, struct jit_block *b)
 {
-    struct jit_smc *smc = vm->smc;
-    struct region *r = &smc->region[region];
+    struct code_page **slot = page_slot(vm->smc, b->gpa & ~0xfffull);
+    struct jit_block **at = &(*slot)->blocks;
 
-    for (size_t at = 0; at < r->used;) {
-        struct jit_block *b = (struct jit_block *)(r->base + at);
+    while (*at != b)
+        at = &(*at)->page_next;
+    *at = b->page_next;
+    remove_from_hash(vm->smc, b);
+    remove_blocks(vm, slot, 0, 0); /* what lines are left; the page, if none */
+}
 
-        at += block_size(b->count);
-        if (b->valid)
-            remove_blocks(vm, page_slot(smc, b->gpa & ~0xfffull), lies_in, (uintptr_t)r->base,
-                          smc->region_size);
-    }
+static void lose_body(void *context, struct jit_block *b)
+{
+    struct jit_cpu *self = context;
+
+    if (b->code)
+        b->insn = NULL;
+    else if (b->valid)
+        remove_one(self->vm, b);
+}
+
+/* Links name blocks, which may become others. */
+static void forget_links(struct jit_vm *vm)
+{
     for (unsigned i = 0; i < vm->config.vcpus; i++)
-        for (unsigned k = 0; vm->cpus[i] && k < JUMPS; k++)
-            if (in_region(smc, region, vm->cpus[i]->blocks->jump[k]))
-                vm->cpus[i]->blocks->jump[k] = NULL;
-    r->used = 0;
+        if (vm->cpus[i])
+            vm->cpus[i]->exit_link = NULL;
 }
 
 /* The caller is between instructions. */
 static void evict(struct jit_cpu *cpu)
 {
     struct jit_smc *smc = cpu->vm->smc;
-    unsigned next;
 
     jit_exclusive_begin(cpu);
     pthread_mutex_lock(&smc->lock);
-    next = smc->filling;
-    do
-        next = (next + 1) % smc->regions;
-    while (in_use(cpu->vm, cpu, next));
-    empty_region(cpu->vm, next);
-    smc->filling = next;
+    block_store_empty_next(&smc->store, has_current, lose_body, cpu);
+    block_store_sweep(&smc->store, is_current, cpu);
+    forget_links(cpu->vm);
     pthread_mutex_unlock(&smc->lock);
     jit_exclusive_end(cpu);
 }
@@ -344,45 +325,48 @@ static void evict(struct jit_cpu *cpu)
  * ------------------------------------------------------------------------------------------------
  */
 
-enum making { MADE, REGION_FULL, NOT_MARKED };
+enum making { MADE, STORE_FULL, NOT_MARKED };
 
-/* Decodes what is at code.gpa, once the page is marked. *b NULL: it needs a block of its own. */
+/* Decodes what is at code.gpa, once the page is marked. *out NULL: it needs a block of its own. */
 static enum making make(struct jit_cpu *cpu, const struct jit_slot *s, struct mmu_code code,
-                        struct jit_block **out)
+                        bool decoded, struct jit_block **out)
 {
     struct jit_smc *smc = cpu->vm->smc;
     const uint32_t mode = block_mode(cpu);
     struct insn insn[JIT_BLOCK_MAX];
-    struct jit_block *b;
+    struct jit_block *known, *b;
     unsigned count, bytes;
     QZ_LOCKED(&smc->lock);
 
-    *out = find(smc, code.gpa, mode);
-    if (*out)
+    *out = known = find(smc, code.gpa, mode);
+    if (known && (known->insn || !decoded))
         return MADE;
     if (!slot_has_code(s, code.gpa))
         return NOT_MARKED;
     count = block_decode(cpu, code, insn, &bytes);
     if (count == 0)
         return MADE;
-    b = allocate(smc, count);
+    b = known ? known : block_store_header(&smc->store);
     if (!b)
-        return REGION_FULL;
-    memset(b, 0, sizeof(*b));
+        return STORE_FULL;
     b->gpa = code.gpa;
     b->mode = mode;
     b->bytes = bytes;
     b->count = count;
-    b->insn = (struct insn *)(b + 1);
-    memcpy(b->insn, insn, count * sizeof(insn[0]));
-    b->handler = (jit_handler **)(b->insn + count);
-    for (unsigned i = 0; i < count; i++)
-        b->handler[i] = jit_handler_for(&insn[i]);
+    if (!block_store_body(&smc->store, b, insn)) {
+        if (!known)
+            block_store_bury(&smc->store, b);
+        return STORE_FULL;
+    }
+    *out = b;
+    if (known)
+        return MADE;
     b->valid = true;
-    if (insert(smc, b))
-        *out = b;
-    else
-        b->valid = false; /* no memory for a page: this instruction goes alone */
+    if (!insert(smc, b)) { /* no memory for a page: this instruction goes alone */
+        b->valid = false;
+        block_store_bury(&smc->store, b);
+        *out = NULL;
+    }
     return MADE;
 }
 
@@ -402,14 +386,17 @@ static void drop_code(struct jit_cpu *cpu)
     jit_exclusive_begin(cpu);
     pthread_mutex_lock(&smc->lock);
     for (unsigned i = 0; i < QZ_ARRAY_LEN(smc->hash); i++)
-        for (struct jit_block *b = smc->hash[i]; b; b = b->hash_next)
+        for (struct jit_block *b = smc->hash[i], *next; b; b = next) {
+            next = b->hash_next;
             b->code = NULL;
-    translator_reset(vm->translator);
-    for (unsigned i = 0; i < vm->config.vcpus; i++)
-        if (vm->cpus[i]) {
-            vm->cpus[i]->exit_link = NULL;
-            jump_cache_flush(vm->cpus[i]);
+            if (!b->insn)
+                remove_one(vm, b);
         }
+    translator_reset(vm->translator);
+    forget_links(vm);
+    for (unsigned i = 0; i < vm->config.vcpus; i++)
+        if (vm->cpus[i])
+            jump_cache_flush(vm->cpus[i]);
     pthread_mutex_unlock(&smc->lock);
     jit_exclusive_end(cpu);
 }
@@ -438,7 +425,7 @@ void block_link(struct jit_cpu *cpu, struct jit_link *link, struct jit_block *b)
         translate_link(link, b);
 }
 
-struct jit_block *block_lookup(struct jit_cpu *cpu)
+struct jit_block *block_lookup(struct jit_cpu *cpu, bool decoded)
 {
     const uint64_t linear = block_linear(cpu);
     struct jit_block *b = NULL;
@@ -450,7 +437,7 @@ struct jit_block *block_lookup(struct jit_cpu *cpu)
 
         if (!code.host)
             return block_lone(cpu, linear);
-        made = make(cpu, slot_find(cpu->vm, code.gpa), code, &b);
+        made = make(cpu, slot_find(cpu->vm, code.gpa), code, decoded, &b);
         if (made == MADE)
             break;
         if (made == NOT_MARKED)
@@ -476,18 +463,12 @@ int blocks_new(struct jit_vm *vm)
         return -ENOMEM;
     vm->smc = smc;
     pthread_mutex_init(&smc->lock, NULL);
-    smc->regions = QZ_MAX((unsigned)REGIONS_MIN, vm->config.vcpus + 2);
-    smc->region_size = QZ_ALIGN_DOWN(CACHE_BYTES / smc->regions, 4096ull);
-    smc->region = calloc(smc->regions, sizeof(smc->region[0]));
-    smc->memory = mmap(NULL, smc->region_size * smc->regions, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (!smc->region || smc->memory == MAP_FAILED) {
-        smc->memory = smc->memory == MAP_FAILED ? NULL : smc->memory;
+    if (block_store_new(&smc->store,
+                        vm->config.interpret ? DECODED_BYTES : DECODED_BYTES_TRANSLATED,
+                        vm->config.vcpus) < 0) {
         blocks_free(vm);
         return -ENOMEM;
     }
-    for (unsigned i = 0; i < smc->regions; i++)
-        smc->region[i].base = smc->memory + i * smc->region_size;
     return 0;
 }
 
@@ -504,9 +485,7 @@ void blocks_free(struct jit_vm *vm)
             smc->page[i] = p->next;
             free(p);
         }
-    if (smc->memory)
-        munmap(smc->memory, smc->region_size * smc->regions);
-    free(smc->region);
+    block_store_free(&smc->store);
     pthread_mutex_destroy(&smc->lock);
     free(smc);
     vm->smc = NULL;

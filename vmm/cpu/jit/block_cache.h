@@ -31,7 +31,7 @@ struct watch {
 struct jit_blocks {
     /* Where a linear address led last time. Believed only when the page is still where it was. */
     struct jit_block *jump[JUMPS];
-    struct jit_block *current; /* executing, or executed last: its memory is not reused */
+    struct jit_block *current; /* interpreted now or last, or NULL: its memory is not reused */
     uint64_t entered_at;       /* rip at its begin while 64-bit code executes, or NOT_ENTERED */
     struct lone_block crossing[CROSSINGS];
     struct watch watch;
@@ -53,7 +53,7 @@ static inline struct jit_block **block_jump(struct jit_cpu *cpu, uint64_t linear
     return &cpu->blocks->jump[(linear ^ linear >> JUMP_BITS) & (JUMPS - 1)];
 }
 
-/* block_lookup() for the common case. */
+/* block_lookup() for the common case: instructions or code. */
 static inline struct jit_block *block_at_hand(struct jit_cpu *cpu)
 {
     const uint64_t linear = block_linear(cpu);
@@ -62,8 +62,16 @@ static inline struct jit_block *block_at_hand(struct jit_cpu *cpu)
 
     if (!b || !page || page->gpa + (linear & 4095) != b->gpa || b->mode != block_mode(cpu) ||
         !__atomic_load_n(&b->valid, __ATOMIC_ACQUIRE))
-        return block_lookup(cpu);
+        return block_lookup(cpu, false);
     return b;
+}
+
+/* The same with its instructions. */
+static inline struct jit_block *block_to_interpret(struct jit_cpu *cpu)
+{
+    struct jit_block *b = block_at_hand(cpu);
+
+    return __atomic_load_n(&b->insn, __ATOMIC_ACQUIRE) ? b : block_lookup(cpu, true);
 }
 
 int blocks_cpu_new(struct jit_cpu *cpu); /* -ENOMEM */

@@ -8,22 +8,23 @@
 
 enum { ALIGNMENT = 16 };
 
-int code_cache_new(struct code_cache *c, size_t size)
+int code_cache_new(struct code_cache *c, size_t code, size_t data)
 {
-    *c = (struct code_cache){.fd = -1, .size = size};
+    *c = (struct code_cache){.fd = -1, .size = code, .data_size = data};
     c->fd = memfd_create("queztl-code", MFD_CLOEXEC);
-    if (c->fd < 0 || ftruncate(c->fd, size) < 0)
+    if (c->fd < 0 || ftruncate(c->fd, code + data) < 0)
         goto fail;
-    c->write = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, 0);
+    c->write = mmap(NULL, code + data, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, 0);
     if (c->write == MAP_FAILED) {
         c->write = NULL;
         goto fail;
     }
-    c->run = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, c->fd, 0);
+    c->run = mmap(NULL, code, PROT_READ | PROT_EXEC, MAP_SHARED, c->fd, 0);
     if (c->run == MAP_FAILED) {
         c->run = NULL;
         goto fail;
     }
+    c->data = c->write + code;
     return 0;
 
 fail:;
@@ -38,7 +39,7 @@ void code_cache_free(struct code_cache *c)
     if (c->run)
         munmap(c->run, c->size);
     if (c->write)
-        munmap(c->write, c->size);
+        munmap(c->write, c->size + c->data_size);
     if (c->fd >= 0)
         close(c->fd);
     *c = (struct code_cache){.fd = -1};
@@ -64,6 +65,17 @@ uint8_t *code_cache_commit(struct code_cache *c, const struct emitter *e)
     return at;
 }
 
+void *code_cache_data(struct code_cache *c, size_t bytes)
+{
+    void *p = c->data + c->data_used;
+
+    bytes = QZ_ALIGN_UP(bytes, (size_t)8);
+    if (c->data_size - c->data_used < bytes)
+        return NULL;
+    c->data_used += bytes;
+    return p;
+}
+
 void code_cache_keep(struct code_cache *c)
 {
     c->kept = c->used;
@@ -72,4 +84,5 @@ void code_cache_keep(struct code_cache *c)
 void code_cache_reset(struct code_cache *c)
 {
     c->used = c->kept;
+    c->data_used = 0;
 }

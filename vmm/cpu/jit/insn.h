@@ -78,7 +78,6 @@ struct insn {
     uint16_t vec;   /* OP_VEC: index into vec_ops (vec.h) */
     uint16_t imm2;
     uint16_t page_offset; /* of its first byte; the translator's */
-    uint8_t number;       /* in its block; the translator's */
     int32_t disp; /* for moffs with 64-bit addresses the whole address is in imm, and base and index
                      are REG_NONE, disp 0, map 0, opcode a0 to a3 */
     uint64_t imm;

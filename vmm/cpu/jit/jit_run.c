@@ -192,7 +192,7 @@ static void step(struct jit_cpu *cpu)
         (traps = breakpoints_here(cpu)) != 0)
         jit_raise_debug(cpu, traps);
     cpu->watch_hits = 0;
-    cpu->blocks->current = block_at_hand(cpu);
+    cpu->blocks->current = block_to_interpret(cpu);
     if (single_step || (cpu->dr7 & DR7_ENABLED))
         jit_attention_set(cpu, ATTENTION_TRACE); /* one element of a string at a time */
     execute(cpu, cpu->blocks->current, 0);
@@ -301,9 +301,10 @@ static void enter_block_64(struct jit_cpu *cpu, const struct jit_block *b)
     cpu->blocks->entered_at = NOT_ENTERED;
 }
 
-/* False: the interpreter is to execute this block. */
-static bool run_translated(struct jit_cpu *cpu, struct jit_block *b)
+/* False: the interpreter is to execute what is at rip. */
+static bool run_translated(struct jit_cpu *cpu)
 {
+    struct jit_block *b = block_at_hand(cpu);
     struct jit_link *came_by = cpu->exit_link;
 
     cpu->exit_link = NULL;
@@ -312,12 +313,9 @@ static bool run_translated(struct jit_cpu *cpu, struct jit_block *b)
     if (came_by)
         block_link(cpu, came_by, b);
     jump_cache_add(cpu, cpu->rip, b);
+    cpu->blocks->current = NULL;
     translate_run(cpu->vm->translator, cpu, b);
-    if (!cpu->interpret)
-        return true;
-    cpu->blocks->current = block_at_hand(cpu);
-    enter_block_64(cpu, cpu->blocks->current);
-    return true;
+    return !cpu->interpret;
 }
 
 static __attribute__((noinline)) void loop(struct jit_cpu *cpu)
@@ -331,12 +329,12 @@ static __attribute__((noinline)) void loop(struct jit_cpu *cpu)
             if (next == NEXT_LOOK)
                 continue;
         }
-        cpu->blocks->current = block_at_hand(cpu);
         /* Translated code leaves as long as anything wants attention: what cannot be had yet is
          * waited for here. */
         if (cpu->vm->translator && !__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) &&
-            run_translated(cpu, cpu->blocks->current))
+            run_translated(cpu))
             continue;
+        cpu->blocks->current = block_to_interpret(cpu);
         if (cpu->long_mode)
             enter_block_64(cpu, cpu->blocks->current);
         else

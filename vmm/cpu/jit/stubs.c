@@ -135,7 +135,7 @@ static void emit_lookup(struct emitter *e, const uint8_t *leave)
     emit_jmp(e, leave);
 }
 
-/* void *(cpu, linear, size, insn) */
+/* void *(cpu, linear, size, offset) */
 static void emit_fill_stub(struct emitter *e, unsigned kind, unsigned size)
 {
     store_guest(e);
@@ -152,28 +152,28 @@ static void emit_fill_stub(struct emitter *e, unsigned kind, unsigned size)
     emit8(e, 0xc3);
 }
 
-/* unsigned (cpu, insn) */
-static void emit_execute(struct emitter *e)
+/* unsigned (cpu, r10) */
+static void emit_execute(struct emitter *e, const void *function)
 {
     store_guest(e);
     save_fpu(e);
     emit_alu_imm(e, 8, 5, H_RSP, 8);
     emit_load(e, H_RDI, ENV(self));
     emit_mov(e, H_RSI, H_R10);
-    call_c(e, (void *)translate_execute);
+    call_c(e, function);
     emit_alu_imm(e, 8, 0, H_RSP, 8);
     emit_mov(e, H_R11, H_RAX);
     load_guest(e, true);
     emit8(e, 0xc3);
 }
 
-static void emit_execute_end(struct emitter *e, const uint8_t *leave_stored)
+static void emit_execute_end(struct emitter *e, const void *function, const uint8_t *leave_stored)
 {
     store_guest(e);
     save_fpu(e);
     emit_load(e, H_RDI, ENV(self));
     emit_mov(e, H_RSI, H_R10);
-    call_c(e, (void *)translate_execute);
+    call_c(e, function);
     emit_jmp(e, leave_stored);
 }
 
@@ -195,9 +195,13 @@ void jit_stubs_emit(struct jit_stubs *s, struct emitter *e)
     s->lookup = align(e);
     emit_lookup(e, s->leave);
     s->execute_end = align(e);
-    emit_execute_end(e, s->leave_stored);
+    emit_execute_end(e, (void *)translate_execute, s->leave_stored);
+    s->execute_at_end = align(e);
+    emit_execute_end(e, (void *)translate_execute_at, s->leave_stored);
     s->execute = align(e);
-    emit_execute(e);
+    emit_execute(e, (void *)translate_execute);
+    s->execute_at = align(e);
+    emit_execute(e, (void *)translate_execute_at);
     s->fpu_need = align(e);
     emit_fpu_need(e);
     for (unsigned kind = 0; kind < TLB_KINDS; kind++)

@@ -12,6 +12,11 @@
 
 enum { STUB_SIZES = 5 }; /* 1, 2, 4, 8, 16 bytes */
 
+/* An instruction by its place: offset in the page, length. */
+#define STUB_AT(offset, len) ((offset) | (unsigned)(len) << 16)
+#define STUB_AT_OFFSET(at)   ((at)&0xffff)
+#define STUB_AT_LEN(at)      ((at) >> 16)
+
 struct jit_stubs {
     /* C: loads the guest's registers and jumps to code; returns when that leaves. */
     void (*enter)(struct jit_cpu *cpu, const uint8_t *code);
@@ -20,14 +25,16 @@ struct jit_stubs {
     const uint8_t *leave;        /* cpu->rip is set */
     const uint8_t *leave_stored; /* the same with the registers in memory already */
     const uint8_t *lookup;       /* r11: linear address to go to */
-    const uint8_t
-        *execute_end; /* r10: an instruction that ends the block, for the interpreter; leaves */
+    /* The interpreter executes the instruction that ends the block (r10: it, or STUB_AT); leaves.
+     */
+    const uint8_t *execute_end, *execute_at_end;
 
     /* For generated code: called. All change r10, r11 and the host's flags. */
-    const uint8_t
-        *fill[TLB_KINDS][STUB_SIZES]; /* r11: linear, r10: instruction; r11: host address or 0 */
-    const uint8_t *execute;  /* r10: an instruction for the interpreter; r11: not 0 when the block
-                                has to be left */
+    const uint8_t *fill[TLB_KINDS][STUB_SIZES]; /* r11: linear, r10: offset of the instruction; r11:
+                                                   host address or 0 */
+    /* The interpreter executes an instruction (r10: it, or STUB_AT); r11: not 0 when the block has
+     * to be left. */
+    const uint8_t *execute, *execute_at;
     const uint8_t *fpu_need; /* xmm and MXCSR are loaded afterwards; r10 and r11 stay */
 };
 

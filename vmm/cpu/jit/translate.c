@@ -5,16 +5,15 @@
 #include "cpu/jit/translate.h"
 
 #include <assert.h>
-#include <sys/mman.h>
 
 #include "cpu/jit/translate_internal.h"
 
 enum {
-    CACHE_SIZE = 128 << 20,
+    CODE_SIZE = 96 << 20,
+    DATA_SIZE = 32 << 20,
     BLOCK_CODE_MAX =
         32 << 10, /* far more than JIT_BLOCK_MAX instructions with their slow paths take */
     STUBS_MAX = 16 << 10,
-    CODES_MAX = 1 << 19,
 };
 
 int translator_new(struct translator **out)
@@ -25,14 +24,8 @@ int translator_new(struct translator **out)
 
     if (!t)
         return -ENOMEM;
-    r = code_cache_new(&t->cache, CACHE_SIZE);
-    if (r == 0) {
-        t->codes = mmap(NULL, CODES_MAX * sizeof(*t->codes), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        r = t->codes == MAP_FAILED ? -errno : 0;
-    }
+    r = code_cache_new(&t->cache, CODE_SIZE, DATA_SIZE);
     if (r < 0) {
-        t->codes = NULL;
         translator_free(t);
         return r;
     }
@@ -50,8 +43,6 @@ void translator_free(struct translator *t)
 {
     if (!t)
         return;
-    if (t->codes)
-        munmap(t->codes, CODES_MAX * sizeof(*t->codes));
     code_cache_free(&t->cache);
     free(t);
 }
@@ -59,7 +50,6 @@ void translator_free(struct translator *t)
 void translator_reset(struct translator *t)
 {
     code_cache_reset(&t->cache);
-    t->code_count = 0;
     t->generation++;
 }
 
@@ -93,12 +83,23 @@ static bool more_vectors(const struct translation *x)
     return false;
 }
 
+const struct insn *keep_instruction(struct translation *x)
+{
+    struct insn *i = code_cache_data(&x->t->cache, sizeof(*i));
+
+    if (i)
+        *i = *current(x);
+    else
+        x->e.full = true;
+    return i;
+}
+
 static void translate_by_interpreter(struct translation *x, const struct insn *i)
 {
     struct emitter *e = &x->e;
 
     flags_lose(x, flags_live_before(x));
-    emit_imm(e, H_R10, (uintptr_t)i);
+    emit_imm(e, H_R10, (uintptr_t)keep_instruction(x));
     if (ends_block(x) || changes_vectors(i)) {
         emit_jmp(e, x->t->stubs.execute_end);
         x->ended = true;
@@ -133,19 +134,19 @@ static void emit_slow_path(struct translation *x, const struct slow_path *s)
     if (s->kind == SLOW_FILL) {
         emit_env_at(e, op1(8, 0x33), H_R11, H_R10,
                     table + offsetof(struct tlb_entry, tag)); /* linear again */
-        emit_imm(e, H_R10, (uintptr_t)i);
+        emit_imm(e, H_R10, i->page_offset);
         emit_call(e, x->t->stubs.fill[s->access][log2_of(s->size)]);
         if (x->vectors)
             emit_call(e, x->t->stubs.fpu_need);
         emit_rr(e, op1(8, 0x85), H_R11, H_R11);
         emit_jcc(e, CC_NE, s->resume);
     }
-    emit_imm(e, H_R10, (uintptr_t)i);
+    emit_imm(e, H_R10, STUB_AT(i->page_offset, i->len));
     if (last && x->ended) {
-        emit_jmp(e, x->t->stubs.execute_end);
+        emit_jmp(e, x->t->stubs.execute_at_end);
         return;
     }
-    emit_call(e, x->t->stubs.execute);
+    emit_call(e, x->t->stubs.execute_at);
     emit_rr(e, op1(4, 0x85), H_R11, H_R11);
     emit_jcc(e, CC_NE, x->t->stubs.leave);
     if (x->vectors)
@@ -210,7 +211,6 @@ static void number_instructions(struct jit_block *b)
 
     for (unsigned k = 0; k < b->count; k++) {
         b->insn[k].page_offset = at;
-        b->insn[k].number = k;
         at += b->insn[k].len;
     }
 }
@@ -251,16 +251,17 @@ bool translate_block(struct translator *t, struct jit_block *b, struct jit_cpu *
         .flags_in_memory = true,
     };
 
-    if (t->code_count == CODES_MAX || !code_cache_begin(&t->cache, &x.e, BLOCK_CODE_MAX))
+    if (!code_cache_begin(&t->cache, &x.e, BLOCK_CODE_MAX))
         return false;
-    x.code = &t->codes[t->code_count];
+    x.code = code_cache_data(&t->cache, sizeof(*x.code));
+    if (!x.code)
+        return false;
     *x.code = (struct jit_code){.entry = NULL};
     number_instructions(b);
     insn_flags_live(b->insn, b->count, FLAGS_ARITH, x.live);
     emit_block(&x);
-    if (x.e.full) /* cannot be: BLOCK_CODE_MAX */
+    if (x.e.full)
         return false;
-    t->code_count++;
     x.code->to_run = x.e.to_run;
     x.code->entry = code_cache_commit(&t->cache, &x.e);
     b->code = x.code;

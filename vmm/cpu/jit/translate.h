@@ -89,12 +89,12 @@ void translate_leave_state(struct jit_cpu *cpu);
 
 /* Host memory for the access, or NULL where only the interpreter can do it. Raises what the access
  * raises. */
-void *translate_fill_read(struct jit_cpu *cpu, uint64_t linear, unsigned size,
-                          const struct insn *i);
-void *translate_fill_write(struct jit_cpu *cpu, uint64_t linear, unsigned size,
-                           const struct insn *i);
+void *translate_fill_read(struct jit_cpu *cpu, uint64_t linear, unsigned size, unsigned offset);
+void *translate_fill_write(struct jit_cpu *cpu, uint64_t linear, unsigned size, unsigned offset);
 /* One instruction by the interpreter; not 0: something wants attention, or this block is no longer
  * true. */
 unsigned translate_execute(struct jit_cpu *cpu, const struct insn *i);
+/* The same for what the translator had a host form for: it is decoded again. at: STUB_AT(). */
+unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at);
 
 #endif

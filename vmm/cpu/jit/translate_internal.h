@@ -11,9 +11,7 @@
 struct translator {
     struct code_cache cache;
     struct jit_stubs stubs;
-    bool bmi2;              /* the host has RORX */
-    struct jit_code *codes; /* code_count of them used; given back all at once, with the code */
-    unsigned code_count;
+    bool bmi2;           /* the host has RORX */
     unsigned generation; /* of the code: what was entered under another one is not returned to */
 };
 
@@ -47,6 +45,10 @@ struct translation {
     unsigned slows;
     bool ended; /* the last instruction left the block by itself */
 };
+
+/* A copy of the current instruction that lives as long as the code, or NULL when the cache is full.
+ */
+const struct insn *keep_instruction(struct translation *x);
 
 static inline const struct insn *current(const struct translation *x)
 {

@@ -118,55 +118,71 @@ void jump_cache_add(struct jit_cpu *cpu, uint64_t rip, const struct jit_block *b
 /* ---- called from stubs
  * ------------------------------------------------------------------------------------- */
 
-static const struct jit_block *block_of(const struct insn *i)
-{
-    return (const struct jit_block *)(i - i->number) - 1; /* block_cache.c puts them there */
-}
-
 /* Where the guest is, for exceptions and the interpreter. */
-static void arrive(struct jit_cpu *cpu, const struct insn *i)
+static void arrive(struct jit_cpu *cpu, unsigned offset)
 {
-    cpu->rip = cpu->code_base + i->page_offset;
-    cpu->next_rip = cpu->rip + i->len;
-    cpu->blocks->current = (struct jit_block *)block_of(i);
+    cpu->rip = cpu->code_base + offset;
     translate_leave_state(cpu);
 }
 
-void *translate_fill_read(struct jit_cpu *cpu, uint64_t linear, unsigned size, const struct insn *i)
+void *translate_fill_read(struct jit_cpu *cpu, uint64_t linear, unsigned size, unsigned offset)
 {
     uint64_t got = 0;
     const void *p;
 
-    arrive(cpu, i);
+    arrive(cpu, offset);
     if (!mmu_is_canonical(cpu, linear))
         return NULL; /* #GP or #SS: the interpreter knows which */
     p = mmu_run_read(cpu, linear, size, &got);
     return got == size ? (void *)p : NULL;
 }
 
-void *translate_fill_write(struct jit_cpu *cpu, uint64_t linear, unsigned size,
-                           const struct insn *i)
+void *translate_fill_write(struct jit_cpu *cpu, uint64_t linear, unsigned size, unsigned offset)
 {
     uint64_t got = 0;
     void *p;
 
-    arrive(cpu, i);
+    arrive(cpu, offset);
     if (!mmu_is_canonical(cpu, linear))
         return NULL;
     p = mmu_run_write(cpu, linear, size, &got);
     return got == size ? p : NULL;
 }
 
-unsigned translate_execute(struct jit_cpu *cpu, const struct insn *i)
+/* Not 0: translated code cannot go on. */
+static unsigned execute(struct jit_cpu *cpu, const struct insn *i)
 {
     const struct translator *t = cpu->vm->translator;
     const unsigned generation = t->generation;
 
-    arrive(cpu, i);
+    cpu->next_rip = cpu->rip + i->len;
     jit_handlers[i->op](cpu, i);
     cpu->rip = cpu->next_rip;
     if (t->generation != generation)
         jit_resume(cpu); /* while a device answered, the code that called was dropped */
     translate_enter_state(cpu);
     return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) != 0;
+}
+
+unsigned translate_execute(struct jit_cpu *cpu, const struct insn *i)
+{
+    arrive(cpu, i->page_offset);
+    return execute(cpu, i);
+}
+
+unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at)
+{
+    const unsigned available = QZ_MIN(4096 - STUB_AT_OFFSET(at), (unsigned)INSN_BYTES_MAX);
+    struct mmu_code code;
+    uint8_t bytes[INSN_BYTES_MAX];
+    struct insn i;
+
+    arrive(cpu, STUB_AT_OFFSET(at));
+    code = mmu_code(cpu, cpu->rip);
+    if (!code.host)
+        jit_resume(cpu); /* the page is gone: whatever is there now is executed */
+    memcpy(bytes, code.host, available);
+    if (insn_decode(&i, bytes, available, cpu->code_width, cpu->features) != DECODE_OK)
+        jit_resume(cpu); /* somebody changes it at this moment */
+    return execute(cpu, &i) | (i.len != STUB_AT_LEN(at));
 }
