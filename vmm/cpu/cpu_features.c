@@ -138,6 +138,19 @@ static const struct feature features[] = {
      */
     {"invtsc", 0x80000007, 0, CPUID_EDX, 8, GIVEN},
 
+    /*
+     * What says that a hole is not there, and that IBRS needs no help. The software CPU has none of
+     * them; a processor says so itself. A guest told of a hole plugs it at a price.
+     */
+    {"spec_ctrl", 7, 0, CPUID_EDX, 26, OFFERED},
+    {"arch_capabilities", 7, 0, CPUID_EDX, 29, OFFERED},
+    {"ssb_no", 0x80000008, 0, CPUID_EBX, 26, OFFERED},
+    {"btc_no", 0x80000008, 0, CPUID_EBX, 29, OFFERED},
+    {"lfence_rdtsc", 0x80000021, 0, CPUID_EAX, 2, OFFERED},
+    {"null_sel_clr_base", 0x80000021, 0, CPUID_EAX, 6, OFFERED},
+    {"auto_ibrs", 0x80000021, 0, CPUID_EAX, 8, OFFERED},
+    {"srso_no", 0x80000021, 0, CPUID_EAX, 29, OFFERED},
+
     {"kvmclock_old", 0x40000001, 0, CPUID_EAX, 0, OFFERED},
     {"nop_io_delay", 0x40000001, 0, CPUID_EAX, 1, OFFERED},
     {"mmu_op", 0x40000001, 0, CPUID_EAX, 2, NEVER},

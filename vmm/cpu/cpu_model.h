@@ -2,9 +2,10 @@
  * cpu_model.h - what the guest's CPUID says.
  *
  * A model is a set of features that the guest may see: `portable` is what every back end and every
- * x86-64-v2 host offers (so snapshots move), `v3` adds AVX2, BMI, FMA and the rest of x86-64-v3,
- * `host` is whatever this host's accelerator supports. Topology, APIC id, frequency and hypervisor
- * leaves are filled here for every vCPU, so that no guest calibrates a clock in vain.
+ * x86-64-v2 host offers (so snapshots move; only which speculation holes there are not depends on
+ * where it runs), `v3` adds AVX2, BMI, FMA and the rest of x86-64-v3, `host` is whatever this
+ * host's accelerator supports. Topology, APIC id, frequency and hypervisor leaves are filled here
+ * for every vCPU, so that no guest calibrates a clock in vain.
  */
 #ifndef VMM_CPU_MODEL_H
 #define VMM_CPU_MODEL_H

@@ -118,6 +118,11 @@ static void test_portable_is_the_same_everywhere(void **unused)
     make(CPU_MODEL_PORTABLE, &rich, &one, 0, &a);
     make(CPU_MODEL_PORTABLE, &poor, &one, 0, &b);
     assert_int_equal(a.count, b.count);
+    /* But for the holes that a processor says it has not. */
+    assert_int_equal(leaf(&a, 0x80000008, 0)->ebx & ~(1u << 26 | 1u << 29), 0);
+    assert_int_equal(leaf(&a, 0x80000021, 0)->eax & ~(1u << 2 | 1u << 6 | 1u << 8 | 1u << 29), 0);
+    assert_int_equal(leaf(&a, 7, 0)->edx & ~(1u << 26 | 1u << 29), 0);
+    edit(&a, 0x80000008, 0)->ebx = edit(&a, 0x80000021, 0)->eax = edit(&a, 7, 0)->edx = 0;
     for (unsigned i = 0; i < a.count; i++)
         same_entry(&a.entry[i], &b.entry[i]);
     assert_int_equal(cpuid_physical_bits(&a), 40);

@@ -66,7 +66,13 @@ enum {
     CR4_SMAP = 1 << 21,
 };
 
-enum { EFER_SCE = 1 << 0, EFER_LME = 1 << 8, EFER_LMA = 1 << 10, EFER_NXE = 1 << 11 };
+enum {
+    EFER_SCE = 1 << 0,
+    EFER_LME = 1 << 8,
+    EFER_LMA = 1 << 10,
+    EFER_NXE = 1 << 11,
+    EFER_AUTOIBRS = 1 << 21, /* kept, means nothing here */
+};
 
 enum {
     VECTOR_DE = 0,

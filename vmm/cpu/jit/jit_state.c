@@ -177,7 +177,7 @@ static bool registers_are_valid(const struct vcpu_state *s)
     const uint64_t cr4 = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE |
                          CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE |
                          CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP;
-    const uint64_t efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
+    const uint64_t efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AUTOIBRS;
     const bool paging = s->cr0 & CR0_PG, lma = s->efer & EFER_LMA;
 
     return !(s->cr0 & ~cr0) && !(s->cr4 & ~cr4) && !(s->efer & ~efer) &&

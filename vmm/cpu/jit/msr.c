@@ -44,12 +44,15 @@ enum {
 
 /* Fast strings; no branch trace store, no precise event sampling. */
 #define MISC_ENABLE_RESET 0x1801ull
+/* The time-stamp counter runs at the P0 frequency. */
+#define HWCR_RESET   QZ_BIT(24)
+#define HWCR_ALLOWED (QZ_BIT(3) | QZ_BIT(6) | QZ_BIT(8) | QZ_BIT(18) | QZ_BIT(24))
 /* A revision that is newer than what anybody would load, in the upper half (Intel) or lower (AMD).
  */
 #define MICROCODE_REVISION_INTEL (1ull << 32)
 #define MICROCODE_REVISION_AMD   0x01000065ull
 #define DE_CFG_LFENCE_SERIALIZES 2ull
-#define EFER_AUTOIBRS            (1ull << 21)
+
 
 /*
  * IA32_ARCH_CAPABILITIES (SDM vol 4 table 2-2): what an interpreter that does not speculate on the
@@ -67,6 +70,7 @@ static const uint32_t amd_ignored[] = {
     0xc0010010, /* SYSCFG */
     0xc001001a, /* TOP_MEM */
     0xc001001d, /* TOP_MEM2 */
+    0xc001001f, /* NB_CFG */
     0xc0010055, /* Interrupt Pending Message */
     0xc0010058, /* MMIO configuration base */
     0xc0010112, /* TSEG address */
@@ -209,9 +213,6 @@ static uint64_t *masked(struct jit_cpu *cpu, uint32_t index, uint64_t *allowed)
     case MSR_MCG_STATUS:
         *allowed = 7;
         return &m->mcg_status;
-    case MSR_AMD_HWCR:
-        *allowed = QZ_BIT(3) | QZ_BIT(6) | QZ_BIT(8) | QZ_BIT(18) | QZ_BIT(24);
-        return guest_is_amd(cpu) ? &m->hwcr : NULL;
     default:
         return NULL;
     }
@@ -315,6 +316,9 @@ bool msr_read(struct jit_cpu *cpu, uint32_t index, uint64_t *value)
     case MSR_MISC_ENABLE:
         *value = cpu->msrs->misc_enable ^ MISC_ENABLE_RESET;
         return true;
+    case MSR_AMD_HWCR:
+        *value = cpu->msrs->hwcr ^ HWCR_RESET;
+        return guest_is_amd(cpu);
     case MSR_DEBUGCTL:
         *value = cpu->msrs->debugctl;
         return true;
@@ -363,6 +367,11 @@ bool msr_write(struct jit_cpu *cpu, uint32_t index, uint64_t value)
         return efer_write(cpu, value);
     case MSR_MISC_ENABLE:
         cpu->msrs->misc_enable = value ^ MISC_ENABLE_RESET;
+        return true;
+    case MSR_AMD_HWCR:
+        if (!guest_is_amd(cpu) || (value & ~HWCR_ALLOWED))
+            return false;
+        cpu->msrs->hwcr = value ^ HWCR_RESET;
         return true;
     case MSR_DEBUGCTL: /* no branch records, no steps by branches: their bits stay 0 */
         return !(value & ~3ull);
