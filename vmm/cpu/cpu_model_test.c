@@ -114,6 +114,7 @@ static void test_portable_is_the_same_everywhere(void **unused)
     edit(&poor, 0x80000001, 0)->edx = 1u << 11 | 1u << 20 | 1u << 27 | 1u << 29;
     edit(&poor, 0x80000007, 0)->edx = 0;
     edit(&poor, 0x80000008, 0)->eax = 0x3028;
+    edit(&poor, 0x80000008, 0)->ebx = 0;
     edit(&poor, 0x80000021, 0)->eax = 0;
     make(CPU_MODEL_PORTABLE, &rich, &one, 0, &a);
     make(CPU_MODEL_PORTABLE, &poor, &one, 0, &b);
