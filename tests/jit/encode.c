@@ -337,10 +337,15 @@ static bool finish(struct encoder *e, const struct form *f, struct item *item, c
     return i->len <= 15;
 }
 
-/* Results that the architecture leaves open, and system calls. */
+/*
+ * Not results that the architecture leaves open, system calls, and what the vendors do not agree
+ * on: near branches in 64-bit code with 66 (insn.h).
+ */
 static bool is_defined(const struct encoder *e, const struct insn *i)
 {
     if (i->op == OP_INT && (i->imm == 0x80 || i->imm >= 0x100))
+        return false;
+    if (i->op >= OP_JMP && i->op <= OP_RET && (i->prefix & PREFIX_OPSIZE) && is_64(e))
         return false;
     if (i->op == OP_BSWAP)
         return i->size != 2;

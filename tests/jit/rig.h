@@ -1,0 +1,47 @@
+/*
+ * rig.h - one sequence on the three CPUs, compared.
+ */
+#ifndef TESTS_JIT_RIG_H
+#define TESTS_JIT_RIG_H
+
+#include "guest.h"
+#include "native.h"
+#include "sequence.h"
+
+enum { TRANSLATED_RUNS = 3 }; /* just translated, linked to what follows, and once more */
+
+struct rig {
+    const char *program; /* jit-native-child */
+    struct native *native;
+    struct guest *interpreter, *translator;
+    struct forms forms[2]; /* of 32-bit and of 64-bit code */
+    uint64_t memory_seed;
+    uint8_t memory[PAGE_END * PAGE] __attribute__((aligned(8)));
+};
+
+enum verdict { SAME, DIFFERENT, ENDLESS };
+
+struct comparison {
+    uint16_t undefined[ITEMS_MAX + 1]; /* of sequence_define_flags() */
+    struct outcome native;
+    struct outcome other; /* the one that differs */
+    char who[24];         /* "translator, run 2" */
+    char what[512];
+};
+
+int rig_open(struct rig *r, const char *program, struct qz_error *err);
+void rig_close(struct rig *r);
+
+/* Places and runs it; the flags of sequence_define_flags() are in *c already. -errno: no CPU. */
+int rig_compare(struct rig *r, struct sequence *s, struct comparison *c, enum verdict *verdict,
+                struct qz_error *err);
+
+/* --- outcome.c */
+
+/* Text of what differs, NULL: nothing. undefined: flags that do not count. */
+const char *outcome_difference(const struct outcome *native, const struct outcome *other,
+                               enum code_width width, uint16_t undefined, char *text, size_t len);
+void outcome_print(const char *who, const struct outcome *o);
+void registers_print(const struct registers *r);
+
+#endif
