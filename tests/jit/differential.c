@@ -2,11 +2,12 @@
  * differential.c - random instruction sequences on the host's CPU, in the interpreter and in the
  * translator: they have to agree in everything that the architecture defines.
  *
- *     jit-differential --child PATH [--count N] [--seed N] [--first N] [--coverage]
+ *     jit-differential --child PATH [--count N] [--seed N] [--first N] [--coverage] [--precise]
  *     jit-differential --child PATH --bytes HEX [--width 32|64] [--seed N] [--first N]
  *
  * Sequence n of a seed is always the same. What differs is shortened and printed; then the exit
- * status is 1. --bytes executes these bytes with the registers and the memory of sequence --first.
+ * status is 1. --precise counts flags in translated code that nothing reads. --bytes executes these
+ * bytes with the registers and the memory of sequence --first.
  */
 #include "coverage.h"
 #include "watchdog.h"
@@ -21,7 +22,7 @@ struct options {
     const char *child, *bytes;
     uint64_t count, seed, first;
     unsigned width; /* 0: both */
-    bool coverage;
+    bool coverage, precise;
 };
 
 static struct rig rig;
@@ -153,6 +154,7 @@ static int run_one(const struct options *o, uint64_t n, struct qz_error *err)
         return 1;
     rig_close(&rig);
     e = rig_open(&rig, o->child, err);
+    rig.precise = o->precise;
     return e < 0 ? e : 1;
 }
 
@@ -186,11 +188,15 @@ static void print_coverage(const struct options *o)
 
 static int parse(struct options *o, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"child", required_argument, NULL, 'c'}, {"count", required_argument, NULL, 'n'},
-        {"seed", required_argument, NULL, 's'},  {"first", required_argument, NULL, 'f'},
-        {"bytes", required_argument, NULL, 'b'}, {"width", required_argument, NULL, 'w'},
-        {"coverage", no_argument, NULL, 'v'},    {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"child", required_argument, NULL, 'c'},
+                                            {"count", required_argument, NULL, 'n'},
+                                            {"seed", required_argument, NULL, 's'},
+                                            {"first", required_argument, NULL, 'f'},
+                                            {"bytes", required_argument, NULL, 'b'},
+                                            {"width", required_argument, NULL, 'w'},
+                                            {"coverage", no_argument, NULL, 'v'},
+                                            {"precise", no_argument, NULL, 'p'},
+                                            {NULL, 0, NULL, 0}};
     bool counted = false;
 
     *o = (struct options){.seed = 1};
@@ -218,6 +224,9 @@ static int parse(struct options *o, int argc, char **argv)
         case 'v':
             o->coverage = true;
             break;
+        case 'p':
+            o->precise = true;
+            break;
         default:
             return -EINVAL;
         }
@@ -237,14 +246,16 @@ int main(int argc, char **argv)
     int e;
 
     if (parse(&o, argc, argv) < 0) {
-        fprintf(stderr,
-                "usage: %s --child PATH [--count N] [--seed N] [--first N] [--coverage]\n"
-                "          [--bytes HEX] [--width 32|64]\n",
-                argv[0]);
+        fprintf(
+            stderr,
+            "usage: %s --child PATH [--count N] [--seed N] [--first N] [--coverage] [--precise]\n"
+            "          [--bytes HEX] [--width 32|64]\n",
+            argv[0]);
         return 2;
     }
     qz_log_set_level(QZ_LOG_WARN);
     e = rig_open(&rig, o.child, &err);
+    rig.precise = o.precise;
     if (e == 0)
         e = run_all(&o, &differences, &err);
     watchdog(0, 0);

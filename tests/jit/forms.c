@@ -82,6 +82,8 @@ static bool decode(const struct forms *all, struct form *f)
     f->op = i.op;
     f->vec = i.vec;
     f->class = class_of(i.op);
+    if (f->map == 1 && f->opcode == 0x0d && !f->mem)
+        return false; /* prefetching a register: #UD on AMD's, nothing on Intel's */
     return i.op != OP_UD && is_comparable(i.op);
 }
 

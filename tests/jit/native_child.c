@@ -30,13 +30,14 @@ extern void signal_entry(void), signal_return(void);
 extern const uint8_t syscall_end[];
 
 /*
- * The kernel leaves AC as the sequence had it; everything below is C that expects it clear.
+ * The kernel leaves AC as the sequence had it, which C here expects clear, and the return from a
+ * signal leaves NT and ID as they are: the next sequence finds them clear.
  */
 __asm__(".globl _start, signal_entry, signal_return, raw_syscall, syscall_end\n"
         "_start: lea start_stack_end(%rip), %rsp\n"
         "call child_main\n"
         "signal_entry: pushfq\n"
-        "andl $~0x40000, (%rsp)\n"
+        "andl $~0x244000, (%rsp)\n"
         "popfq\n"
         "jmp on_signal\n"
         "signal_return: mov $15, %eax\n"

@@ -205,3 +205,25 @@ void sequence_define_flags(struct sequence *s, const struct forms *forms, uint16
             }
     } while (replaced);
 }
+
+/* Whether what comes after it is another instruction of the same run, for sure. */
+static bool may_leave(const struct insn *i)
+{
+    return i->op >= OP_JMP && i->op <= OP_IRET;
+}
+
+uint16_t sequence_dead_flags(const struct sequence *s, const struct forms *forms, unsigned k)
+{
+    uint16_t written = 0, read = 0;
+    struct insn i = {.op = OP_NOP};
+
+    for (; k < s->count && !may_leave(&i); k++) {
+        struct insn_flags f;
+
+        insn_decode(&i, s->item[k].bytes, s->item[k].len, forms->width, forms->features);
+        f = insn_flags(&i);
+        read |= f.reads & ~written;
+        written |= f.writes;
+    }
+    return written & ~read;
+}
