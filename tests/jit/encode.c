@@ -339,13 +339,16 @@ static bool finish(struct encoder *e, const struct form *f, struct item *item, c
 
 /*
  * Not results that the architecture leaves open, system calls, and what the vendors do not agree
- * on: near branches in 64-bit code with 66 (insn.h).
+ * on: near branches with 66 in 64-bit code, far pointers with REX.W (insn.h).
  */
 static bool is_defined(const struct encoder *e, const struct insn *i)
 {
     if (i->op == OP_INT && (i->imm == 0x80 || i->imm >= 0x100))
         return false;
     if (i->op >= OP_JMP && i->op <= OP_RET && (i->prefix & PREFIX_OPSIZE) && is_64(e))
+        return false;
+    if (i->size == 8 && i->mem &&
+        ((i->op >= OP_JMP_FAR && i->op <= OP_CALL_FAR) || (i->op >= OP_LDS && i->op <= OP_LSS)))
         return false;
     if (i->op == OP_BSWAP)
         return i->size != 2;

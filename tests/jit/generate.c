@@ -7,6 +7,8 @@
  */
 #include "sequence.h"
 
+#include "cpu/jit/vec.h"
+
 enum { UNITS_MAX = 24, LOOPS_MAX = 6 };
 
 struct generator {
@@ -281,9 +283,9 @@ static void before_indirect(struct generator *g, const struct insn *i)
 }
 
 /* Saved states hold addresses that nobody compares: they have places of their own. */
-static int save_place(const struct form *f, const struct insn *i)
+static int save_place(const struct form *f)
 {
-    switch (i->op) {
+    switch (f->op) {
     case OP_FXSAVE:
         return SAVE_FXSAVE;
     case OP_FXRSTOR:
@@ -293,9 +295,9 @@ static int save_place(const struct form *f, const struct insn *i)
     case OP_X87:
         if (!f->mem)
             return -1;
-        if (i->opcode == 0xd9 && f->reg >= 4 && f->reg <= 6)
+        if (f->opcode == 0xd9 && f->reg >= 4 && f->reg <= 6)
             return f->reg == 4 ? SAVE_FLDENV : f->reg == 5 ? SAVE_FCW : SAVE_FNSTENV;
-        if (i->opcode == 0xdd && (f->reg == 4 || f->reg == 6))
+        if (f->opcode == 0xdd && (f->reg == 4 || f->reg == 6))
             return f->reg == 4 ? SAVE_FRSTOR : SAVE_FNSAVE;
         return -1;
     default:
@@ -303,22 +305,46 @@ static int save_place(const struct form *f, const struct insn *i)
     }
 }
 
-/* The operand is [rbx], which is made to point there. */
-static void append_save(struct generator *g, const struct form *f, unsigned form, unsigned place)
+/*
+ * What must be at a certain place, or must not fault because processors fault differently: MASKMOVQ
+ * (AMD's have left x87 then already), SHA with an unaligned operand (AMD's do not mind).
+ */
+static bool place_of(struct generator *g, const struct form *f, uint64_t *at)
 {
+    const struct vec_op *v = f->op == OP_VEC ? &vec_ops[f->vec] : NULL;
+    int place = save_place(f);
+
+    *at = g->encoder.window + PAGE_DATA * PAGE + below(g, DATA_PAGES * PAGE / 16) * 16;
+    if (v && ((v->feature == CPU_SHA && f->mem) ||
+              ((v->implicit & VEC_IMPLICIT_RDI) && v->reg == VEC_OPERAND_MMX)))
+        return true;
+    if (place == SAVE_MXCSR)
+        place += 4 * (int)below(g, 16);
+    else if (place == SAVE_FCW)
+        place += 2 * (int)below(g, 16);
+    *at = g->encoder.window + PAGE_SAVE * PAGE + (unsigned)place;
+    return place >= 0;
+}
+
+/* The operand is [rdi], by ModRM or by nature; rdi is made to point there. */
+static void append_placed(struct generator *g, const struct form *f, unsigned form, uint64_t at)
+{
+    const unsigned reg = f->reg >= 0 ? (unsigned)f->reg : below(g, 8);
     struct item item = {.form = (int16_t)form, .target = NO_ITEM};
 
-    if (place == SAVE_MXCSR)
-        place += 4 * below(g, 16);
-    else if (place == SAVE_FCW)
-        place += 2 * below(g, 16);
-    append_mov(g, RBX, g->encoder.window + PAGE_SAVE * PAGE + place);
+    append_mov(g, RDI, at);
+    if (f->prefix)
+        item.bytes[item.len++] = f->prefix;
     if (g->forms->width == CODE_64 && percent(g, 40))
         item.bytes[item.len++] = 0x48;
     if (f->map)
         item.bytes[item.len++] = 0x0f;
+    if (f->map > 1)
+        item.bytes[item.len++] = f->map == 2 ? 0x38 : 0x3a;
     item.bytes[item.len++] = f->opcode;
-    item.bytes[item.len++] = (uint8_t)(f->reg << 3 | RBX);
+    item.bytes[item.len++] = (uint8_t)(reg << 3 | (f->mem ? RDI : 0xc0 | below(g, 8)));
+    if (f->map == 3)
+        item.bytes[item.len++] = (uint8_t)below(g, 256);
     append(g, item);
 }
 
@@ -353,16 +379,17 @@ static void append_unit(struct generator *g)
     const struct form *f = &g->forms->form[form];
     struct item item;
     struct insn i;
+    uint64_t at;
 
     g->begin = true;
+    if (place_of(g, f, &at)) {
+        append_placed(g, f, form, at);
+        return;
+    }
     for (unsigned tries = 0; !encode_form(&g->encoder, form, &item); tries++)
         if (tries == 20)
             return;
     insn_decode(&i, item.bytes, item.len, g->forms->width, g->forms->features);
-    if (save_place(f, &i) >= 0) {
-        append_save(g, f, form, (unsigned)save_place(f, &i));
-        return;
-    }
     if (f->class == CLASS_STRING)
         before_string(g);
     if (i.op >= OP_BT && i.op <= OP_BTC)

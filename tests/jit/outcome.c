@@ -38,10 +38,11 @@ static bool has_code(unsigned vector)
     return vector == VECTOR_DF || (vector >= VECTOR_TS && vector <= VECTOR_PF);
 }
 
-/* The kernel says of all addresses that are its own that they are present (arch/x86/mm/fault.c). */
+/* The kernel says of all addresses above user memory that they are present (arch/x86/mm/fault.c).
+ */
 static uint64_t code_of(const struct outcome *o)
 {
-    return o->vector == VECTOR_PF && o->address >> 47 ? o->code | 1 : o->code;
+    return o->vector == VECTOR_PF && o->address >= 0x7ffffffff000 ? o->code | 1 : o->code;
 }
 
 static void compare_events(struct text *t, const struct outcome *a, const struct outcome *b)
