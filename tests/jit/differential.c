@@ -61,7 +61,7 @@ static bool still_differs(struct sequence *s, struct comparison *c)
 }
 
 /* Instructions that the difference does not need become NOP. */
-static void shorten(struct sequence *s, struct comparison *c)
+static void shorten(struct sequence *s, struct comparison *c, const struct forms *forms)
 {
     for (unsigned k = s->count - 1; k-- > 0;) {
         struct sequence shorter = *s;
@@ -72,6 +72,7 @@ static void shorten(struct sequence *s, struct comparison *c)
         item->target = NO_ITEM;
         item->rel = item->label = item->rip = 0;
         memset(item->bytes, 0x90, item->len);
+        sequence_define_flags(&shorter, forms, of.undefined);
         if (still_differs(&shorter, &of)) {
             *s = shorter;
             *c = of;
@@ -85,7 +86,7 @@ static void report(const struct options *o, uint64_t n, struct sequence *s, stru
     printf("--seed %llu --first %llu --count 1: %s:%s\n", (unsigned long long)o->seed,
            (unsigned long long)n, c->who, c->what);
     if (!strstr(c->what, "machine stopped")) {
-        shorten(s, c);
+        shorten(s, c, forms);
         printf("shortened: %s:%s\n", c->who, c->what);
     }
     print_code(s, forms);

@@ -350,6 +350,8 @@ static bool is_defined(const struct encoder *e, const struct insn *i)
     if (i->size == 8 && i->mem &&
         ((i->op >= OP_JMP_FAR && i->op <= OP_CALL_FAR) || (i->op >= OP_LDS && i->op <= OP_LSS)))
         return false;
+    if ((i->op == OP_LOOPE || i->op == OP_LOOPNE) && (i->prefix & (PREFIX_REP | PREFIX_REPNE)))
+        return false; /* reserved, and AMD's take it for the condition */
     if (i->op == OP_BSWAP)
         return i->size != 2;
     if (i->op == OP_SHLD || i->op == OP_SHRD)

@@ -13,7 +13,8 @@ static const struct opcode *const maps[4] = {opcode_map0, opcode_map1, opcode_ma
  * Not compared with the host: what tells it apart from the guest's model (CPUID, XGETBV, XSAVE by
  * XCR0), time and chance, what the host's kernel takes for a call (SYSCALL, SYSENTER; SYSEXIT is
  * AMD's #UD), emulates under UMIP, or hands to a hypervisor; INT1, whose trap hosts that are guests
- * themselves tell as a fault.
+ * themselves tell as a fault; LAR, whose result is undefined in four bits, and
+ * LSL, to which Linux tells the number of the CPU.
  */
 static bool is_comparable(enum insn_op op)
 {
@@ -40,6 +41,8 @@ static bool is_comparable(enum insn_op op)
     case OP_SMSW:
     case OP_VMCALL:
     case OP_INT1:
+    case OP_LAR:
+    case OP_LSL:
         return false;
     default:
         return true;

@@ -306,8 +306,9 @@ static int save_place(const struct form *f)
 }
 
 /*
- * What must be at a certain place, or must not fault because processors fault differently: MASKMOVQ
- * (AMD's have left x87 then already), SHA with an unaligned operand (AMD's do not mind).
+ * What must be at a certain place, or must not fault because processors fault differently: MASKMOVx
+ * (AMD's have left x87 then already, and name another byte), SHA with an unaligned operand (AMD's
+ * do not mind).
  */
 static bool place_of(struct generator *g, const struct form *f, uint64_t *at)
 {
@@ -315,8 +316,7 @@ static bool place_of(struct generator *g, const struct form *f, uint64_t *at)
     int place = save_place(f);
 
     *at = g->encoder.window + PAGE_DATA * PAGE + below(g, DATA_PAGES * PAGE / 16) * 16;
-    if (v && ((v->feature == CPU_SHA && f->mem) ||
-              ((v->implicit & VEC_IMPLICIT_RDI) && v->reg == VEC_OPERAND_MMX)))
+    if (v && ((v->feature == CPU_SHA && f->mem) || (v->implicit & VEC_IMPLICIT_RDI)))
         return true;
     if (place == SAVE_MXCSR)
         place += 4 * (int)below(g, 16);

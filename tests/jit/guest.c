@@ -152,8 +152,9 @@ static void build_tables(struct guest *g)
 static void build_descriptors(struct guest *g)
 {
     static const uint64_t descriptors[GDT_ENTRIES] = {
-        [1] = 0x00cf9b000000ffff, [2] = 0x00af9b000000ffff, [3] = 0x00cf93000000ffff,
-        [4] = 0x00cffb000000ffff, [5] = 0x00cff3000000ffff, [6] = 0x00affb000000ffff,
+        [1] = 0x00cf9b000000ffff,  [2] = 0x00af9b000000ffff, [3] = 0x00cf93000000ffff,
+        [4] = 0x00cffb000000ffff,  [5] = 0x00cff3000000ffff, [6] = 0x00affb000000ffff,
+        [15] = 0x0040f50000000000, /* for LSL, which is not compared; but it can be loaded */
     };
     const uint64_t tss = KERNEL + TSS;
 

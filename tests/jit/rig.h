@@ -20,7 +20,7 @@ struct rig {
     uint8_t memory[PAGE_END * PAGE] __attribute__((aligned(8)));
 };
 
-enum verdict { SAME, DIFFERENT, ENDLESS };
+enum verdict { SAME, DIFFERENT, NOT_COMPARED };
 
 struct comparison {
     uint16_t undefined[ITEMS_MAX + 1]; /* of sequence_define_flags() */
@@ -39,9 +39,11 @@ int rig_compare(struct rig *r, struct sequence *s, struct comparison *c, enum ve
 
 /* --- outcome.c */
 
-/* Text of what differs, NULL: nothing. undefined: flags that do not count. */
+/* Text of what differs, NULL: nothing. last: the instruction that ended it. undefined: flags that
+ * do not count. */
 const char *outcome_difference(const struct outcome *native, const struct outcome *other,
-                               enum code_width width, uint16_t undefined, char *text, size_t len);
+                               const struct insn *last, enum code_width width, uint16_t undefined,
+                               char *text, size_t len);
 void outcome_print(const char *who, const struct outcome *o);
 void registers_print(const struct registers *r);
 

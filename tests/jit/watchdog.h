@@ -1,4 +1,4 @@
-/* watchdog.h - who hangs is ended, and says where. */
+/* watchdog.h - who hangs or crashes says where. */
 #ifndef TESTS_JIT_WATCHDOG_H
 #define TESTS_JIT_WATCHDOG_H
 
