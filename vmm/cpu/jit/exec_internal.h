@@ -70,6 +70,8 @@ static inline uint64_t update_begin_at(struct jit_cpu *cpu, struct update *u, ui
     u->host = mmu_hit(cpu, u->linear, size, cpu->tlb.data_set, TLB_WRITE);
     if (__builtin_expect(u->host != NULL, 1))
         return host_load(u->host, size);
+    if (cpu->tlb.data_set == TLB_USER_STRICT && (linear & (size - 1)))
+        return mmu_load(cpu, linear, size); /* raises #AC, which comes before #PF */
     mmu_probe(cpu, u->linear, size, true);
     return mmu_load(cpu, u->linear, size);
 }

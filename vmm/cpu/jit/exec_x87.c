@@ -106,6 +106,13 @@ static bool uses_flags(unsigned fop)
     }
 }
 
+/* Alignment that #AC asks for: of 80 bits, 8 bytes (SDM vol 3 table 6-7). */
+static uint64_t aligned(struct jit_cpu *cpu, uint64_t linear, unsigned size)
+{
+    mmu_check_alignment(cpu, linear, size == 10 ? 8 : size);
+    return linear;
+}
+
 /* The arithmetic of register forms. */
 static void exec_register(struct jit_cpu *cpu, const struct insn *i)
 {
@@ -128,7 +135,8 @@ static void exec_load(struct jit_cpu *cpu, const struct insn *i, const void *stu
     uint64_t offset = jit_effective_address(cpu, i);
     uint8_t bytes[16] __attribute__((aligned(16)));
 
-    mmu_load_bytes(cpu, jit_linear(cpu, i->seg, offset, size, false), bytes, size);
+    mmu_load_bytes(cpu, aligned(cpu, jit_linear(cpu, i->seg, offset, size, false), size), bytes,
+                   size);
     run_in_place(cpu, stub, bytes, NULL);
     note_instruction(cpu, i);
     note_operand(cpu, i, offset);
@@ -142,7 +150,7 @@ static void exec_load(struct jit_cpu *cpu, const struct insn *i, const void *stu
 static void exec_store(struct jit_cpu *cpu, const struct insn *i, const void *stub, unsigned size)
 {
     uint64_t offset = jit_effective_address(cpu, i);
-    uint64_t linear = jit_linear(cpu, i->seg, offset, size, true);
+    uint64_t linear = aligned(cpu, jit_linear(cpu, i->seg, offset, size, true), size);
     uint8_t bytes[16] __attribute__((aligned(16)));
     struct jit_fpu after;
 

@@ -72,7 +72,7 @@ void fake_map_tlb(struct jit_cpu *cpu, bool on)
 {
     for (unsigned kind = 0; kind < TLB_KINDS; kind++) {
         for (unsigned n = 0; n < TLB_ENTRIES; n++)
-            cpu->tlb.entry[0][kind][n].tag = TLB_EMPTY;
+            cpu->tlb.entry[0][kind][n].tag = tlb_empty_tag(n);
         for (unsigned n = 0; on && n < FAKE_MEMORY; n += 4096) {
             uint64_t page = (uint64_t)(uintptr_t)fake_memory + n;
 

@@ -97,6 +97,13 @@ void mmu_store_system(struct jit_cpu *cpu, uint64_t linear, unsigned size, uint6
 uint64_t mmu_load_as(struct jit_cpu *cpu, uint64_t linear, unsigned size, bool user);
 void mmu_store_as(struct jit_cpu *cpu, uint64_t linear, unsigned size, uint64_t value, bool user);
 
+/* For operands that are no single value, before they are accessed (SDM vol 3 table 6-7). */
+static inline void mmu_check_alignment(struct jit_cpu *cpu, uint64_t linear, unsigned alignment)
+{
+    if (__builtin_expect(cpu->tlb.data_set == TLB_USER_STRICT && (linear & (alignment - 1)), 0))
+        jit_raise_code(cpu, VECTOR_AC, 0);
+}
+
 /* Larger operands, 1 to 4096 bytes. All pages are checked before the first byte is written. */
 void mmu_load_bytes(struct jit_cpu *cpu, uint64_t linear, void *buf, unsigned len);
 void mmu_store_bytes(struct jit_cpu *cpu, uint64_t linear, const void *buf, unsigned len);

@@ -74,9 +74,11 @@ const void *mmu_run_read(struct jit_cpu *cpu, uint64_t linear, uint64_t len, uin
     *got = QZ_MIN(len, 4096 - (linear & 4095));
     if (hit)
         return hit;
+    if (set == TLB_USER_STRICT) /* #AC comes before #PF */
+        return NULL;
     linear = mmu_wrap(cpu, linear);
     page = mmu_page(cpu, linear, mmu_set_access(set));
-    if (!page.host || set == TLB_USER_STRICT || mmu_watched(cpu, linear, *got))
+    if (!page.host || mmu_watched(cpu, linear, *got))
         return NULL;
     tlb_fill(cpu, set, TLB_READ, linear, &page);
     return page.host + (linear & 4095);
@@ -94,14 +96,15 @@ void *mmu_run_write(struct jit_cpu *cpu, uint64_t linear, uint64_t len, uint64_t
     *got = QZ_MIN(len, 4096 - (linear & 4095));
     if (hit)
         return hit;
+    if (set == TLB_USER_STRICT)
+        return NULL;
     linear = mmu_wrap(cpu, linear);
     page = mmu_page(cpu, linear, mmu_set_access(set) | PF_WRITE);
     if (page.writes_slow && *got >= RUN_RECYCLES_PAGE) {
         blocks_written(cpu->vm, page.gpa, 4096);
         page = mmu_page(cpu, linear, mmu_set_access(set) | PF_WRITE);
     }
-    if (!page.host || page.readonly || page.writes_slow || set == TLB_USER_STRICT ||
-        mmu_watched(cpu, linear, *got))
+    if (!page.host || page.readonly || page.writes_slow || mmu_watched(cpu, linear, *got))
         return NULL;
     tlb_fill(cpu, set, TLB_WRITE, linear, &page);
     return page.host + (linear & 4095);

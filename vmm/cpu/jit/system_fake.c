@@ -157,7 +157,7 @@ static void empty_tlb(struct jit_cpu *cpu)
     for (unsigned set = 0; set < TLB_SETS; set++)
         for (unsigned kind = 0; kind < TLB_KINDS; kind++)
             for (unsigned i = 0; i < TLB_ENTRIES; i++)
-                cpu->tlb.entry[set][kind][i].tag = TLB_EMPTY;
+                cpu->tlb.entry[set][kind][i].tag = tlb_empty_tag(i);
 }
 
 void mmu_set_changed(struct jit_cpu *cpu)

@@ -183,7 +183,7 @@ static void tlb_empty(struct jit_tlb *tlb)
     struct tlb_entry *e = &tlb->entry[0][0][0];
 
     for (size_t n = 0; n < sizeof(tlb->entry) / sizeof(*e); n++)
-        e[n].tag = TLB_EMPTY;
+        e[n].tag = tlb_empty_tag((unsigned)n);
 }
 
 static void reset(void)

@@ -34,11 +34,13 @@ void tlb_fill(struct jit_cpu *cpu, unsigned set, unsigned kind, uint64_t linear,
         l->filled[set][kind][i / 64] |= 1ull << (i & 63);
 }
 
+#define CODE_EMPTY 1 /* no page address */
+
 static void empty_code(struct jit_cpu *cpu)
 {
     for (unsigned u = 0; u < 2; u++)
         for (unsigned i = 0; i < TLB_CODE_ENTRIES; i++)
-            cpu->tlb.level2->code[u][i].tag = TLB_EMPTY;
+            cpu->tlb.level2->code[u][i].tag = CODE_EMPTY;
 }
 
 void tlb_flush_level1(struct jit_cpu *cpu)
@@ -47,7 +49,7 @@ void tlb_flush_level1(struct jit_cpu *cpu)
     for (unsigned set = 0; set < TLB_SETS; set++)
         for (unsigned kind = 0; kind < TLB_KINDS; kind++)
             for (unsigned i = 0; i < TLB_ENTRIES; i++)
-                cpu->tlb.entry[set][kind][i].tag = TLB_EMPTY;
+                cpu->tlb.entry[set][kind][i].tag = tlb_empty_tag(i);
     memset(cpu->tlb.level2->filled, 0, sizeof(cpu->tlb.level2->filled));
     empty_code(cpu);
 }
@@ -62,9 +64,11 @@ static void flush_level1_local(struct jit_cpu *cpu)
             for (unsigned word = 0; word < TLB_ENTRIES / 64; word++) {
                 uint64_t bits = l->filled[set][kind][word];
 
-                for (; bits; bits &= bits - 1)
-                    cpu->tlb.entry[set][kind][word * 64 + (unsigned)__builtin_ctzll(bits)].tag =
-                        TLB_EMPTY;
+                for (; bits; bits &= bits - 1) {
+                    const unsigned i = word * 64 + (unsigned)__builtin_ctzll(bits);
+
+                    cpu->tlb.entry[set][kind][i].tag = tlb_empty_tag(i);
+                }
                 l->filled[set][kind][word] = 0;
             }
     empty_code(cpu);
@@ -77,10 +81,10 @@ static void drop_level1(struct jit_cpu *cpu, uint64_t linear)
     jump_cache_flush_page(cpu, linear);
     for (unsigned set = 0; set < TLB_SETS; set++)
         for (unsigned kind = 0; kind < TLB_KINDS; kind++)
-            cpu->tlb.entry[set][kind][tlb_index(linear)].tag = TLB_EMPTY;
+            cpu->tlb.entry[set][kind][tlb_index(linear)].tag = tlb_empty_tag(tlb_index(linear));
     for (unsigned u = 0; u < 2; u++) {
         code = &cpu->tlb.level2->code[u][linear >> 12 & (TLB_CODE_ENTRIES - 1)];
-        code->tag = TLB_EMPTY;
+        code->tag = CODE_EMPTY;
     }
 }
 
@@ -89,7 +93,7 @@ void tlb_drop_writes(struct jit_cpu *cpu, const uint8_t *host)
     for (unsigned set = 0; set < TLB_USER_STRICT; set++)
         for (unsigned i = 0; i < TLB_ENTRIES; i++)
             if (cpu->tlb.entry[set][TLB_WRITE][i].host == host)
-                cpu->tlb.entry[set][TLB_WRITE][i].tag = TLB_EMPTY;
+                cpu->tlb.entry[set][TLB_WRITE][i].tag = tlb_empty_tag(i);
 }
 
 void tlb_code_fill(struct jit_cpu *cpu, uint64_t linear, const struct mmu_page *page)

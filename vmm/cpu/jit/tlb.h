@@ -7,8 +7,9 @@
  * The set is chosen by privilege, so that a change of ring flushes nothing.
  *
  * The check accepts exactly the accesses that lie inside one page: (linear ^ tag) + size - 1 <
- * 4096. A tag is a page address, or TLB_EMPTY, which no canonical address matches. MMIO is never in
- * the tables.
+ * 4096. A tag is a page address; that of an empty entry is one that is looked up elsewhere. No
+ * address matches it, canonical or not: generated code does not look whether one is canonical. MMIO
+ * is never in the tables.
  */
 #ifndef VMM_JIT_TLB_H
 #define VMM_JIT_TLB_H
@@ -25,8 +26,6 @@ enum {
 };
 enum { TLB_READ, TLB_WRITE, TLB_KINDS };
 
-#define TLB_EMPTY 0x8000000000000000ull /* not canonical: matches no linear address in 48 bits */
-
 struct tlb_entry {
     uint64_t tag;
     uint8_t *host; /* of the page */
@@ -42,6 +41,12 @@ struct jit_tlb {
 static inline unsigned tlb_index(uint64_t linear)
 {
     return linear >> 12 & (TLB_ENTRIES - 1);
+}
+
+/* The tag of an empty entry: of the neighbour's pages. */
+static inline uint64_t tlb_empty_tag(unsigned index)
+{
+    return (uint64_t)(index ^ 1) << 12;
 }
 
 #endif

@@ -95,6 +95,7 @@ static bool jmp(struct translation *x, const struct insn *i)
         leave_to(x, behind(i) + (int64_t)i->imm);
     } else {
         indirect_target(x, i);
+        emit_canonical_check(x);
         emit_jmp(&x->e, x->t->stubs.lookup);
     }
     x->ended = true;
@@ -123,6 +124,7 @@ static bool call(struct translation *x, const struct insn *i)
         leave_to(x, behind(i) + (int64_t)i->imm);
     } else {
         indirect_target(x, i);
+        emit_canonical_check(x);
         emit_store(&x->e, H_R11, ENV(scratch));
         push_return_address(x, i);
         emit_load(&x->e, H_R11, ENV(scratch));
@@ -142,6 +144,7 @@ static bool ret(struct translation *x, const struct insn *i)
     emit_mov(e, H_R11, H_R15);
     emit_access(x, TLB_READ, 8);
     emit_rm(e, op1(8, 0x8b), H_R11, H_R11);
+    emit_canonical_check(x);
     emit_rmx(e, op1(8, 0x8d), H_R15, H_R15, HOST_NONE, 0,
              8 + (i->form == FORM_IMM ? (uint16_t)i->imm : 0));
     emit_jmp(e, x->t->stubs.lookup);

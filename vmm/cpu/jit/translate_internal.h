@@ -90,6 +90,9 @@ bool address_emittable(const struct insn *i);
 void emit_access(struct translation *x, unsigned access, unsigned size);
 /* The interpreter executes the instruction when the 16-byte alignment of r11 is not there. */
 void emit_alignment_check(struct translation *x);
+/* The interpreter executes the branch when its target, r11, is not canonical: the fault is the
+ * branch's own, before it did anything. Flags and r10 are lost. */
+void emit_canonical_check(struct translation *x);
 
 /* --- Instructions: false when there is no host form, and nothing was emitted
  * ------------------------------- */

@@ -3,7 +3,7 @@
  * what its stubs call.
  */
 #include "cpu/jit/block_cache.h"
-#include "cpu/jit/exec.h"
+#include "cpu/jit/operand.h"
 #include "cpu/jit/translate_internal.h"
 
 #include <asm/prctl.h>
@@ -131,7 +131,7 @@ void *translate_fill_read(struct jit_cpu *cpu, uint64_t linear, unsigned size, u
     const void *p;
 
     arrive(cpu, offset);
-    if (!mmu_is_canonical(cpu, linear))
+    if (!linear_is_canonical(linear, size))
         return NULL; /* #GP or #SS: the interpreter knows which */
     p = mmu_run_read(cpu, linear, size, &got);
     return got == size ? (void *)p : NULL;
@@ -143,7 +143,7 @@ void *translate_fill_write(struct jit_cpu *cpu, uint64_t linear, unsigned size, 
     void *p;
 
     arrive(cpu, offset);
-    if (!mmu_is_canonical(cpu, linear))
+    if (!linear_is_canonical(linear, size))
         return NULL;
     p = mmu_run_write(cpu, linear, size, &got);
     return got == size ? p : NULL;

@@ -182,3 +182,16 @@ void emit_alignment_check(struct translation *x)
     emit8(e, 15);
     add_slow(x, (struct slow_path){.kind = SLOW_EXECUTE, .hole = emit_jcc_hole(e, CC_NE)});
 }
+
+/* sar r10, 47 leaves 0 or -1 of a canonical address. */
+void emit_canonical_check(struct translation *x)
+{
+    struct emitter *e = &x->e;
+
+    emit_mov(e, H_R10, H_R11);
+    emit_rr(e, op1(8, 0xc1), 7, H_R10);
+    emit8(e, 47);
+    emit_alu_imm(e, 4, 0, H_R10, 1); /* 1 or 0 */
+    emit_alu_imm(e, 4, 7, H_R10, 1);
+    add_slow(x, (struct slow_path){.kind = SLOW_EXECUTE, .hole = emit_jcc_hole(e, CC_A)});
+}

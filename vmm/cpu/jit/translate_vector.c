@@ -49,9 +49,9 @@ bool translate_vector(struct translation *x, const struct insn *i)
         return false;
     if (i->mem) {
         emit_address(x, i, true);
-        emit_access(x, v->store ? TLB_WRITE : TLB_READ, memory_size(i, v));
-        if (v->aligned)
+        if (v->aligned) /* #GP comes before #PF */
             emit_alignment_check(x);
+        emit_access(x, v->store ? TLB_WRITE : TLB_READ, memory_size(i, v));
     }
     flags_for(x, i);
     reg = v->group >= 0 ? (unsigned)v->group : vector_operand(x, v->reg, i->reg, H_R10);

@@ -1,0 +1,504 @@
+/*
+ * generate.c - random sequences: registers, memory, and units of instructions one after the other.
+ *
+ * A unit is one instruction of a random form with what makes it worth executing: pointers and
+ * counts before string instructions, a counter before branches that go back, an address before
+ * indirect ones. Branches lead to the beginning of units.
+ */
+#include "sequence.h"
+
+#include "cpu/jit/vec.h"
+
+enum { UNITS_MAX = 24, LOOPS_MAX = 6 };
+
+struct generator {
+    struct sequence *s;
+    const struct forms *forms;
+    struct random random;
+    struct encoder encoder;
+    bool begin; /* the next item begins a unit */
+};
+
+static bool percent(struct generator *g, unsigned p)
+{
+    return random_percent(&g->random, p);
+}
+
+static unsigned below(struct generator *g, unsigned n)
+{
+    return random_below(&g->random, n);
+}
+
+/* ---- registers and memory */
+
+/* Values that x87 treats differently each: SDM vol 1 table 8-3. */
+static void draw_float80(struct random *r, uint8_t *to)
+{
+    const uint64_t fraction = random_value(r);
+    uint16_t exponent = (uint16_t)(0x3fff + (int)random_below(r, 80) - 40);
+
+    switch (random_below(r, 8)) {
+    case 0:
+        exponent = 0;
+        break;
+    case 1:
+        exponent = 0x7fff;
+        break;
+    case 2:
+        exponent = (uint16_t)random_below(r, 0x8000);
+        break;
+    }
+    exponent |= (uint16_t)(random_below(r, 2) << 15);
+    memcpy(to, &fraction, 8);
+    if (random_percent(r, 80))
+        to[7] |= 0x80; /* normal */
+    memcpy(to + 8, &exponent, 2);
+}
+
+static float draw_float(struct random *r)
+{
+    static const float special[] = {0.0f, -0.0f, 1.0f, -1.0f, 0.5f, 3e38f, 1e-40f, 2147483648.0f};
+
+    return random_percent(r, 50) ? special[random_below(r, QZ_ARRAY_LEN(special))]
+                                 : (float)(int32_t)random_next(r) / 65536;
+}
+
+static void draw_vector(struct random *r, uint8_t *to)
+{
+    const unsigned kind = random_below(r, 3);
+
+    for (unsigned n = 0; n < 2; n++) {
+        const double d = (double)draw_float(r);
+        const float f[2] = {draw_float(r), draw_float(r)};
+        const uint64_t v = random_value(r);
+
+        memcpy(to + 8 * n, kind == 0 ? (const void *)&d : kind == 1 ? (const void *)f : &v, 8);
+    }
+}
+
+static void draw_fx(struct generator *g, uint8_t *fx)
+{
+    struct random *r = &g->random;
+    uint16_t fcw = 0x37f, fsw = (uint16_t)(random_below(r, 8) << 11);
+    uint32_t mxcsr = 0x1f80;
+
+    if (percent(g, 30))
+        fcw = (uint16_t)((random_next(r) & 0xf3f) | 0x40);
+    if (percent(g, 20))
+        fsw |= (uint16_t)(random_next(r) & 0x477f);
+    if (percent(g, 25))
+        mxcsr = (uint32_t)random_next(r) & 0xffff;
+    else if (percent(g, 30))
+        mxcsr |= (uint32_t)random_next(r) & 0xe07f; /* rounding, sticky flags */
+    /* ES and B sum up what is unmasked (SDM vol 1 §8.1.3.3). */
+    if (fsw & ~fcw & 0x3f)
+        fsw |= 0x8080;
+    qz_store_le16(fx, fcw);
+    qz_store_le16(fx + 2, fsw);
+    fx[4] = (uint8_t)(percent(g, 50) ? 0xff : random_next(r));
+    qz_store_le32(fx + 24, mxcsr);
+    for (unsigned n = 0; n < 8; n++)
+        draw_float80(r, fx + 32 + 16 * n);
+    for (unsigned n = 0; n < 16; n++)
+        draw_vector(r, fx + 160 + 16 * n);
+}
+
+static void draw_registers(struct generator *g)
+{
+    struct registers *in = &g->s->in;
+    struct encoder *e = &g->encoder;
+    const bool wide = g->forms->width == CODE_64;
+
+    *in = (struct registers){.rflags = 0x202 | (random_next(&g->random) & 0x8d5),
+                             .cs = wide ? SELECTOR_64 : SELECTOR_32,
+                             .ss = SELECTOR_DATA,
+                             .ds = SELECTOR_DATA,
+                             .es = SELECTOR_DATA};
+    for (unsigned n = 0; n < 16; n++) {
+        if (percent(g, 55))
+            in->gpr[n] = encode_target(e, 8, true);
+        else if (percent(g, 50))
+            in->gpr[n] = below(g, 64);
+        else
+            in->gpr[n] = random_value(&g->random);
+        if (!wide) /* r8 to r15 are out of reach: the same everywhere */
+            in->gpr[n] = n < 8 ? (uint32_t)in->gpr[n] : 0;
+    }
+    in->gpr[RSP] = e->window + PAGE_STACK * PAGE + PAGE + (below(g, 512) & ~7u);
+    if (percent(g, 5))
+        in->gpr[RSP] = e->window + PAGE_STACK * PAGE + below(g, 64);
+    in->fs_base = e->fs_base = e->window + PAGE_DATA * PAGE + below(g, PAGE);
+    in->gs_base = e->gs_base = percent(g, 50) ? below(g, 4096) : in->fs_base + PAGE;
+    if (percent(g, 6))
+        in->rflags |= 0x400; /* DF */
+    if (percent(g, 6))
+        in->rflags |= 0x40000; /* AC */
+    if (percent(g, 1))
+        in->rflags |= 0x100; /* TF */
+    memcpy(e->known, in->gpr, sizeof(e->known));
+    e->is_known = wide ? 0xffff : 0xff;
+    draw_fx(g, in->fx);
+}
+
+void sequence_memory(uint8_t *window, uint64_t seed)
+{
+    struct random r = {seed};
+    uint8_t *save = window + PAGE_SAVE * PAGE;
+
+    memset(window, 0, PAGE_END * PAGE);
+    for (unsigned page = PAGE_DATA; page < PAGE_STACK + STACK_PAGES; page++)
+        for (unsigned at = 0; at < PAGE && page_kind(page) != PAGE_ABSENT; at += 16)
+            if (random_percent(&r, 10))
+                draw_float80(&r, window + page * PAGE + at);
+            else
+                draw_vector(&r, window + page * PAGE + at);
+    for (unsigned n = 0; n < 16; n++) {
+        qz_store_le32(save + SAVE_MXCSR + 4 * n,
+                      (uint32_t)random_next(&r) & (n < 14 ? 0xffff : 0x1ffff));
+        qz_store_le16(save + SAVE_FCW + 2 * n, (uint16_t)(random_next(&r) & 0xf7f));
+    }
+    qz_store_le16(save + SAVE_FXRSTOR, 0x37f);
+    qz_store_le32(save + SAVE_FXRSTOR + 24, 0x1f80);
+    for (unsigned n = 0; n < 24; n++)
+        draw_vector(&r, save + SAVE_FXRSTOR + 32 + 16 * n);
+    for (unsigned n = 0; n < 28; n += 4) {
+        qz_store_le32(save + SAVE_FLDENV + n, n < 12 ? (uint32_t)random_next(&r) & 0x3f7f : 0);
+        qz_store_le32(save + SAVE_FRSTOR + n, n < 12 ? (uint32_t)random_next(&r) & 0x3f7f : 0);
+    }
+    for (unsigned n = 0; n < 8; n++)
+        draw_float80(&r, save + SAVE_FRSTOR + 28 + 10 * n);
+    qz_store_le32(window + PAGE_COUNT * PAGE, 1 + random_below(&r, LOOPS_MAX));
+}
+
+/* ---- units */
+
+static struct item *next_item(struct generator *g)
+{
+    struct item *item = &g->s->item[g->s->count++];
+
+    item->begins = g->begin;
+    g->begin = false;
+    return item;
+}
+
+static void append(struct generator *g, struct item item)
+{
+    struct item *to;
+
+    if (g->s->count >= ITEMS_MAX - 1)
+        return;
+    encode_forget(&g->encoder, &item);
+    to = next_item(g);
+    item.begins = to->begins;
+    *to = item;
+}
+
+static void append_mov(struct generator *g, unsigned reg, uint64_t value)
+{
+    struct item item;
+
+    encode_mov(&g->encoder, reg, value, &item);
+    item.begins = g->begin;
+    g->begin = false;
+    if (g->s->count < ITEMS_MAX - 1)
+        g->s->item[g->s->count++] = item;
+}
+
+static void append_bytes(struct generator *g, const void *bytes, unsigned len)
+{
+    struct item item = {.form = NO_FORM, .target = NO_ITEM, .len = (uint8_t)len};
+
+    memcpy(item.bytes, bytes, len);
+    append(g, item);
+}
+
+/* mov reg, address of a unit; which, is decided at the end. */
+static void append_label(struct generator *g, unsigned reg)
+{
+    const bool wide = g->forms->width == CODE_64;
+    struct item item = {.form = NO_FORM, .target = NO_ITEM, .label = wide ? 8 : 4};
+
+    if (wide)
+        item.bytes[item.len++] = 0x48;
+    item.bytes[item.len++] = (uint8_t)(0xb8 | reg);
+    item.len += item.label;
+    append(g, item);
+    g->encoder.is_known &= (uint16_t) ~(1u << reg);
+}
+
+/* sub dword [count], 1; js end: nothing goes back more often than that. */
+static void append_guard(struct generator *g)
+{
+    const uint32_t counter = WINDOW + PAGE_COUNT * PAGE;
+    uint8_t sub[8] = {0x83, 0x2c, 0x25, 0, 0, 0, 0, 1};
+    struct item leave = {.form = NO_FORM, .target = INT16_MAX, .rel = 4, .len = 6};
+
+    memcpy(sub + 3, &counter, 4);
+    if (g->forms->width != CODE_64) {
+        memmove(sub + 2, sub + 3, 5);
+        sub[1] = 0x2d;
+    }
+    append_bytes(g, sub, g->forms->width == CODE_64 ? 8 : 7);
+    memcpy(leave.bytes, "\x0f\x88", 2);
+    append(g, leave);
+}
+
+static void before_string(struct generator *g)
+{
+    struct encoder *e = &g->encoder;
+
+    if (percent(g, 85))
+        append_mov(g, RDI, encode_target(e, 8, false));
+    if (percent(g, 85))
+        append_mov(g, RSI, encode_target(e, 8, false));
+    if (percent(g, 90))
+        append_mov(g, RCX, below(g, 300) >> below(g, 9));
+}
+
+/* Shifts by CL are defined where the count is known. */
+static bool before_shift(struct generator *g, const struct insn *i, struct item *item)
+{
+    if (i->form != FORM_RM_CL && i->form != FORM_RM_REG_CL)
+        return true;
+    if ((i->op == OP_SHLD || i->op == OP_SHRD) && i->size == 2)
+        return false;
+    if (percent(g, 40))
+        return true;
+    item->count = (uint8_t)below(g, 70);
+    append_mov(g, RCX, item->count);
+    item->count_known = true;
+    return true;
+}
+
+static void before_indirect(struct generator *g, const struct insn *i)
+{
+    const unsigned reg = below(g, 4);
+
+    if (i->op == OP_RET && percent(g, 60)) {
+        append_label(g, reg);
+        append_bytes(g, &(uint8_t){(uint8_t)(0x50 | reg)}, 1);
+    } else if (i->form == FORM_RM && !i->mem && i->rm < 8 && i->rm != RSP && percent(g, 70)) {
+        append_label(g, i->rm);
+    }
+}
+
+/* Saved states hold addresses that nobody compares: they have places of their own. */
+static int save_place(const struct form *f)
+{
+    switch (f->op) {
+    case OP_FXSAVE:
+        return SAVE_FXSAVE;
+    case OP_FXRSTOR:
+        return SAVE_FXRSTOR;
+    case OP_LDMXCSR:
+        return SAVE_MXCSR;
+    case OP_X87:
+        if (!f->mem)
+            return -1;
+        if (f->opcode == 0xd9 && f->reg >= 4 && f->reg <= 6)
+            return f->reg == 4 ? SAVE_FLDENV : f->reg == 5 ? SAVE_FCW : SAVE_FNSTENV;
+        if (f->opcode == 0xdd && (f->reg == 4 || f->reg == 6))
+            return f->reg == 4 ? SAVE_FRSTOR : SAVE_FNSAVE;
+        return -1;
+    default:
+        return -1;
+    }
+}
+
+/*
+ * What must be at a certain place, or must not fault because processors fault differently: MASKMOVx
+ * (AMD's have left x87 then already, and name another byte), SHA with an unaligned operand (AMD's
+ * do not mind).
+ */
+static bool place_of(struct generator *g, const struct form *f, uint64_t *at)
+{
+    const struct vec_op *v = f->op == OP_VEC ? &vec_ops[f->vec] : NULL;
+    int place = save_place(f);
+
+    *at = g->encoder.window + PAGE_DATA * PAGE + below(g, DATA_PAGES * PAGE / 16) * 16;
+    if (v && ((v->feature == CPU_SHA && f->mem) || (v->implicit & VEC_IMPLICIT_RDI)))
+        return true;
+    if (place == SAVE_MXCSR)
+        place += 4 * (int)below(g, 16);
+    else if (place == SAVE_FCW)
+        place += 2 * (int)below(g, 16);
+    *at = g->encoder.window + PAGE_SAVE * PAGE + (unsigned)place;
+    return place >= 0;
+}
+
+/* The operand is [rdi], by ModRM or by nature; rdi is made to point there. */
+static void append_placed(struct generator *g, const struct form *f, unsigned form, uint64_t at)
+{
+    const unsigned reg = f->reg >= 0 ? (unsigned)f->reg : below(g, 8);
+    struct item item = {.form = (int16_t)form, .target = NO_ITEM};
+
+    append_mov(g, RDI, at);
+    if (f->prefix)
+        item.bytes[item.len++] = f->prefix;
+    if (g->forms->width == CODE_64 && percent(g, 40))
+        item.bytes[item.len++] = 0x48;
+    if (f->map)
+        item.bytes[item.len++] = 0x0f;
+    if (f->map > 1)
+        item.bytes[item.len++] = f->map == 2 ? 0x38 : 0x3a;
+    item.bytes[item.len++] = f->opcode;
+    item.bytes[item.len++] = (uint8_t)(reg << 3 | (f->mem ? RDI : 0xc0 | below(g, 8)));
+    if (f->map == 3)
+        item.bytes[item.len++] = (uint8_t)below(g, 256);
+    append(g, item);
+}
+
+/* The bit is up to 2^63 bits away: rather near. */
+static void before_bit(struct generator *g, const struct insn *i)
+{
+    if (i->mem && i->form == FORM_RM_REG && i->reg != i->base && i->reg != i->index &&
+        i->reg != RSP && percent(g, 80)) {
+        const uint16_t known = g->encoder.is_known;
+
+        append_mov(g, i->reg, (uint64_t)below(g, 2048) - 1024);
+        g->encoder.is_known = known;
+    }
+}
+
+static unsigned draw_form(struct generator *g)
+{
+    static const uint8_t share[CLASS_COUNT] = {
+        [CLASS_INTEGER] = 48, [CLASS_FLOW] = 10, [CLASS_STRING] = 4, [CLASS_STACK] = 8,
+        [CLASS_VECTOR] = 18,  [CLASS_X87] = 10,  [CLASS_SYSTEM] = 2,
+    };
+    unsigned at = below(g, 100), class = 0;
+
+    while (at >= share[class])
+        at -= share[class ++];
+    return g->forms->member[class][below(g, g->forms->of_class[class])];
+}
+
+static void append_unit(struct generator *g)
+{
+    const unsigned form = draw_form(g);
+    const struct form *f = &g->forms->form[form];
+    struct item item;
+    struct insn i;
+    uint64_t at;
+
+    g->begin = true;
+    if (place_of(g, f, &at)) {
+        append_placed(g, f, form, at);
+        return;
+    }
+    for (unsigned tries = 0; !encode_form(&g->encoder, form, &item); tries++)
+        if (tries == 20)
+            return;
+    insn_decode(&i, item.bytes, item.len, g->forms->width, g->forms->features);
+    if (f->class == CLASS_STRING)
+        before_string(g);
+    if (i.op >= OP_BT && i.op <= OP_BTC)
+        before_bit(g, &i);
+    if (i.op >= OP_ROL && i.op <= OP_SHRD && !before_shift(g, &i, &item))
+        return;
+    if (i.op == OP_JMP || i.op == OP_CALL || i.op == OP_RET)
+        before_indirect(g, &i);
+    if (item.rel && percent(g, 25)) {
+        append_guard(g);
+        item.target = -2; /* back */
+    }
+    append(g, item);
+}
+
+/* A unit's beginning before or behind item k. */
+static int16_t draw_target(struct generator *g, unsigned k, bool back)
+{
+    const struct sequence *s = g->s;
+    const unsigned from = back ? 0 : k + 1, to = back ? k : s->count;
+    unsigned at = from + below(g, to - from);
+
+    while (at < s->count - 1 && !s->item[at].begins)
+        at++;
+    return (int16_t)at;
+}
+
+static void resolve(struct generator *g)
+{
+    struct sequence *s = g->s;
+
+    for (unsigned k = 0; k + 1 < s->count; k++) {
+        struct item *item = &s->item[k];
+
+        if (item->target == INT16_MAX)
+            item->target = (int16_t)(s->count - 1);
+        else if (item->rel || item->label)
+            item->target = draw_target(g, k, item->target == -2);
+    }
+}
+
+void sequence_generate(struct sequence *s, const struct forms *forms, uint64_t seed)
+{
+    struct generator g = {.s = s, .forms = forms, .random = {seed}, .begin = true};
+    const bool high = forms->width == CODE_64 && random_percent(&g.random, 50);
+    unsigned units;
+
+    s->seed = seed;
+    s->width = forms->width;
+    s->count = 0;
+    g.encoder = (struct encoder){
+        .random = &g.random, .forms = forms, .window = high ? WINDOW_HIGH : WINDOW};
+    draw_registers(&g);
+    units = 1 + below(&g, UNITS_MAX);
+    for (unsigned n = 0; n < units; n++)
+        append_unit(&g);
+    g.begin = true;
+    append_bytes(&g, "\xcc", 1);
+    resolve(&g);
+    s->rip = g.encoder.window + PAGE_CODE * PAGE + below(&g, 2 * PAGE);
+    s->in.rip = s->rip;
+}
+
+/* ---- placing */
+
+static void place_branch(struct sequence *s, struct item *item)
+{
+    const uint32_t next = item->at + item->len;
+    int64_t distance = (int64_t)s->item[item->target].at - next;
+
+    if (item->rel == 1 && distance != (int8_t)distance) { /* too far: to the next item instead */
+        item->target = (int16_t)(item - s->item + 1);
+        distance = 0;
+    }
+    memcpy(item->bytes + item->len - item->rel, &distance, item->rel);
+}
+
+void sequence_place(struct sequence *s)
+{
+    unsigned at = 0;
+
+    for (unsigned k = 0; k < s->count; k++) {
+        s->item[k].at = (uint16_t)at;
+        at += s->item[k].len;
+    }
+    s->code_len = at;
+    for (unsigned k = 0; k < s->count; k++) {
+        struct item *item = &s->item[k];
+
+        if (item->rel)
+            place_branch(s, item);
+        if (item->rip) {
+            const uint64_t disp = item->address - (s->rip + item->at + item->len);
+
+            memcpy(item->bytes + item->rip, &disp, 4);
+        }
+        if (item->label) {
+            const uint64_t address = s->rip + s->item[item->target].at;
+
+            memcpy(item->bytes + item->len - item->label, &address, item->label);
+        }
+        memcpy(s->code + item->at, item->bytes, item->len);
+    }
+}
+
+unsigned sequence_item_at(const struct sequence *s, uint64_t rip)
+{
+    for (unsigned k = 0; k < s->count; k++)
+        if (s->rip + s->item[k].at == rip)
+            return k;
+    return s->count;
+}

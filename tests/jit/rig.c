@@ -1,0 +1,244 @@
+/* rig.c - see rig.h. */
+#include "rig.h"
+
+#include "cpu/jit/cpu.h"
+
+static const uint8_t compared[] = {PAGE_DATA,  PAGE_DATA + 1,  PAGE_DATA + 2, PAGE_DATA + 3,
+                                   PAGE_STACK, PAGE_STACK + 1, PAGE_SAVE};
+
+/* ---- the three */
+
+int rig_open(struct rig *r, const char *program, struct qz_error *err)
+{
+    int e;
+
+    *r = (struct rig){.program = program, .memory_seed = ~0ull};
+    if ((e = native_open(&r->native, program, err)) < 0 ||
+        (e = guest_open(&r->interpreter, true, err)) < 0 ||
+        (e = guest_open(&r->translator, false, err)) < 0) {
+        rig_close(r);
+        return e;
+    }
+    forms_find(&r->forms[0], CODE_32, guest_features(r->translator));
+    forms_find(&r->forms[1], CODE_64, guest_features(r->translator));
+    return 0;
+}
+
+void rig_close(struct rig *r)
+{
+    native_close(r->native);
+    guest_close(r->interpreter);
+    guest_close(r->translator);
+    r->native = NULL;
+    r->interpreter = r->translator = NULL;
+}
+
+/* ---- memory */
+
+static uint8_t *native_page(struct rig *r, unsigned page)
+{
+    return native_window(r->native) + page * PAGE;
+}
+
+static uint8_t *page_of(struct rig *r, struct guest *g, unsigned page)
+{
+    return g ? guest_page(g, page) : native_page(r, page);
+}
+
+static void set_data(struct rig *r, struct guest *g)
+{
+    for (unsigned page = PAGE_DATA; page < PAGE_END; page++)
+        if (page_kind(page) != PAGE_ABSENT)
+            memcpy(page_of(r, g, page), r->memory + page * PAGE, PAGE);
+}
+
+/* INT3 wherever no code is. */
+static void set_code(struct rig *r, struct guest *g, const struct sequence *s)
+{
+    const unsigned first = (s->rip >> 12 & 0xff) - PAGE_CODE, at = s->rip & (PAGE - 1);
+    unsigned done = 0;
+
+    for (unsigned n = 0; n < CODE_PAGES; n++)
+        memset(page_of(r, g, PAGE_CODE + n), 0xcc, PAGE);
+    for (unsigned page = PAGE_CODE + first; done < s->code_len; page++) {
+        const unsigned from = done ? 0 : at, len = QZ_MIN(PAGE - from, s->code_len - done);
+
+        memcpy(page_of(r, g, page) + from, s->code + done, len);
+        done += len;
+    }
+    if (g)
+        guest_code_written(g);
+}
+
+/* The pointers of x87 in saved states (window.h). */
+static bool is_compared(unsigned page, unsigned at)
+{
+    static const struct {
+        uint16_t from, to;
+    } pointers[] = {
+        {SAVE_FXSAVE + 6, SAVE_FXSAVE + 24},
+        {SAVE_FXSAVE + 28, SAVE_FXSAVE + 32},
+        {SAVE_FNSTENV + 6, SAVE_FNSTENV + 28},
+        {SAVE_FNSAVE + 6, SAVE_FNSAVE + 28},
+    };
+
+    for (unsigned n = 0; page == PAGE_SAVE && n < QZ_ARRAY_LEN(pointers); n++)
+        if (at >= pointers[n].from && at < pointers[n].to)
+            return false;
+    return true;
+}
+
+static bool memory_differs(struct rig *r, struct guest *g, char *text, size_t len)
+{
+    for (unsigned n = 0; n < sizeof(compared); n++) {
+        const unsigned page = compared[n];
+        const uint8_t *a = native_page(r, page), *b = guest_page(g, page);
+
+        if (memcmp(a, b, PAGE) == 0)
+            continue;
+        for (unsigned at = 0; at < PAGE; at++)
+            if (a[at] != b[at] && is_compared(page, at)) {
+                snprintf(text, len, " memory at page %u + %x: %02x not %02x", page, at, b[at],
+                         a[at]);
+                return true;
+            }
+    }
+    return false;
+}
+
+/* ---- a run on each */
+
+static int run_native(struct rig *r, const struct sequence *s, struct outcome *out,
+                      struct qz_error *err)
+{
+    int e;
+
+    set_data(r, NULL);
+    e = native_run(r->native, &s->in, out);
+    if (e < 0)
+        return qz_fail(err, e, "the child on the host's CPU is lost: %s", strerror(-e));
+    return 0;
+}
+
+static uint16_t undefined_at(const struct sequence *s, const struct comparison *c)
+{
+    unsigned k = sequence_item_at(s, c->native.regs.rip);
+    uint16_t any = 0;
+
+    if (c->native.regs.rip == s->rip + s->code_len)
+        k = s->count;
+    else if (k == s->count) /* somewhere else */
+        k = s->count + 1;
+    if (k <= s->count)
+        return c->undefined[k];
+    for (k = 0; k <= s->count; k++)
+        any |= c->undefined[k];
+    return any;
+}
+
+/*
+ * Translated code does not compute flags that nobody reads, so an exception on the way shows old
+ * ones; the guest finds none of them when it goes on. Unless rig->precise, they do not count.
+ */
+static uint16_t dead_at(const struct rig *r, const struct sequence *s, const struct comparison *c)
+{
+    return sequence_dead_flags(s, &r->forms[s->width == CODE_64],
+                               sequence_item_at(s, c->native.regs.rip));
+}
+
+static struct insn last_of(const struct rig *r, const struct sequence *s, const struct outcome *o)
+{
+    const unsigned k = sequence_item_at(s, o->regs.rip);
+    struct insn i = {.op = OP_NOP};
+
+    if (k < s->count)
+        insn_decode(&i, s->item[k].bytes, s->item[k].len, s->width,
+                    r->forms[s->width == CODE_64].features);
+    return i;
+}
+
+/* Unaligned vectors that need no alignment, and the place where ENTER will have rsp: #AC or not is
+ * each processor's own affair. */
+static bool is_vendors_affair(const struct rig *r, const struct sequence *s,
+                              const struct outcome *o)
+{
+    const unsigned op = last_of(r, s, o).op;
+
+    return o->vector == VECTOR_AC && (op == OP_VEC || op == OP_ENTER);
+}
+
+static bool guest_differs(struct rig *r, const struct sequence *s, struct guest *g,
+                          struct comparison *c)
+{
+    const bool lazy = g == r->translator && !r->precise;
+    const uint16_t ignored = undefined_at(s, c) | (lazy ? dead_at(r, s, c) : 0);
+    const struct insn last = last_of(r, s, &c->native);
+    int e;
+
+    set_data(r, g);
+    e = guest_run(g, &s->in, &c->other);
+    if (e < 0) {
+        snprintf(c->what, sizeof(c->what), " the machine stopped: %s", strerror(-e));
+        return true;
+    }
+    return outcome_difference(&c->native, &c->other, &last, s->width, ignored, c->what,
+                              sizeof(c->what)) ||
+           memory_differs(r, g, c->what, sizeof(c->what));
+}
+
+static bool guests_differ(struct rig *r, const struct sequence *s, struct comparison *c)
+{
+    set_code(r, r->interpreter, s);
+    snprintf(c->who, sizeof(c->who), "interpreter");
+    if (guest_differs(r, s, r->interpreter, c))
+        return true;
+    set_code(r, r->translator, s);
+    for (unsigned n = 1; n <= TRANSLATED_RUNS; n++) {
+        snprintf(c->who, sizeof(c->who), "translator, run %u", n);
+        if (guest_differs(r, s, r->translator, c))
+            return true;
+    }
+    return false;
+}
+
+/* A processor that does not agree with itself proves nothing. */
+static int is_certain(struct rig *r, const struct sequence *s, const struct comparison *c,
+                      bool *certain, struct qz_error *err)
+{
+    const struct insn last = {.op = OP_NOP};
+    struct outcome again;
+    char text[512];
+    int e = run_native(r, s, &again, err);
+
+    *certain =
+        e == 0 && !outcome_difference(&c->native, &again, &last, s->width, 0, text, sizeof(text));
+    return e;
+}
+
+int rig_compare(struct rig *r, struct sequence *s, struct comparison *c, enum verdict *verdict,
+                struct qz_error *err)
+{
+    bool certain;
+    int e;
+
+    if (r->memory_seed != s->seed >> 8) {
+        r->memory_seed = s->seed >> 8;
+        sequence_memory(r->memory, r->memory_seed);
+        memcpy(native_page(r, PAGE_CONST), r->memory + PAGE_CONST * PAGE, PAGE);
+    }
+    sequence_place(s);
+    set_code(r, NULL, s);
+    e = run_native(r, s, &c->native, err);
+    if (e < 0)
+        return e;
+    *verdict = c->native.vector == VECTOR_ENDLESS || is_vendors_affair(r, s, &c->native)
+                   ? NOT_COMPARED
+               : guests_differ(r, s, c) ? DIFFERENT
+                                        : SAME;
+    if (*verdict != DIFFERENT)
+        return 0;
+    e = is_certain(r, s, c, &certain, err);
+    if (e == 0 && !certain)
+        *verdict = NOT_COMPARED;
+    return e;
+}
