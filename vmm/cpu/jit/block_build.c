@@ -39,8 +39,6 @@ static bool ends_block(const struct insn *i)
     case OP_VMCALL:
     case OP_HLT:
     case OP_POPF: /* TF, AC, IF */
-    case OP_CLI:
-    case OP_STI:
     case OP_CLAC:
     case OP_STAC:
     case OP_MOV_TO_SEG: /* shadow, stack size */

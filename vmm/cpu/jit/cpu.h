@@ -158,8 +158,10 @@ struct jit_cpu {
     bool gs_set;     /* this thread's gs: is this structure */
     uint32_t host_mxcsr;
     struct jit_link *exit_link;
-    uint8_t jump_generation;
-    bool interpret;      /* translated code could not run this block */
+    uint8_t jump_generation[2]; /* of user and supervisor mode */
+    bool jump_local; /* the jump cache has supervisor code that a change of address space takes away
+                      */
+    bool interpret;  /* translated code could not run this block */
     bool vectors_native; /* xmm registers may be the host's now */
     uint64_t jump_key;   /* mixed into the tags, so that a new key empties the jump cache */
     uint64_t jump_pages[JIT_JUMP_PAGES / 64]; /* pages that the cache may know, hashed */

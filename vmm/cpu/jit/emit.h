@@ -267,6 +267,16 @@ static inline uint8_t *emit_jmp_hole(struct emitter *e)
     emit32(e, 0);
     return e->full ? NULL : e->p - 4;
 }
+/* The hole leads to an address of the executable view. */
+static inline void emit_fill_run(struct emitter *e, uint8_t *hole, const uint8_t *target)
+{
+    uint32_t rel;
+
+    if (e->full || !hole)
+        return;
+    rel = (uint32_t)(target - (hole + 4 + e->to_run));
+    memcpy(hole, &rel, 4);
+}
 static inline void emit_fill(struct emitter *e, uint8_t *hole)
 {
     uint32_t rel;

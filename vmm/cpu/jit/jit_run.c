@@ -20,7 +20,6 @@
 
 enum {
     DR6_SINGLE_STEP = 1 << 14,
-    DR7_ENABLED = 0xff,
 };
 
 /* ---- raising
@@ -90,12 +89,13 @@ void jit_serve(struct jit_cpu *cpu, struct vcpu_exit *exit)
 /* ---- executing
  * --------------------------------------------------------------------------------------------- */
 
-/* What ends a block before its end. The other bits wait for IF or the end of a shadow, and what
- * changes those ends a block by itself. */
+/* What ends a block before its end. The other bits wait for IF or the end of a shadow: what changes
+ * those ends the block, or sets ATTENTION_TRACE as STI does. */
 static inline bool is_urgent(const struct jit_cpu *cpu)
 {
     return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) &
-           (ATTENTION_KICK | ATTENTION_FLUSH | ATTENTION_EXCLUSIVE | ATTENTION_BLOCKS);
+           (ATTENTION_KICK | ATTENTION_FLUSH | ATTENTION_EXCLUSIVE | ATTENTION_BLOCKS |
+            ATTENTION_TRACE);
 }
 
 static inline void execute(struct jit_cpu *cpu, const struct jit_block *b, unsigned k)
@@ -286,14 +286,6 @@ static enum next between_blocks(struct jit_cpu *cpu)
     return NEXT_LOOK;
 }
 
-/* Nothing but the next block: one branch for all of it. */
-static inline bool is_quiet(const struct jit_cpu *cpu)
-{
-    return !(__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) | cpu->exception.pending |
-             cpu->halted | cpu->shutdown | cpu->shadow | (cpu->rflags & (RFLAGS_TF | RFLAGS_RF)) |
-             (cpu->dr7 & DR7_ENABLED));
-}
-
 static void enter_block_64(struct jit_cpu *cpu, const struct jit_block *b)
 {
     cpu->blocks->entered_at = cpu->rip;
@@ -321,7 +313,7 @@ static bool run_translated(struct jit_cpu *cpu)
 static __attribute__((noinline)) void loop(struct jit_cpu *cpu)
 {
     for (;;) {
-        if (!is_quiet(cpu)) {
+        if (!jit_is_quiet(cpu)) {
             const enum next next = between_blocks(cpu);
 
             if (next == NEXT_LEAVE)

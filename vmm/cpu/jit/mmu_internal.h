@@ -35,6 +35,7 @@ struct tlb_code {
     uint64_t tag;
     uint64_t gpa;
     const uint8_t *host;
+    bool global;
 };
 
 enum {
@@ -60,6 +61,7 @@ struct level2_entry {
 
 struct jit_tlb_level2 {
     struct tlb_code code[2][TLB_CODE_ENTRIES];              /* supervisor, user */
+    uint64_t code_filled[2][TLB_CODE_ENTRIES / 64];         /* entries that are not global */
     uint64_t filled[TLB_SETS][TLB_KINDS][TLB_ENTRIES / 64]; /* entries that are not global */
     uint32_t generation[PCIDS], global_generation, changes;
     uint64_t large[2][(1 << REGION_BITS) / 64]; /* 2 MiB and 1 GiB regions seen large, hashed */

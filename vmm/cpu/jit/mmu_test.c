@@ -55,6 +55,7 @@ void translate_forget(struct jit_block *b) {}
 void translate_link(struct jit_link *link, struct jit_block *to) {}
 void translator_reset(struct translator *t) {}
 void jump_cache_flush(struct jit_cpu *cpu) {}
+void jump_cache_flush_local(struct jit_cpu *cpu) {}
 void jump_cache_flush_page(struct jit_cpu *cpu, uint64_t linear) {}
 
 _Noreturn void jit_raise(struct jit_cpu *cpu, uint8_t vector)

@@ -115,23 +115,11 @@ static void emit_leave_stored(struct emitter *e)
     emit8(e, 0xc3);
 }
 
-/* The jump cache: see struct jit_jump. An entry is 16 bytes, its index the address from bit 1 up.
- */
-static void emit_lookup(struct emitter *e, const uint8_t *leave)
+/* r11 still has the key mixed in. */
+static void emit_lookup_missed(struct emitter *e, const uint8_t *leave)
 {
-    uint8_t *miss;
-
+    emit_env(e, op1(8, 0x33), H_R11, ENV(jump_key));
     emit_store(e, H_R11, ENV(rip));
-    emit_rmx(e, op1(4, 0x8d), H_R10, 0xff, H_R11, 3, 0); /* lea r10d, [r11 * 8] */
-    emit_alu_imm(e, 4, 4, H_R10, (JIT_JUMPS - 1) << 4);
-    emit_env(e, op1(8, 0x33), H_R11, ENV(jump_key)); /* xor */
-    emit_env_at(e, op1(8, 0x3b), H_R11, H_R10, ENV(jump) + offsetof(struct jit_jump, tag));
-    miss = emit_jcc_hole(e, CC_NE);
-    emit_load(e, H_R11, ENV(rip));
-    emit_alu_imm(e, 8, 4, H_R11, -4096);
-    emit_store(e, H_R11, ENV(code_base));
-    emit_env_at(e, op1(4, 0xff), 4, H_R10, ENV(jump) + offsetof(struct jit_jump, code)); /* jmp */
-    emit_fill(e, miss);
     emit_jmp(e, leave);
 }
 
@@ -174,7 +162,11 @@ static void emit_execute_end(struct emitter *e, const void *function, const uint
     emit_load(e, H_RDI, ENV(self));
     emit_mov(e, H_RSI, H_R10);
     call_c(e, function);
-    emit_jmp(e, leave_stored);
+    emit_rr(e, op1(8, 0x85), H_RAX, H_RAX);
+    emit_jcc(e, CC_E, leave_stored);
+    emit_mov(e, H_R11, H_RAX);
+    load_guest(e, true);
+    emit_rr(e, op1(4, 0xff), 4, H_R11); /* jmp r11 */
 }
 
 static const uint8_t *align(struct emitter *e)
@@ -192,12 +184,12 @@ void jit_stubs_emit(struct jit_stubs *s, struct emitter *e)
     store_guest(e);
     s->leave_stored = emit_here(e);
     emit_leave_stored(e);
-    s->lookup = align(e);
-    emit_lookup(e, s->leave);
+    s->lookup_missed = align(e);
+    emit_lookup_missed(e, s->leave);
     s->execute_end = align(e);
-    emit_execute_end(e, (void *)translate_execute, s->leave_stored);
+    emit_execute_end(e, (void *)translate_execute_end, s->leave_stored);
     s->execute_at_end = align(e);
-    emit_execute_end(e, (void *)translate_execute_at, s->leave_stored);
+    emit_execute_end(e, (void *)translate_execute_at_end, s->leave_stored);
     s->execute = align(e);
     emit_execute(e, (void *)translate_execute);
     s->execute_at = align(e);

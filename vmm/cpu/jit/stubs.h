@@ -22,9 +22,9 @@ struct jit_stubs {
     void (*enter)(struct jit_cpu *cpu, const uint8_t *code);
 
     /* For generated code: jumped to. Guest registers are in host registers. */
-    const uint8_t *leave;        /* cpu->rip is set */
-    const uint8_t *leave_stored; /* the same with the registers in memory already */
-    const uint8_t *lookup;       /* r11: linear address to go to */
+    const uint8_t *leave;         /* cpu->rip is set */
+    const uint8_t *leave_stored;  /* the same with the registers in memory already */
+    const uint8_t *lookup_missed; /* r11: linear address to go to, xor jump_key */
     /* The interpreter executes the instruction that ends the block (r10: it, or STUB_AT); leaves.
      */
     const uint8_t *execute_end, *execute_at_end;

@@ -41,6 +41,17 @@ static void empty_code(struct jit_cpu *cpu)
     for (unsigned u = 0; u < 2; u++)
         for (unsigned i = 0; i < TLB_CODE_ENTRIES; i++)
             cpu->tlb.level2->code[u][i].tag = CODE_EMPTY;
+    memset(cpu->tlb.level2->code_filled, 0, sizeof(cpu->tlb.level2->code_filled));
+}
+
+static void empty_code_local(struct jit_tlb_level2 *l)
+{
+    for (unsigned u = 0; u < 2; u++)
+        for (unsigned word = 0; word < TLB_CODE_ENTRIES / 64; word++) {
+            for (uint64_t bits = l->code_filled[u][word]; bits; bits &= bits - 1)
+                l->code[u][word * 64 + (unsigned)__builtin_ctzll(bits)].tag = CODE_EMPTY;
+            l->code_filled[u][word] = 0;
+        }
 }
 
 void tlb_flush_level1(struct jit_cpu *cpu)
@@ -58,7 +69,7 @@ static void flush_level1_local(struct jit_cpu *cpu)
 {
     struct jit_tlb_level2 *l = cpu->tlb.level2;
 
-    jump_cache_flush(cpu);
+    jump_cache_flush_local(cpu);
     for (unsigned set = 0; set < TLB_SETS; set++)
         for (unsigned kind = 0; kind < TLB_KINDS; kind++)
             for (unsigned word = 0; word < TLB_ENTRIES / 64; word++) {
@@ -71,7 +82,7 @@ static void flush_level1_local(struct jit_cpu *cpu)
                 }
                 l->filled[set][kind][word] = 0;
             }
-    empty_code(cpu);
+    empty_code_local(l);
 }
 
 static void drop_level1(struct jit_cpu *cpu, uint64_t linear)
@@ -98,8 +109,15 @@ void tlb_drop_writes(struct jit_cpu *cpu, const uint8_t *host)
 
 void tlb_code_fill(struct jit_cpu *cpu, uint64_t linear, const struct mmu_page *page)
 {
-    cpu->tlb.level2->code[cpu->cpl == 3][linear >> 12 & (TLB_CODE_ENTRIES - 1)] =
-        (struct tlb_code){linear & ~0xfffull, page->gpa, page->host};
+    struct jit_tlb_level2 *l = cpu->tlb.level2;
+    const unsigned user = cpu->cpl == 3, i = linear >> 12 & (TLB_CODE_ENTRIES - 1);
+    const bool global = page->flags & PAGE_GLOBAL;
+
+    l->code[user][i] = (struct tlb_code){linear & ~0xfffull, page->gpa, page->host, global};
+    if (global)
+        l->code_filled[user][i / 64] &= ~(1ull << (i & 63));
+    else
+        l->code_filled[user][i / 64] |= 1ull << (i & 63);
 }
 
 /* ---- second level

@@ -77,6 +77,7 @@ bool translate_wanted(const struct jit_cpu *cpu, const struct jit_block *b);
 /* The jump cache: linear addresses of the current address space and mode, to code. */
 void jump_cache_add(struct jit_cpu *cpu, uint64_t rip, const struct jit_block *b);
 void jump_cache_flush(struct jit_cpu *cpu);
+void jump_cache_flush_local(struct jit_cpu *cpu); /* at least what is not global */
 void jump_cache_flush_page(struct jit_cpu *cpu, uint64_t linear); /* at least the page */
 void jump_cache_mode(struct jit_cpu *cpu);                        /* the mode changed */
 
@@ -96,5 +97,8 @@ void *translate_fill_write(struct jit_cpu *cpu, uint64_t linear, unsigned size, 
 unsigned translate_execute(struct jit_cpu *cpu, const struct insn *i);
 /* The same for what the translator had a host form for: it is decoded again. at: STUB_AT(). */
 unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at);
+/* The same at a block's end: the code to go on with, or NULL: the run loop looks. */
+const uint8_t *translate_execute_end(struct jit_cpu *cpu, const struct insn *i);
+const uint8_t *translate_execute_at_end(struct jit_cpu *cpu, unsigned at);
 
 #endif

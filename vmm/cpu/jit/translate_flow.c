@@ -3,6 +3,31 @@
  */
 #include "cpu/jit/translate_internal.h"
 
+/*
+ * Goes to r11, which has a linear address, by the jump cache (struct jit_jump); what `pop` says is
+ * added to the stack pointer on the way. Where the cache does not know the address, r11 is lost. A
+ * jump for each place, so that the host's predictor knows where each one goes. Returns the jump
+ * that is taken then.
+ */
+static uint8_t *emit_lookup(struct translation *x, unsigned pop)
+{
+    struct emitter *e = &x->e;
+    uint8_t *miss;
+
+    emit_rmx(e, op1(4, 0x8d), H_R10, HOST_NONE, H_R11, 3, 0); /* lea r10d, [r11 * 8] */
+    emit_alu_imm(e, 4, 4, H_R10, (JIT_JUMPS - 1) << 4);
+    emit_env(e, op1(8, 0x33), H_R11, ENV(jump_key)); /* xor */
+    emit_env_at(e, op1(8, 0x3b), H_R11, H_R10, ENV(jump) + offsetof(struct jit_jump, tag));
+    miss = emit_jcc_hole(e, CC_NE);
+    emit_env(e, op1(8, 0x33), H_R11, ENV(jump_key)); /* the address again */
+    emit_alu_imm(e, 8, 4, H_R11, -4096);
+    emit_store(e, H_R11, ENV(code_base));
+    if (pop)
+        emit_rmx(e, op1(8, 0x8d), H_R15, H_R15, HOST_NONE, 0, pop);
+    emit_env_at(e, op1(4, 0xff), 4, H_R10, ENV(jump) + offsetof(struct jit_jump, code)); /* jmp */
+    return miss;
+}
+
 /* Leaves to an offset from the page's start: linked within the page, by the jump cache outside. */
 static void leave_to(struct translation *x, int64_t offset)
 {
@@ -18,7 +43,7 @@ static void leave_to(struct translation *x, int64_t offset)
             emit_imm(e, H_R10, offset);
             emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, H_R10, 0, 0);
         }
-        emit_jmp(e, x->t->stubs.lookup);
+        emit_fill_run(e, emit_lookup(x, 0), x->t->stubs.lookup_missed);
         return;
     }
     link = &x->code->link[x->code->links++];
@@ -86,6 +111,13 @@ static bool indirect_target(struct translation *x, const struct insn *i)
     return true;
 }
 
+/* Nothing has happened yet: the interpreter executes the instruction, and raises #GP where the
+ * target is no address. */
+static void execute_missed(struct translation *x, uint8_t *hole)
+{
+    add_slow(x, (struct slow_path){.kind = SLOW_EXECUTE, .hole = hole});
+}
+
 static bool jmp(struct translation *x, const struct insn *i)
 {
     if (!is_plain(i) || (i->form != FORM_REL && i->mem && !address_emittable(i)))
@@ -95,8 +127,7 @@ static bool jmp(struct translation *x, const struct insn *i)
         leave_to(x, behind(i) + (int64_t)i->imm);
     } else {
         indirect_target(x, i);
-        emit_canonical_check(x);
-        emit_jmp(&x->e, x->t->stubs.lookup);
+        execute_missed(x, emit_lookup(x, 0));
     }
     x->ended = true;
     return true;
@@ -128,7 +159,7 @@ static bool call(struct translation *x, const struct insn *i)
         emit_store(&x->e, H_R11, ENV(scratch));
         push_return_address(x, i);
         emit_load(&x->e, H_R11, ENV(scratch));
-        emit_jmp(&x->e, x->t->stubs.lookup);
+        emit_fill_run(&x->e, emit_lookup(x, 0), x->t->stubs.lookup_missed);
     }
     x->ended = true;
     return true;
@@ -144,10 +175,7 @@ static bool ret(struct translation *x, const struct insn *i)
     emit_mov(e, H_R11, H_R15);
     emit_access(x, TLB_READ, 8);
     emit_rm(e, op1(8, 0x8b), H_R11, H_R11);
-    emit_canonical_check(x);
-    emit_rmx(e, op1(8, 0x8d), H_R15, H_R15, HOST_NONE, 0,
-             8 + (i->form == FORM_IMM ? (uint16_t)i->imm : 0));
-    emit_jmp(e, x->t->stubs.lookup);
+    execute_missed(x, emit_lookup(x, 8 + (i->form == FORM_IMM ? (uint16_t)i->imm : 0)));
     x->ended = true;
     return true;
 }

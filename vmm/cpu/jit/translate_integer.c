@@ -290,8 +290,33 @@ static bool imul(struct translation *x, const struct insn *i)
     return emit_shape(x, i, &s);
 }
 
-/* Bit tests: a register as bit number reaches beyond a memory operand, so that form is the
- * interpreter's. */
+/* A register as bit number reaches beyond the memory operand: the word that has the bit is the
+ * operand. */
+static bool bit_test_string(struct translation *x, const struct insn *i, unsigned digit)
+{
+    struct emitter *e = &x->e;
+    const struct shape s = {.opcode = {.size = i->size,
+                                       .prefix = i->prefix & PREFIX_LOCK ? 0xf0 : 0,
+                                       .map = 1,
+                                       .byte = 0x83 | digit << 3}};
+
+    if (i->size < 4 || i->asize != 8 || !address_emittable(i))
+        return false;
+    flags_lose(x, flags_live_before(x));
+    emit_address(x, i, true);
+    emit_rr(e, op1(8, i->size == 8 ? 0x8b : 0x63), H_R10, use_register(x, i->reg, H_R10));
+    emit_rr(e, op1(8, 0xc1), 7, H_R10); /* sar */
+    emit8(e, i->size == 8 ? 6 : 5);
+    emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, H_R10, i->size == 8 ? 3 : 2, 0);
+    emit_access(x, i->op == OP_BT ? TLB_READ : TLB_WRITE, i->size);
+    emit_rr(e, op1(4, 0x8b), H_R10, use_register(x, i->reg, H_R10));
+    emit_alu_imm(e, 4, 4, H_R10, i->size * 8 - 1);
+    flags_for(x, i);
+    emit_shape_memory(e, &s, (struct operand){.host = H_R10});
+    flags_after(x, i);
+    return true;
+}
+
 static bool bit_test(struct translation *x, const struct insn *i, unsigned digit)
 {
     struct shape s = {.digit = -1,
@@ -303,7 +328,9 @@ static bool bit_test(struct translation *x, const struct insn *i, unsigned digit
         s.opcode = op2(i->size, 0xba);
         s.digit = digit;
         s.imm_bytes = 1;
-    } else if (i->form == FORM_RM_REG && !i->mem) {
+    } else if (i->form == FORM_RM_REG && i->mem) {
+        return bit_test_string(x, i, digit);
+    } else if (i->form == FORM_RM_REG) {
         s.opcode = op2(i->size, 0x83 | digit << 3);
     } else {
         return false;

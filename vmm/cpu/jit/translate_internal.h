@@ -88,6 +88,9 @@ bool emit_address(struct translation *x, const struct insn *i, bool with_segment
 bool address_emittable(const struct insn *i);
 /* r11, a linear address, becomes a host address good for `size` bytes; r10 is lost. */
 void emit_access(struct translation *x, unsigned access, unsigned size);
+void add_slow(struct translation *x, struct slow_path s); /* for the current instruction */
+/* The interpreter executes the instruction unless the host's flags say cc. */
+void emit_execute_unless(struct translation *x, unsigned cc);
 /* The interpreter executes the instruction when the 16-byte alignment of r11 is not there. */
 void emit_alignment_check(struct translation *x);
 /* The interpreter executes the branch when its target, r11, is not canonical: the fault is the
@@ -100,6 +103,8 @@ void emit_canonical_check(struct translation *x);
 bool translate_integer(struct translation *x, const struct insn *i);
 bool translate_stack(struct translation *x, const struct insn *i);
 bool translate_flow(struct translation *x, const struct insn *i);
+bool translate_divide(struct translation *x, const struct insn *i);
+bool translate_system(struct translation *x, const struct insn *i);
 bool translate_vector(struct translation *x, const struct insn *i);
 bool is_native_vector(const struct insn *i);
 

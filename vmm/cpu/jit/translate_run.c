@@ -3,6 +3,7 @@
  * what its stubs call.
  */
 #include "cpu/jit/block_cache.h"
+#include "cpu/jit/jit_run.h"
 #include "cpu/jit/operand.h"
 #include "cpu/jit/translate_internal.h"
 
@@ -74,13 +75,21 @@ void translate_run(struct translator *t, struct jit_cpu *cpu, struct jit_block *
 /* ---- the jump cache
  * ---------------------------------------------------------------------------------------- */
 
+enum { LEVEL_USER, LEVEL_SUPERVISOR };
+
+static unsigned level(const struct jit_cpu *cpu)
+{
+    return cpu->cpl == 3 ? LEVEL_USER : LEVEL_SUPERVISOR;
+}
+
 /*
  * The key's upper byte is a generation, so that the cache is emptied by counting; the byte below is
- * the block mode. A canonical address has all ones or all zeros there, so no two meet.
+ * the block mode. A canonical address has all ones or all zeros there, so no two meet. The kernel's
+ * code stays where it is when the address space changes, so it has a generation of its own.
  */
 void jump_cache_mode(struct jit_cpu *cpu)
 {
-    cpu->jump_key = (uint64_t)cpu->jump_generation << KEY_GENERATION_SHIFT |
+    cpu->jump_key = (uint64_t)cpu->jump_generation[level(cpu)] << KEY_GENERATION_SHIFT |
                     (uint64_t)(block_mode(cpu) & 0x7f) << KEY_MODE_SHIFT;
 }
 
@@ -91,18 +100,45 @@ static unsigned page_bit(uint64_t linear)
 
 void jump_cache_flush_page(struct jit_cpu *cpu, uint64_t linear)
 {
-    if (cpu->jump_pages[page_bit(linear) / 64] >> (page_bit(linear) % 64) & 1)
+    if (!(cpu->jump_pages[page_bit(linear) / 64] >> (page_bit(linear) % 64) & 1))
+        return;
+    if ((int64_t)linear < 0)
         jump_cache_flush(cpu);
+    else
+        jump_cache_flush_local(cpu);
+}
+
+static void next_generation(struct jit_cpu *cpu, unsigned of)
+{
+    if (++cpu->jump_generation[of] == 0) {
+        memset(cpu->jump, 0, sizeof(cpu->jump));
+        cpu->jump_generation[of] = 1;
+    }
 }
 
 void jump_cache_flush(struct jit_cpu *cpu)
 {
     memset(cpu->jump_pages, 0, sizeof(cpu->jump_pages));
-    if (++cpu->jump_generation == 0) {
-        memset(cpu->jump, 0, sizeof(cpu->jump));
-        cpu->jump_generation = 1;
-    }
+    cpu->jump_local = false;
+    next_generation(cpu, LEVEL_USER);
+    next_generation(cpu, LEVEL_SUPERVISOR);
     jump_cache_mode(cpu);
+}
+
+void jump_cache_flush_local(struct jit_cpu *cpu)
+{
+    next_generation(cpu, LEVEL_USER);
+    if (cpu->jump_local)
+        next_generation(cpu, LEVEL_SUPERVISOR);
+    cpu->jump_local = false;
+    jump_cache_mode(cpu);
+}
+
+static bool stays(const struct jit_cpu *cpu, uint64_t rip)
+{
+    const struct tlb_code *page = tlb_code_find(cpu, rip);
+
+    return (int64_t)rip < 0 && page && page->global;
 }
 
 void jump_cache_add(struct jit_cpu *cpu, uint64_t rip, const struct jit_block *b)
@@ -112,6 +148,8 @@ void jump_cache_add(struct jit_cpu *cpu, uint64_t rip, const struct jit_block *b
 
     j->tag = rip ^ cpu->jump_key;
     j->code = code->entry;
+    if (level(cpu) == LEVEL_SUPERVISOR && !stays(cpu, rip))
+        cpu->jump_local = true;
     cpu->jump_pages[page_bit(rip) / 64] |= 1ull << (page_bit(rip) % 64);
 }
 
@@ -185,4 +223,32 @@ unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at)
     if (insn_decode(&i, bytes, available, cpu->code_width, cpu->features) != DECODE_OK)
         jit_resume(cpu); /* somebody changes it at this moment */
     return execute(cpu, &i) | (i.len != STUB_AT_LEN(at));
+}
+
+/* Where translated code goes on after an instruction that ended a block; NULL: in the run loop. */
+static const uint8_t *go_on(struct jit_cpu *cpu)
+{
+    const struct jit_jump *j = &cpu->jump[cpu->rip >> 1 & (JIT_JUMPS - 1)];
+
+    if (!jit_is_quiet(cpu) || !cpu->long_mode)
+        return NULL;
+    jump_cache_mode(cpu);
+    if (j->tag != (cpu->rip ^ cpu->jump_key))
+        return NULL;
+    cpu->code_base = cpu->rip & ~0xfffull;
+    cpu->vectors_native = vectors_can_be_native(cpu);
+    translate_enter_state(cpu);
+    return j->code;
+}
+
+const uint8_t *translate_execute_end(struct jit_cpu *cpu, const struct insn *i)
+{
+    translate_execute(cpu, i);
+    return go_on(cpu);
+}
+
+const uint8_t *translate_execute_at_end(struct jit_cpu *cpu, unsigned at)
+{
+    translate_execute_at(cpu, at);
+    return go_on(cpu);
 }

@@ -133,7 +133,7 @@ bool emit_address(struct translation *x, const struct insn *i, bool with_segment
     return true;
 }
 
-static void add_slow(struct translation *x, struct slow_path s)
+void add_slow(struct translation *x, struct slow_path s)
 {
     if (x->slows == SLOW_MAX) {
         x->e.full = true;
@@ -173,6 +173,11 @@ void emit_access(struct translation *x, unsigned access, unsigned size)
                                    .resume = emit_here(e)});
 }
 
+void emit_execute_unless(struct translation *x, unsigned cc)
+{
+    add_slow(x, (struct slow_path){.kind = SLOW_EXECUTE, .hole = emit_jcc_hole(&x->e, cc ^ 1)});
+}
+
 void emit_alignment_check(struct translation *x)
 {
     struct emitter *e = &x->e;
@@ -180,7 +185,7 @@ void emit_alignment_check(struct translation *x)
     flags_lose(x, flags_live_before(x));
     emit_rr(e, (struct opcode){.size = 4, .byte = 0xf6}, 0, H_R11); /* test r11b, 15 */
     emit8(e, 15);
-    add_slow(x, (struct slow_path){.kind = SLOW_EXECUTE, .hole = emit_jcc_hole(e, CC_NE)});
+    emit_execute_unless(x, CC_E);
 }
 
 /* sar r10, 47 leaves 0 or -1 of a canonical address. */
@@ -193,5 +198,5 @@ void emit_canonical_check(struct translation *x)
     emit8(e, 47);
     emit_alu_imm(e, 4, 0, H_R10, 1); /* 1 or 0 */
     emit_alu_imm(e, 4, 7, H_R10, 1);
-    add_slow(x, (struct slow_path){.kind = SLOW_EXECUTE, .hole = emit_jcc_hole(e, CC_A)});
+    emit_execute_unless(x, CC_BE);
 }
