@@ -262,6 +262,9 @@ static bool handle_exit(struct vcpu *v, struct vcpu_exit *e)
     case EXIT_KICKED:
     case EXIT_IRQ_WINDOW:
         return true;
+    case EXIT_DEBUG:
+        g->events.debug(g->events.context, v->id, e);
+        return false;
     case EXIT_SHUTDOWN:
         g->events.triple_fault(g->events.context, v->id);
         return false;

@@ -17,6 +17,7 @@ struct vcpu_group;
 struct vcpu_events {
     void (*triple_fault)(void *context, unsigned cpu);
     void (*failed)(void *context, unsigned cpu, const char *text);
+    void (*debug)(void *context, unsigned cpu, const struct vcpu_exit *exit);
     void (*first_exit)(void *context); /* once: the guest ran and came back */
     void *context;
 };

@@ -431,7 +431,10 @@ static int confine(struct vm *vm, struct qz_error *err)
 static int start_threads(struct vm *vm, struct qz_error *err)
 {
     static const char *const names[] = {"io-storage", "io-devices"};
-    const struct vcpu_events events = {on_triple_fault, on_failure, on_first_exit, vm};
+    const struct vcpu_events events = {.triple_fault = on_triple_fault,
+                                       .failed = on_failure,
+                                       .first_exit = on_first_exit,
+                                       .context = vm};
     int r;
 
     for (int i = 0; i < IO_LOOPS; i++) {
