@@ -134,6 +134,8 @@ static struct vcpu_exit run(struct machine *m)
 
     do {
         assert_int_equal(m->ops->run(m->cpu, &e), 0);
+        if (e.kind == EXIT_FAIL)
+            fail_msg("%s", e.fail.text);
         m->done |= e.kind == EXIT_PIO && e.pio.port == DONE_PORT;
         if (m->done)
             e.kind = EXIT_PIO;
@@ -449,7 +451,7 @@ int main(void)
     int failed = run_all("interpreter", &(const struct backend){&accel_jit, true}) +
                  run_all("translator", &(const struct backend){&accel_jit, false});
 
-    if (accel_kvm.probe(&kvm, false) == 0 && kvm.present)
+    if (accel_kvm.probe(&kvm, true) == 0 && kvm.usable)
         failed += run_all("KVM", &(const struct backend){&accel_kvm, false});
     else
         printf("skipped on KVM: %s\n", kvm.reason);
