@@ -11,7 +11,12 @@
 
 /* What a vCPU does when the machine goes on. */
 struct gdb_action {
-    enum { GDB_STAY, GDB_CONTINUE, GDB_STEP } kind;
+    enum {
+        GDB_STAY,
+        GDB_CONTINUE,
+        GDB_STEP,
+        GDB_UNDECIDED, /* within server_run.c only */
+    } kind;
     uint64_t range_start, range_end; /* GDB_STEP: on while rip is in [start, end); equal: once */
 };
 
