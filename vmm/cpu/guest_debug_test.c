@@ -306,12 +306,12 @@ GUEST(guest_forever, "1: call . + 0x1000; inc %rbx; jmp 1b;"
 /* Set while the code has long been translated and linked. */
 static void test_breakpoint_in_hot_code(void **test)
 {
+    need_breakpoints(*test);
     struct machine *m = machine_new(*test, guest_forever, guest_forever_end);
     const struct accel_point p[2] = {{POINT_EXECUTE, true, CODE + 5, 1},
                                      {POINT_EXECUTE, true, FAR_CODE + 3, 1}};
     uint64_t rbx;
 
-    need_breakpoints(*test);
     debug(m, &p[1], 1, false);
     for (unsigned i = 0; i < 100; i++) { /* the callee's page is watched, the caller's gets hot */
         expect_stop(m, &p[1], FAR_CODE + 3);
@@ -354,11 +354,11 @@ GUEST(guest_touches, "mov $0x20000, %ebx; mov $50, %ecx;"        /* 5 + 5 */
 
 static void test_watch_write(void **test)
 {
+    need_breakpoints(*test);
     struct machine *m = machine_new(*test, guest_touches, guest_touches_end);
     const struct accel_point p = {POINT_WRITE, false, DATA + 8, 4};
     struct vcpu_exit e;
 
-    need_breakpoints(*test);
     debug(m, &p, 1, false);
     expect_stop(m, &p, CODE + 25);
     assert_int_equal(m->memory[DATA + 11], 9); /* after the access */
@@ -373,10 +373,10 @@ static void test_watch_write(void **test)
 
 static void test_watch_access(void **test)
 {
+    need_breakpoints(*test);
     struct machine *m = machine_new(*test, guest_touches, guest_touches_end);
     const struct accel_point p = {POINT_ACCESS, false, DATA + 8, 8};
 
-    need_breakpoints(*test);
     debug(m, &p, 1, false);
     expect_stop(m, &p, CODE + 21);
     expect_stop(m, &p, CODE + 25);

@@ -92,8 +92,8 @@ static void command(struct gdb_server *s, struct gdb_scan *a)
     case 'Q':
         return gdb_set(s, a);
     case 'D':
-        gdb_answer(s, 0);
-        return gdb_detach(s);
+        gdb_detach(s);
+        return gdb_answer(s, 0);
     case 'k':
         return kill_machine(s);
     default:
@@ -221,11 +221,16 @@ int gdb_server_new(struct gdb_server **out, const struct gdb_target *target)
     return 0;
 }
 
+void gdb_server_detach(struct gdb_server *s)
+{
+    if (!s->over)
+        gdb_detach(s);
+}
+
 void gdb_server_free(struct gdb_server *s)
 {
     if (!s)
         return;
-    gdb_remove_all_points(s);
     free(s->state);
     free(s->action);
     free(s);

@@ -34,8 +34,11 @@ struct gdb_stop {
 
 /* The machine is stopped; nobody is connected. -ENOMEM. */
 int gdb_server_new(struct gdb_server **s, const struct gdb_target *target);
-/* Takes all breakpoints out of the machine and of guest memory, but lets nothing run. */
+/* Does not touch the machine: gdb_server_detach() it before, unless it is gone. */
 void gdb_server_free(struct gdb_server *s);
+/* The connection is lost: all breakpoints go out of machine and guest memory, the machine runs on.
+ */
+void gdb_server_detach(struct gdb_server *s);
 
 /* Whether the machine runs, as far as this debugger is concerned. */
 bool gdb_server_is_running(const struct gdb_server *s);

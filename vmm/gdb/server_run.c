@@ -126,11 +126,11 @@ void gdb_vcont(struct gdb_server *s, struct gdb_scan *a)
 
 void gdb_detach(struct gdb_server *s)
 {
+    if (s->running)
+        s->target.ops->stop(s->target.context);
     gdb_remove_all_points(s);
-    if (!s->running) {
-        all_do(s, (struct gdb_action){.kind = GDB_CONTINUE});
-        go(s);
-    }
+    all_do(s, (struct gdb_action){.kind = GDB_CONTINUE});
+    go(s);
     s->over = true;
 }
 
