@@ -29,16 +29,26 @@ static void test_good(void **state)
 
 static void test_bad(void **state)
 {
-    static const char *const bad[] = {
-        "", "x", "unix:", "unix:,wait", "tcp:", "tcp:1234", "tcp:host.example:1", "tcp:localhost:0",
-        "tcp:localhost:65536", "tcp:localhost:", "tcp:[::1:5", ",wait", "tcp::x"};
+    static const char *const bad[] = {"",
+                                      "x",
+                                      "unix:",
+                                      "unix:,wait",
+                                      "tcp:",
+                                      "tcp:1234",
+                                      "tcp:host.example:1",
+                                      "tcp:localhost:0",
+                                      "tcp:localhost:65536",
+                                      "tcp:localhost:",
+                                      "tcp:[::1:5",
+                                      ",wait",
+                                      "tcp::x"};
     struct gdb_address a;
     char longest[200];
 
     for (unsigned i = 0; i < QZ_ARRAY_LEN(bad); i++) {
         struct qz_error err = {0};
 
-        assert_int_equal(gdb_address_parse(bad[i], &a, &err), -EINVAL);
+        assert_true(gdb_address_parse(bad[i], &a, &err) < 0);
         assert_true(err.text[0]);
     }
     memset(longest, 'a', sizeof(longest));

@@ -48,7 +48,7 @@ static void test_4_levels(void **state)
     expect(FAKE_HIGH + 0x1fffff, 0x1fffff);
     expect(0x200123, FAKE_PAGE + 0x123);
     expect_none(0x201000);
-    expect_none(0x0000800000000000); /* not canonical */
+    expect_none(0x0000800000000000);               /* not canonical */
     put64(FAKE_PDPT + 8, 0x40000083 | 1ull << 63); /* 1 GiB, no-execute */
     expect(0x7abcdef0, 0x7abcdef0);
     put64(FAKE_PML4 + 8, 0xfffffffff003); /* a table where there is no memory */

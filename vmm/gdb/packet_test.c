@@ -40,7 +40,7 @@ static void test_packet(void **state)
     assert_int_equal(feed("+$qC#b4"), GDB_PACKET);
     assert_string_equal((char *)link_.packet, "qC");
     expect_output("+");
-    assert_int_equal(feed("$}]a#37"), GDB_PACKET); /* '}' ^ 0x20 is ']' */
+    assert_int_equal(feed("$}]a#3b"), GDB_PACKET); /* '}' ^ 0x20 is ']' */
     assert_int_equal(link_.packet_len, 2);
     assert_memory_equal(link_.packet, "}a", 2);
 }
