@@ -62,6 +62,7 @@ cat >"$work/wanted" <<END
 = at work: 1, counter 0
 = stepped over 3 bytes, rbx 1
 = again: rbx 1
+= the next line: 1
 = returned to the call: 1, rax 2
 = worked on 101: 101, in xmm1 101
 = paging 1, efer 0x500
@@ -82,6 +83,8 @@ stepi
 printf "= stepped over %d bytes, rbx %d\n", \$pc - (unsigned long)&work, \$rbx
 continue
 printf "= again: rbx %d\n", \$rbx
+next
+printf "= the next line: %d\n", \$pc == (unsigned long)&work + 3
 finish
 printf "= returned to the call: %d, rax %d\n", \$pc == (unsigned long)&count + 5, \$rax
 set var \$rbx = 100

@@ -121,7 +121,8 @@ static void monitor_reset(struct gdb_server *s)
 
     s->state_valid = false;
     if (s->target.ops->reset(s->target.context, &err) == 0)
-        return say(s, "reset; it waits at its first instruction (`flushregs` reads it again)\n");
+        return say(s,
+                   "reset; it waits at its first instruction (maintenance flush register-cache)\n");
     say(s, err.text);
     say(s, "\n");
 }
