@@ -6,9 +6,9 @@
  * where an accelerator has nothing of the kind; the caller then does the work itself and says so
  * beside the call.
  *
- * Thread rules: vcpu_new, run, inject*, request_window, get_state and set_state belong to the
- * vCPU's own thread; kick, signal_msi, ioapic_route, memory_* (memory_written included) and
- * doorbell_* may be called from any thread.
+ * Thread rules: vcpu_new, run, inject*, request_window, get_state, set_state, set_registers and
+ * set_debug belong to the vCPU's own thread; kick, signal_msi, ioapic_route, memory_*
+ * (memory_written included) and doorbell_* may be called from any thread.
  */
 #ifndef VMM_ACCEL_H
 #define VMM_ACCEL_H
@@ -31,7 +31,28 @@ enum vcpu_exit_kind {
     EXIT_IOAPIC_EOI, /* .eoi: a level-triggered vector was acknowledged in the accelerator's local
                         APIC */
     EXIT_SHUTDOWN,   /* triple fault */
+    EXIT_DEBUG,      /* .debug: what set_debug() asked for happened */
     EXIT_FAIL,       /* .fail: the accelerator cannot go on with this vCPU */
+};
+
+/* What a debugger wants to stop at. Addresses are linear, those of code CS.base + rip. */
+enum accel_point_kind { POINT_EXECUTE, POINT_WRITE, POINT_READ, POINT_ACCESS };
+
+enum { ACCEL_POINTS_MAX = 256, ACCEL_POINT_BYTES_MAX = 4096 };
+
+struct accel_point {
+    enum accel_point_kind kind;
+    bool hardware;    /* POINT_EXECUTE: asked for as a hardware breakpoint */
+    uint64_t address; /* address + len does not wrap */
+    uint64_t len;     /* of data, 1 to ACCEL_POINT_BYTES_MAX */
+};
+
+/* What a vCPU is debugged by. The points stay the caller's and unchanged until the next set_debug.
+ */
+struct accel_debug {
+    const struct accel_point *point;
+    unsigned points; /* up to ACCEL_POINTS_MAX */
+    bool step;       /* stop after one instruction, taking no interrupt unless halted */
 };
 
 struct vcpu_exit {
@@ -58,6 +79,10 @@ struct vcpu_exit {
         struct {
             uint8_t vector;
         } eoi;
+        struct {
+            const struct accel_point *point; /* that was met; NULL: the step is done */
+            uint64_t rip; /* POINT_EXECUTE: the instruction's; otherwise the next one's */
+        } debug;
         struct {
             char text[200]; /* for a person */
         } fail;
@@ -91,6 +116,9 @@ struct accel_probe {
 struct accel_ops {
     const char *name;
     bool no_lapic; /* it has no local APICs: accel_config.own_lapic must be true */
+    /* set_debug: an execution breakpoint that is not `hardware` is an INT3 which the caller wrote
+     * to guest memory. */
+    bool patches;
 
     int (*probe)(struct accel_probe *out,
                  bool measure); /* measure false: only whether it is there */
@@ -119,6 +147,19 @@ struct accel_ops {
 
     int (*get_state)(struct accel_vcpu *vcpu, struct vcpu_state *state);
     int (*set_state)(struct accel_vcpu *vcpu, const struct vcpu_state *state);
+
+    /*
+     * For a debugger, between run()s: takes of *state what program code changes by itself (gpr,
+     * rip, rflags, bases of fs and gs, xsave) and leaves events, clocks and interrupt controllers
+     * alone. A vCPU that halted runs on when rip is another.
+     */
+    int (*set_registers)(struct accel_vcpu *vcpu, const struct vcpu_state *state);
+    /*
+     * EXIT_DEBUG from now on; debug NULL: never. -ENOSPC: more points than the processor has.
+     * A breakpoint is met before its instruction, a watched access after it. Stepping overrides the
+     * breakpoint at the instruction that is stepped.
+     */
+    int (*set_debug)(struct accel_vcpu *vcpu, const struct accel_debug *debug);
 
     /* External interrupts from a controller of ours (PIC, own local APIC). */
     bool (*can_inject)(

@@ -309,6 +309,11 @@ static int set_control(void *t, const char *v, struct qz_error *err)
     return 0;
 }
 
+static int set_gdb(void *t, const char *v, struct qz_error *err)
+{
+    return gdb_address_parse(v, &((struct vm_config *)t)->gdb, err);
+}
+
 static int set_name(void *t, const char *v, struct qz_error *err)
 {
     for (const char *p = v; *p; p++)
@@ -382,6 +387,10 @@ const struct qz_option vm_options[] = {
      set_vsock},
     {"console", "stdio|FILE|none", "where the guest's console goes (default stdio)", set_console},
     {"control", "PATH", "make a control socket there (JSON lines)", set_control},
+    {"gdb", "unix:PATH|tcp:HOST:PORT[,wait]",
+     "a debugger may connect there (gdb: target remote PATH or HOST:PORT) and own\nthe guest; "
+     "wait: the machine starts when it says so",
+     set_gdb},
     {"name", "NAME", "a name for messages and info", set_name},
     {"timeout", "SECONDS", "end the machine after this long, with exit code 124", set_timeout},
     {"irqchip", "split|user", "local APICs in the kernel (default) or our own", set_irqchip},

@@ -10,6 +10,7 @@
 #include <queztl/command.h>
 
 #include "cpu/cpu_model.h"
+#include "gdb/address.h"
 
 enum { VM_DISKS_MAX = 16, VM_NETS_MAX = 8, VM_CPUS_MAX = 256, VM_FORWARDS_MAX = 16 };
 
@@ -49,8 +50,9 @@ struct vm_config {
     bool net_given; /* --net none counts too */
     uint64_t vsock_cid;
     const char *vsock_path;
-    const char *console; /* "stdio", "none" or a file */
-    const char *control; /* path of the control socket, NULL: none */
+    const char *console;    /* "stdio", "none" or a file */
+    const char *control;    /* path of the control socket, NULL: none */
+    struct gdb_address gdb; /* where a debugger connects; .len 0: nowhere */
     const char *name;
     const char *debug_log; /* firmware's debug port goes to this file */
     uint64_t timeout_s;    /* 0: none */

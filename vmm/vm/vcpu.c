@@ -22,6 +22,7 @@ enum {
     REQ_NMI = 1 << 4,
     REQ_IRQ = 1 << 5, /* an interrupt controller of ours has something */
     REQ_STATE = 1 << 6,
+    REQ_CALL = 1 << 7,
 };
 
 struct vcpu {
@@ -32,8 +33,11 @@ struct vcpu {
     pthread_cond_t wake;
     unsigned requests; /* atomic */
     uint8_t sipi_vector;
-    enum mp_state wait;         /* own local APIC: MP_HALTED, MP_WAIT_SIPI; MP_RUNNABLE otherwise */
-    struct vcpu_state *state;   /* for REQ_STATE */
+    enum mp_state wait;       /* own local APIC: MP_HALTED, MP_WAIT_SIPI; MP_RUNNABLE otherwise */
+    struct vcpu_state *state; /* for REQ_STATE */
+    int (*call)(struct vcpu *v, void *arg); /* for REQ_CALL */
+    void *call_arg;
+    int call_result;
     uint64_t exits[EXIT_KINDS]; /* written by the thread only */
     int setup_result;
 };
@@ -88,7 +92,7 @@ static void park(struct vcpu *v)
 
     g->parked++;
     pthread_cond_broadcast(&g->changed);
-    while ((requests(v) & (REQ_PARK | REQ_STOP | REQ_STATE)) == REQ_PARK)
+    while ((requests(v) & (REQ_PARK | REQ_STOP | REQ_STATE | REQ_CALL)) == REQ_PARK)
         pthread_cond_wait(&v->wake, &g->lock);
     g->parked--;
 }
@@ -137,6 +141,25 @@ static void init_cpu(struct vcpu *v, bool sipi)
     set_state(v, s);
 }
 
+/* What was asked for is done: whoever waits for it goes on. */
+static void finish_request(struct vcpu *v, unsigned bits)
+{
+    request_done(v, bits);
+    pthread_mutex_lock(&v->group->lock);
+    pthread_cond_broadcast(&v->group->changed);
+    pthread_mutex_unlock(&v->group->lock);
+}
+
+/* Asks, and waits until it is done. */
+static void request_and_wait(struct vcpu *v, unsigned bit)
+{
+    request(v, bit);
+    pthread_mutex_lock(&v->group->lock);
+    while (requests(v) & bit)
+        pthread_cond_wait(&v->group->changed, &v->group->lock);
+    pthread_mutex_unlock(&v->group->lock);
+}
+
 /* False: the thread is to end. */
 static bool serve_requests(struct vcpu *v)
 {
@@ -147,10 +170,10 @@ static bool serve_requests(struct vcpu *v)
             return false;
         if (bits & REQ_STATE) {
             set_state(v, v->state);
-            request_done(v, REQ_STATE);
-            pthread_mutex_lock(&v->group->lock);
-            pthread_cond_broadcast(&v->group->changed);
-            pthread_mutex_unlock(&v->group->lock);
+            finish_request(v, REQ_STATE);
+        } else if (bits & REQ_CALL) {
+            v->call_result = v->call(v, v->call_arg);
+            finish_request(v, REQ_CALL);
         } else if (bits & REQ_PARK) {
             park(v);
         } else if (bits & REQ_INIT) {
@@ -262,6 +285,8 @@ static bool handle_exit(struct vcpu *v, struct vcpu_exit *e)
     case EXIT_KICKED:
     case EXIT_IRQ_WINDOW:
         return true;
+    case EXIT_DEBUG:
+        return g->events.debug && g->events.debug(g->events.context, v->id, e);
     case EXIT_SHUTDOWN:
         g->events.triple_fault(g->events.context, v->id);
         return false;
@@ -427,11 +452,7 @@ int vcpu_group_reset(struct vcpu_group *g, const struct vcpu_state *bsp, struct 
             vcpu_state_reset(s, false, i);
         v->state = s;
         request_done(v, REQ_INIT | REQ_SIPI | REQ_NMI | REQ_IRQ);
-        request(v, REQ_STATE);
-        pthread_mutex_lock(&g->lock);
-        while (requests(v) & REQ_STATE)
-            pthread_cond_wait(&g->changed, &g->lock);
-        pthread_mutex_unlock(&g->lock);
+        request_and_wait(v, REQ_STATE);
     }
     free(s);
     return 0;
@@ -453,12 +474,99 @@ void vcpu_group_clock_started(struct vcpu_group *g)
         tell_tsc(&g->vcpu[0]);
 }
 
-void vcpu_group_resume(struct vcpu_group *g)
+void vcpu_group_resume(struct vcpu_group *g, const bool *stay)
 {
     for (unsigned i = 0; i < g->created; i++) {
+        if (stay && stay[i])
+            continue;
         request_done(&g->vcpu[i], REQ_PARK);
         request(&g->vcpu[i], 0);
     }
+}
+
+/* ---- calls on a parked vCPU's thread -----------------------------------------------------------
+ */
+
+static int call(struct vcpu_group *g, unsigned cpu, int (*f)(struct vcpu *v, void *arg), void *arg)
+{
+    struct vcpu *v = &g->vcpu[cpu];
+
+    v->call = f;
+    v->call_arg = arg;
+    request_and_wait(v, REQ_CALL);
+    return v->call_result;
+}
+
+struct accel_call {
+    int (*f)(struct accel_vcpu *v, void *arg);
+    void *arg;
+};
+
+static int call_accel(struct vcpu *v, void *arg)
+{
+    const struct accel_call *c = arg;
+
+    return c->f(v->accel, c->arg);
+}
+
+int vcpu_group_call(struct vcpu_group *g, unsigned cpu, int (*f)(struct accel_vcpu *v, void *arg),
+                    void *arg)
+{
+    return call(g, cpu, call_accel, &(struct accel_call){f, arg});
+}
+
+/*
+ * A vCPU may have parked between the parts of an instruction (KVM splits string instructions and
+ * accesses to devices into exits): the rest is done first. No instruction has more parts than a
+ * page has bytes.
+ */
+static int get_settled(struct vcpu *v, void *arg)
+{
+    const struct accel_ops *ops = v->group->ops;
+    int r = ops->get_state(v->accel, arg);
+
+    for (unsigned rounds = 0; r == -EAGAIN && rounds < 4096; rounds++) {
+        struct vcpu_exit e;
+
+        if ((r = ops->run(v->accel, &e)) < 0)
+            return r;
+        count_exit(v, &e);
+        handle_exit(v, &e);
+        r = ops->get_state(v->accel, arg);
+    }
+    return r;
+}
+
+int vcpu_group_get_state(struct vcpu_group *g, unsigned cpu, struct vcpu_state *s)
+{
+    return call(g, cpu, get_settled, s);
+}
+
+/* One that halted runs on from another place (accel.h); where its own local APIC is ours, it waits
+ * here and not there. */
+static int set_registers(struct vcpu *v, void *arg)
+{
+    QZ_AUTO_FREE struct vcpu_state *old = NULL;
+    const struct vcpu_state *s = arg;
+    int r;
+
+    if (posix_memalign((void **)&old, 64, sizeof(*old)))
+        return -ENOMEM;
+    if ((r = get_settled(v, old)) < 0 || (r = v->group->ops->set_registers(v->accel, s)) < 0)
+        return r;
+    if (v->wait == MP_HALTED && s->rip != old->rip)
+        v->wait = MP_RUNNABLE;
+    return 0;
+}
+
+int vcpu_group_set_registers(struct vcpu_group *g, unsigned cpu, const struct vcpu_state *s)
+{
+    return call(g, cpu, set_registers, (void *)s);
+}
+
+bool vcpu_group_is_halted(struct vcpu_group *g, unsigned cpu)
+{
+    return __atomic_load_n(&g->vcpu[cpu].wait, __ATOMIC_RELAXED) != MP_RUNNABLE;
 }
 
 static void ask(void *context, unsigned cpu, unsigned bits)

@@ -17,6 +17,8 @@ struct vcpu_group;
 struct vcpu_events {
     void (*triple_fault)(void *context, unsigned cpu);
     void (*failed)(void *context, unsigned cpu, const char *text);
+    /* EXIT_DEBUG; true: run on at once. NULL: nobody debugs. */
+    bool (*debug)(void *context, unsigned cpu, const struct vcpu_exit *exit);
     void (*first_exit)(void *context); /* once: the guest ran and came back */
     void *context;
 };
@@ -32,7 +34,18 @@ int vcpu_group_reset(struct vcpu_group *g, const struct vcpu_state *bsp, struct 
 
 /* Returns once no vCPU executes guest code or holds a device lock. */
 void vcpu_group_park(struct vcpu_group *g);
-void vcpu_group_resume(struct vcpu_group *g);
+/* stay: of each vCPU, whether it is to go on being parked; NULL: none. */
+void vcpu_group_resume(struct vcpu_group *g, const bool *stay);
+/* Runs f on the vCPU's own thread, where the accelerator's get_ and set_ calls belong; its result.
+ * Parked vCPUs only. */
+int vcpu_group_call(struct vcpu_group *g, unsigned cpu, int (*f)(struct accel_vcpu *v, void *arg),
+                    void *arg);
+/* accel_ops.get_state, at a place where the last exit's instruction is complete, and
+ * accel_ops.set_registers. Parked vCPUs only. */
+int vcpu_group_get_state(struct vcpu_group *g, unsigned cpu, struct vcpu_state *s);
+int vcpu_group_set_registers(struct vcpu_group *g, unsigned cpu, const struct vcpu_state *s);
+/* It waits for an interrupt or its start-up. */
+bool vcpu_group_is_halted(struct vcpu_group *g, unsigned cpu);
 /* The guest's TSC was set: our own local APICs go by it. Parked vCPUs only. */
 void vcpu_group_clock_started(struct vcpu_group *g);
 

@@ -17,6 +17,7 @@
 
 #include "devices/acpi_pm.h"
 #include "vm/control.h"
+#include "vm/debugger.h"
 #include "vm/guest.h"
 #include "vm/host_console.h"
 #include "vm/pc.h"
@@ -50,9 +51,13 @@ struct vm {
     bool clock_started;
     struct host_console *console;
     struct control *control;
+    struct debugger *debugger; /* NULL: no --gdb */
+    bool held;                 /* by the debugger */
+    bool run_when_released;
     struct guest_source *guest;
 
-    unsigned pending; /* ASK_ bits, atomic */
+    unsigned pending;     /* ASK_ bits, atomic */
+    unsigned crashed_cpu; /* for ASK_TRIPLE_FAULT, atomic */
     struct qz_work pending_work;
     struct qz_timer timeout, drain;
     unsigned drain_steps;
@@ -94,7 +99,15 @@ static void machine_request(struct machine *m, enum machine_request what)
 
 static void on_triple_fault(void *context, unsigned cpu)
 {
-    ask(context, ASK_TRIPLE_FAULT);
+    struct vm *vm = context;
+
+    __atomic_store_n(&vm->crashed_cpu, cpu, __ATOMIC_RELAXED);
+    ask(vm, ASK_TRIPLE_FAULT);
+}
+
+static bool on_debug(void *context, unsigned cpu, const struct vcpu_exit *exit)
+{
+    return debugger_on_exit(((struct vm *)context)->debugger, cpu, exit);
 }
 
 static void on_failure(void *context, unsigned cpu, const char *text)
@@ -157,28 +170,33 @@ static void end(struct vm *vm, int code)
     if (vm->state == VM_ENDED)
         return;
     vm->state = VM_ENDED;
+    debugger_exited(vm->debugger, code);
     qz_loop_stop(vm->machine.main_loop, code);
 }
 
-static void set_running(struct vm *vm, bool running)
+/* stay: as for vcpu_group_resume() */
+static void start_running(struct vm *vm, const bool *stay)
 {
     struct accel_vm *accel = vm->machine.accel;
 
-    if (running) {
-        if (vm->clock_stands && accel->ops->clock_start(accel) < 0)
-            qz_log(QZ_LOG_WARN, "the guest's clocks ran on during the pause: this host cannot set "
-                                "them (Linux 5.16 can)");
-        vm->clock_stands = false;
-        vcpu_group_clock_started(vm->vcpus);
-        vm_clock_resume(vm->machine.clock);
-        vcpu_group_resume(vm->vcpus);
-        vm->state = VM_RUNNING;
-    } else {
-        vcpu_group_park(vm->vcpus);
-        vm->clock_stands = accel->ops->clock_stop(accel) == 0;
-        vm_clock_pause(vm->machine.clock);
-        vm->state = VM_PAUSED;
-    }
+    if (vm->clock_stands && accel->ops->clock_start(accel) < 0)
+        qz_log(QZ_LOG_WARN, "the guest's clocks ran on during the pause: this host cannot set "
+                            "them (Linux 5.16 can)");
+    vm->clock_stands = false;
+    vcpu_group_clock_started(vm->vcpus);
+    vm_clock_resume(vm->machine.clock);
+    vcpu_group_resume(vm->vcpus, stay);
+    vm->state = VM_RUNNING;
+}
+
+static void stop_running(struct vm *vm)
+{
+    struct accel_vm *accel = vm->machine.accel;
+
+    vcpu_group_park(vm->vcpus);
+    vm->clock_stands = accel->ops->clock_stop(accel) == 0;
+    vm_clock_pause(vm->machine.clock);
+    vm->state = VM_PAUSED;
 }
 
 /* Kernel or firmware into memory, CPU 0 at its entry. vCPUs parked. */
@@ -213,9 +231,10 @@ static void finish_reset(struct vm *vm)
         return end(vm, QZ_EXIT_FAILED);
     }
     vm->resets++;
+    debugger_machine_reset(vm->debugger);
     vm->state = VM_PAUSED;
     if (vm->resume_after_reset)
-        set_running(vm, true);
+        start_running(vm, NULL);
 }
 
 static void wait_for_drain(struct qz_timer *t)
@@ -238,7 +257,7 @@ static void begin_reset(struct vm *vm)
         return;
     vm->resume_after_reset = vm->state == VM_RUNNING;
     if (vm->state == VM_RUNNING)
-        set_running(vm, false);
+        stop_running(vm);
     vm->state = VM_RESETTING;
     pthread_mutex_lock(&vm->lock);
     vm->exit_text_len = 0;
@@ -260,9 +279,15 @@ static void serve_pending(struct qz_work *w)
         qz_log(QZ_LOG_ERROR, "%s", vm->failure);
         pthread_mutex_unlock(&vm->lock);
         end(vm, QZ_EXIT_FAILED);
+    } else if ((bits & ASK_PANIC) && debugger_look_at(vm->debugger, GDB_STOP_PANIC, 0)) {
+        qz_log(QZ_LOG_ERROR, "the guest panicked; the debugger looks at it");
     } else if (bits & ASK_PANIC) {
         qz_log(QZ_LOG_ERROR, "the guest panicked");
         end(vm, QZ_EXIT_GUEST_PANIC);
+    } else if ((bits & ASK_TRIPLE_FAULT) &&
+               debugger_look_at(vm->debugger, GDB_STOP_CRASH,
+                                __atomic_load_n(&vm->crashed_cpu, __ATOMIC_RELAXED))) {
+        qz_log(QZ_LOG_ERROR, "the guest crashed (triple fault); the debugger looks at it");
     } else if (bits & ASK_TRIPLE_FAULT) {
         qz_log(QZ_LOG_ERROR, "the guest crashed: a fault within a double fault (triple fault)");
         end(vm, QZ_EXIT_GUEST_PANIC);
@@ -392,6 +417,9 @@ static int build_devices(struct vm *vm, struct qz_error *err)
     if (vm->config.control &&
         (r = control_new(&vm->control, vm->machine.main_loop, vm, vm->config.control, err)) < 0)
         return r;
+    if (vm->config.gdb.len &&
+        (r = debugger_new(&vm->debugger, vm, &vm->machine, &vm->vcpus, &vm->config.gdb, err)) < 0)
+        return r;
     return guest_source_new(&vm->guest, &vm->config, err);
 }
 
@@ -399,12 +427,14 @@ static int confine(struct vm *vm, struct qz_error *err)
 {
     struct confine_path paths[8];
     unsigned n = guest_source_paths(vm->guest, paths, 4);
-    char *dirs[2] = {0};
+    const char *const sockets[] = {vm->config.control, vm->config.vsock_path,
+                                   gdb_address_path(&vm->config.gdb)};
+    char *dirs[QZ_ARRAY_LEN(sockets)] = {0};
     int r;
 
     vm->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    for (int i = 0; i < 2; i++) {
-        const char *socket_path = i ? vm->config.vsock_path : vm->config.control;
+    for (unsigned i = 0; i < QZ_ARRAY_LEN(sockets); i++) {
+        const char *socket_path = sockets[i];
 
         if (!socket_path)
             continue;
@@ -423,15 +453,19 @@ static int confine(struct vm *vm, struct qz_error *err)
             break;
         }
     r = confine_process(paths, n, &vm->landlock_abi, err);
-    free(dirs[0]);
-    free(dirs[1]);
+    for (unsigned i = 0; i < QZ_ARRAY_LEN(dirs); i++)
+        free(dirs[i]);
     return r;
 }
 
 static int start_threads(struct vm *vm, struct qz_error *err)
 {
     static const char *const names[] = {"io-storage", "io-devices"};
-    const struct vcpu_events events = {on_triple_fault, on_failure, on_first_exit, vm};
+    const struct vcpu_events events = {.triple_fault = on_triple_fault,
+                                       .failed = on_failure,
+                                       .debug = vm->debugger ? on_debug : NULL,
+                                       .first_exit = on_first_exit,
+                                       .context = vm};
     int r;
 
     for (int i = 0; i < IO_LOOPS; i++) {
@@ -503,7 +537,12 @@ int vm_run(struct vm *vm)
         qz_timer_arm(vm->machine.main_loop, &vm->timeout,
                      vm->born_ns + (int64_t)vm->config.timeout_s * 1000000000, on_timeout);
     vm->resumed_ns = qz_now_ns();
-    set_running(vm, true);
+    if (vm->config.gdb.wait) {
+        vm->held = vm->run_when_released = true;
+        qz_log(QZ_LOG_WARN, "the machine waits for a debugger to let it start");
+    } else {
+        start_running(vm, NULL);
+    }
     return qz_loop_run(vm->machine.main_loop);
 }
 
@@ -513,6 +552,7 @@ void vm_free(struct vm *vm)
 
     vcpu_group_free(vm->vcpus);
     vm->vcpus = NULL;
+    debugger_free(vm->debugger);
     for (int i = 0; i < IO_LOOPS; i++)
         if (vm->io[i].started) {
             qz_loop_stop(vm->io[i].loop, 0);
@@ -553,23 +593,55 @@ int vm_exit_code(const struct qz_error *err)
 /* ---- control
  * ----------------------------------------------------------------------------------------- */
 
+void vm_hold(struct vm *vm)
+{
+    if (vm->held || vm->state == VM_ENDED)
+        return;
+    vm->held = true;
+    vm->run_when_released =
+        vm->state == VM_RUNNING || (vm->state == VM_RESETTING && vm->resume_after_reset);
+    vm->resume_after_reset = false;
+    if (vm->state == VM_RUNNING)
+        stop_running(vm);
+}
+
+void vm_release(struct vm *vm, const bool *stay)
+{
+    if (!vm->held)
+        return;
+    vm->held = false;
+    if (vm->state == VM_RESETTING)
+        vm->resume_after_reset = vm->run_when_released;
+    else if (vm->state == VM_PAUSED && vm->run_when_released)
+        start_running(vm, stay);
+}
+
+static int held_by_debugger(struct qz_error *err)
+{
+    return qz_fail(err, -EBUSY, "a debugger has stopped the machine: it decides when it goes on");
+}
+
 int vm_pause(struct vm *vm, struct qz_error *err)
 {
+    if (vm->held)
+        return held_by_debugger(err);
     if (vm->state != VM_RUNNING)
         return vm->state == VM_PAUSED
                    ? 0
                    : qz_fail(err, -EBUSY, "the machine is resetting or has ended");
-    set_running(vm, false);
+    stop_running(vm);
     return 0;
 }
 
 int vm_resume(struct vm *vm, struct qz_error *err)
 {
+    if (vm->held)
+        return held_by_debugger(err);
     if (vm->state != VM_PAUSED)
         return vm->state == VM_RUNNING
                    ? 0
                    : qz_fail(err, -EBUSY, "the machine is resetting or has ended");
-    set_running(vm, true);
+    start_running(vm, NULL);
     return 0;
 }
 
@@ -657,6 +729,7 @@ json_t *vm_metrics(struct vm *vm)
         [EXIT_WRMSR] = "wrmsr",
         [EXIT_IOAPIC_EOI] = "ioapic_eoi",
         [EXIT_SHUTDOWN] = "shutdown",
+        [EXIT_DEBUG] = "debug",
         [EXIT_FAIL] = "fail",
     };
     json_t *o = pc_metrics(&vm->pc), *exits = json_object();

@@ -36,6 +36,12 @@ int vm_powerdown(struct vm *vm, struct qz_error *err); /* power button */
 int vm_reset(struct vm *vm, struct qz_error *err);
 /* Leaves `target` bytes of memory to the guest, by the balloon. */
 int vm_set_memory_target(struct vm *vm, uint64_t target, struct qz_error *err);
+/*
+ * A debugger holds the machine: it does not run, whoever resumes it, until vm_release(), which lets
+ * it go on when it ran before (stay: of each vCPU, whether it stays parked even so; NULL: none).
+ */
+void vm_hold(struct vm *vm);
+void vm_release(struct vm *vm, const bool *stay);
 json_t *vm_info(struct vm *vm);
 json_t *vm_metrics(struct vm *vm);
 

@@ -106,6 +106,7 @@ enum {
         1 << 5, /* TF, a shadow, or armed debug registers: one instruction at a time */
     ATTENTION_EXCLUSIVE = 1 << 6, /* another vCPU wants to be alone (jit_exclusive_begin) */
     ATTENTION_BLOCKS = 1 << 7,    /* blocks were invalidated: forget pointers to them */
+    ATTENTION_DEBUG = 1 << 8,     /* a watchpoint of the debugger was met */
 };
 
 /* The state of x87, MMX, SSE in the layout of FXSAVE64 (SDM vol 1 table 10-2), which the host loads
@@ -129,6 +130,18 @@ enum { JIT_JUMP_BITS = 13, JIT_JUMPS = 1 << JIT_JUMP_BITS, JIT_JUMP_PAGES = 4096
 struct jit_jump {
     uint64_t tag; /* address ^ jump_key */
     const uint8_t *code;
+};
+
+/* What a debugger outside the guest asked for (guest_debug.h). */
+struct jit_guest_debug {
+    const struct accel_point *point;
+    unsigned points;
+    bool step;
+    bool executes;                 /* step, or some of them are breakpoints */
+    bool watches;                  /* some of them are watchpoints */
+    uint64_t pages;                /* that have breakpoints, hashed */
+    bool stepped;                  /* the step is done */
+    const struct accel_point *met; /* a watchpoint, by the instruction that is just complete */
 };
 
 struct jit_vm;
@@ -199,6 +212,8 @@ struct jit_cpu {
     bool a_fault_interrupts; /* delivering an event now: a fault is a contributory one (double fault
                                 logic) */
     uint8_t delivering;      /* the vector of that event, while a_fault_interrupts */
+
+    struct jit_guest_debug debug;
 
     void *unwind[5];        /* __builtin_setjmp buffer of the run loop */
     struct vcpu_exit *exit; /* of the run() in progress */

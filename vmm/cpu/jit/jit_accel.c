@@ -3,6 +3,7 @@
  */
 #include "cpu/jit/block_cache.h"
 #include "cpu/jit/event.h"
+#include "cpu/jit/guest_debug.h"
 #include "cpu/jit/jit_run.h"
 #include "cpu/jit/jit_state.h"
 #include "cpu/jit/mmu.h"
@@ -258,7 +259,8 @@ static bool jit_can_inject(struct accel_vcpu *vcpu)
 {
     const struct jit_cpu *cpu = jit_cpu_of(vcpu);
 
-    return event_can_interrupt(cpu) && !(attention(cpu) & ATTENTION_INTERRUPT);
+    return event_can_interrupt(cpu) && !(attention(cpu) & ATTENTION_INTERRUPT) &&
+           guest_debug_lets_interrupt(cpu);
 }
 
 static int jit_inject(struct accel_vcpu *vcpu, uint8_t vector)
@@ -327,6 +329,8 @@ const struct accel_ops accel_jit = {
     .kick = jit_vcpu_kick,
     .get_state = jit_get_state,
     .set_state = jit_set_state,
+    .set_registers = jit_set_registers,
+    .set_debug = jit_set_debug,
     .can_inject = jit_can_inject,
     .inject = jit_inject,
     .request_window = jit_request_window,

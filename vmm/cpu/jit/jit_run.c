@@ -15,6 +15,7 @@
 #include "cpu/jit/block_cache.h"
 #include "cpu/jit/event.h"
 #include "cpu/jit/exec.h"
+#include "cpu/jit/guest_debug.h"
 #include "cpu/jit/translate.h"
 #include "cpu/jit/world.h"
 
@@ -95,7 +96,7 @@ static inline bool is_urgent(const struct jit_cpu *cpu)
 {
     return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) &
            (ATTENTION_KICK | ATTENTION_FLUSH | ATTENTION_EXCLUSIVE | ATTENTION_BLOCKS |
-            ATTENTION_TRACE);
+            ATTENTION_TRACE | ATTENTION_DEBUG);
 }
 
 static inline void execute(struct jit_cpu *cpu, const struct jit_block *b, unsigned k)
@@ -193,11 +194,12 @@ static void step(struct jit_cpu *cpu)
         jit_raise_debug(cpu, traps);
     cpu->watch_hits = 0;
     cpu->blocks->current = block_to_interpret(cpu);
-    if (single_step || (cpu->dr7 & DR7_ENABLED))
+    if (single_step || (cpu->dr7 & DR7_ENABLED) || cpu->debug.step)
         jit_attention_set(cpu, ATTENTION_TRACE); /* one element of a string at a time */
     execute(cpu, cpu->blocks->current, 0);
     if (cpu->blocks->current->insn->op != OP_IRET && cpu->blocks->current->insn->op != OP_POPF)
         cpu->rflags &= ~(uint64_t)RFLAGS_RF; /* §17.3.1.1: good for one instruction */
+    cpu->debug.stepped = cpu->debug.step;
     traps = cpu->watch_hits;
     if (single_step && !enters_handler(cpu->blocks->current->insn))
         traps |= DR6_SINGLE_STEP;
@@ -214,6 +216,7 @@ static void interrupt(struct jit_cpu *cpu, uint8_t vector)
 {
     cpu->halted = false;
     event_interrupt(cpu, vector, EVENT_EXTERNAL, false, 0);
+    cpu->debug.stepped = cpu->debug.step;
 }
 
 enum next { NEXT_BLOCK, NEXT_LOOK /* something changed: look again */, NEXT_LEAVE };
@@ -226,8 +229,10 @@ static enum next leave_with(struct jit_cpu *cpu, enum vcpu_exit_kind kind)
 
 static enum next attend(struct jit_cpu *cpu)
 {
-    const unsigned a = __atomic_load_n(&cpu->attention, __ATOMIC_SEQ_CST);
+    unsigned a = __atomic_load_n(&cpu->attention, __ATOMIC_SEQ_CST);
 
+    if (!guest_debug_lets_interrupt(cpu))
+        a &= ~(unsigned)(ATTENTION_INTERRUPT | ATTENTION_NMI | ATTENTION_WINDOW);
     if (a & (ATTENTION_BLOCKS | ATTENTION_TRACE))
         jit_attention_clear(cpu, ATTENTION_BLOCKS | ATTENTION_TRACE);
     if (a & ATTENTION_BLOCKS)
@@ -262,7 +267,8 @@ static enum next attend(struct jit_cpu *cpu)
 
 static bool is_traced(const struct jit_cpu *cpu)
 {
-    return cpu->shadow || (cpu->rflags & (RFLAGS_TF | RFLAGS_RF)) || (cpu->dr7 & DR7_ENABLED);
+    return cpu->shadow || (cpu->rflags & (RFLAGS_TF | RFLAGS_RF)) || (cpu->dr7 & DR7_ENABLED) ||
+           cpu->debug.step || (cpu->debug.pages && guest_debug_in_page(cpu));
 }
 
 static enum next between_blocks(struct jit_cpu *cpu)
@@ -271,13 +277,18 @@ static enum next between_blocks(struct jit_cpu *cpu)
 
     if (cpu->exception.pending) {
         event_deliver_pending(cpu);
+        cpu->debug.stepped = cpu->debug.step;
         return NEXT_LOOK;
     }
     if (cpu->shutdown)
         return leave_with(cpu, EXIT_SHUTDOWN);
+    if (cpu->debug.stepped || cpu->debug.met)
+        return guest_debug_take(cpu, cpu->exit) ? NEXT_LEAVE : NEXT_LOOK;
     next = attend(cpu);
     if (next != NEXT_BLOCK)
         return next;
+    if (cpu->debug.pages && guest_debug_take(cpu, cpu->exit))
+        return NEXT_LEAVE;
     if (cpu->halted)
         return leave_with(cpu, EXIT_HALT);
     if (!is_traced(cpu))

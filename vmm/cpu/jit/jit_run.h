@@ -15,7 +15,7 @@ static inline bool jit_is_quiet(const struct jit_cpu *cpu)
 {
     return !(__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) | cpu->exception.pending |
              cpu->halted | cpu->shutdown | cpu->shadow | (cpu->rflags & (RFLAGS_TF | RFLAGS_RF)) |
-             (cpu->dr7 & DR7_ENABLED));
+             (cpu->dr7 & DR7_ENABLED) | cpu->debug.executes);
 }
 
 int jit_vcpu_run(struct accel_vcpu *vcpu, struct vcpu_exit *exit);

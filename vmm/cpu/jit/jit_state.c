@@ -233,3 +233,25 @@ int jit_set_state(struct accel_vcpu *vcpu, const struct vcpu_state *s)
     world_leave(cpu);
     return r;
 }
+
+int jit_set_registers(struct accel_vcpu *vcpu, const struct vcpu_state *s)
+{
+    struct jit_cpu *cpu = jit_cpu_of(vcpu);
+
+    if (!extended_is_valid(s))
+        return -EINVAL;
+    if (s->rip != cpu->rip) { /* nothing of where it was before counts */
+        cpu->halted = false;
+        cpu->shadow = 0;
+        cpu->exception.pending = false;
+    }
+    memcpy(cpu->gpr, s->gpr, sizeof(cpu->gpr));
+    cpu->rip = s->rip;
+    cpu->rflags = (s->rflags & ~(uint64_t)RFLAGS_VM) | (cpu->rflags & RFLAGS_VM) | RFLAGS_FIXED;
+    cpu->seg[SEG_FS].base = s->fs.base;
+    cpu->seg[SEG_GS].base = s->gs.base;
+    set_extended(cpu, s);
+    mmu_set_changed(cpu);
+    jit_attention_set(cpu, ATTENTION_TRACE);
+    return 0;
+}

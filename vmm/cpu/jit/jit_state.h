@@ -10,5 +10,7 @@
 int jit_get_state(struct accel_vcpu *vcpu, struct vcpu_state *state);
 /* -EINVAL: a state that no processor of this kind can be in. The vCPU is then as it was. */
 int jit_set_state(struct accel_vcpu *vcpu, const struct vcpu_state *state);
+/* What accel_ops.set_registers takes; -EINVAL as above. */
+int jit_set_registers(struct accel_vcpu *vcpu, const struct vcpu_state *state);
 
 #endif

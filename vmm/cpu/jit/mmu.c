@@ -3,6 +3,7 @@
  * to devices, pages with code, watched addresses, alignment checks.
  */
 #include "cpu/jit/block.h"
+#include "cpu/jit/guest_debug.h"
 #include "cpu/jit/mmu_internal.h"
 
 enum { DR7_ENABLED = 0xff, DR_TYPE_WRITE = 1, DR_TYPE_READ_WRITE = 3 };
@@ -50,13 +51,15 @@ static uint8_t breakpoints_met(const struct jit_cpu *cpu, uint64_t linear, unsig
 
 bool mmu_watched(const struct jit_cpu *cpu, uint64_t linear, unsigned len)
 {
-    return (cpu->dr7 & DR7_ENABLED) && breakpoints_met(cpu, linear, len, true);
+    return ((cpu->dr7 & DR7_ENABLED) && breakpoints_met(cpu, linear, len, true)) ||
+           guest_debug_watches(cpu, linear, len);
 }
 
 static void note_watch(struct jit_cpu *cpu, uint64_t linear, unsigned len, bool write)
 {
     if (cpu->dr7 & DR7_ENABLED)
         cpu->watch_hits |= breakpoints_met(cpu, linear, len, write);
+    guest_debug_access(cpu, linear, len, write);
 }
 
 /* ---- one page

@@ -84,7 +84,7 @@ void tlb_flush_level1(struct jit_cpu *cpu);
 
 /* Access bits of a TLB_* set. */
 unsigned mmu_set_access(unsigned set);
-/* As long as no debug register watches it (SDM vol 3 §17.2.4). */
+/* A debug register (SDM vol 3 §17.2.4) or the debugger watches it. */
 bool mmu_watched(const struct jit_cpu *cpu, uint64_t linear, unsigned len);
 
 /* Linear addresses are 32 bits wide outside IA-32e mode. */

@@ -7,6 +7,7 @@
  *   kvm_irq.c    messages, IOAPIC routes, doorbells, injection
  *   kvm_vcpu.c   the vCPU: creation, running, kicking, exits
  *   kvm_state.c  architectural state to and from KVM's structures
+ *   kvm_debug.c  a debugger's breakpoints, watchpoints and steps
  *   kvm_probe.c  what KVM is worth on this host
  *
  * Interface: Linux Documentation/virt/kvm/api.rst.
@@ -22,7 +23,7 @@
 /* The signal that makes KVM_RUN return; its handler does nothing. */
 #define KVM_KICK_SIGNAL SIGUSR1
 
-enum { KVM_IOAPIC_PINS = 24 };
+enum { KVM_IOAPIC_PINS = 24, KVM_DEBUG_REGISTERS = 4 };
 
 struct kvm_slot {
     uint64_t gpa, size; /* size 0: free */
@@ -71,6 +72,12 @@ struct kvm_vcpu {
     struct vcpu_exit *msr_exit; /* where the caller puts the answer to an MSR exit */
     uint64_t apic_base;         /* own local APIC: as the machine accepted it */
     enum mp_state mp_state;     /* own local APIC: KVM only knows RUNNABLE there */
+
+    /* kvm_debug.c: what a debugger asked for, and what of it is in which debug register. */
+    struct accel_debug debug;
+    uint32_t debug_control;
+    struct kvm_guest_debug_arch debug_arch;
+    const struct accel_point *debug_point[KVM_DEBUG_REGISTERS];
 };
 
 static inline struct kvm_vm *kvm_vm_of(struct accel_vm *vm)
@@ -123,6 +130,7 @@ int kvm_vcpu_settle(struct kvm_vcpu *v, bool discard);
 /* kvm_state.c */
 int kvm_get_state(struct accel_vcpu *vcpu, struct vcpu_state *state);
 int kvm_set_state(struct accel_vcpu *vcpu, const struct vcpu_state *state);
+int kvm_set_registers(struct accel_vcpu *vcpu, const struct vcpu_state *state);
 
 int kvm_get_tsc(struct accel_vcpu *vcpu, uint64_t *tsc);
 int kvm_read_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value); /* -ENOTSUP: not there */
@@ -131,6 +139,11 @@ int kvm_write_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value); /* -ENOTS
 /* kvm_clock.c */
 int kvm_clock_stop(struct accel_vm *vm);
 int kvm_clock_start(struct accel_vm *vm);
+
+/* kvm_debug.c */
+int kvm_set_debug(struct accel_vcpu *vcpu, const struct accel_debug *debug);
+/* KVM_EXIT_DEBUG. False: it was the guest's own exception, which it gets at the next KVM_RUN. */
+bool kvm_debug_exit(struct kvm_vcpu *v, struct vcpu_exit *exit);
 
 /* kvm_probe.c */
 int kvm_probe(struct accel_probe *out, bool measure);

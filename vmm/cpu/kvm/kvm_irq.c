@@ -115,8 +115,8 @@ bool kvm_can_inject(struct accel_vcpu *vcpu)
     const struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
 
     /* KVM's two flags are as of the last exit; an injection since then fills the only place there
-     * is. */
-    return !v->injected && v->run->ready_for_interrupt_injection && v->run->if_flag;
+     * is. A step takes no interrupt. */
+    return !v->injected && !v->debug.step && v->run->ready_for_interrupt_injection && v->run->if_flag;
 }
 
 int kvm_inject(struct accel_vcpu *vcpu, uint8_t vector)
@@ -133,7 +133,9 @@ int kvm_inject(struct accel_vcpu *vcpu, uint8_t vector)
 
 void kvm_request_window(struct accel_vcpu *vcpu, bool on)
 {
-    kvm_vcpu_of(vcpu)->run->request_interrupt_window = on;
+    struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
+
+    v->run->request_interrupt_window = on && !v->debug.step;
 }
 
 int kvm_inject_nmi(struct accel_vcpu *vcpu)

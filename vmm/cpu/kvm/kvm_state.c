@@ -477,7 +477,7 @@ static int get_mp_state(struct kvm_vcpu *v, struct vcpu_state *s)
     return 0;
 }
 
-static int set_mp_state(struct kvm_vcpu *v, const struct vcpu_state *s)
+static int set_mp_state(struct kvm_vcpu *v, enum mp_state state)
 {
     static const uint32_t to_kvm[] = {
         [MP_RUNNABLE] = KVM_MP_STATE_RUNNABLE,
@@ -487,12 +487,12 @@ static int set_mp_state(struct kvm_vcpu *v, const struct vcpu_state *s)
     };
     struct kvm_mp_state k = {.mp_state = KVM_MP_STATE_RUNNABLE};
 
-    if ((unsigned)s->mp_state >= QZ_ARRAY_LEN(to_kvm))
+    if ((unsigned)state >= QZ_ARRAY_LEN(to_kvm))
         return -EINVAL;
-    v->mp_state = s->mp_state;
+    v->mp_state = state;
     if (v->vm->config.own_lapic)
         return 0; /* KVM never leaves RUNNABLE there */
-    k.mp_state = to_kvm[s->mp_state];
+    k.mp_state = to_kvm[state];
     return control(v, KVM_SET_MP_STATE, &k);
 }
 
@@ -561,6 +561,32 @@ int kvm_set_state(struct accel_vcpu *vcpu, const struct vcpu_state *s)
     if (r == 0)
         r = set_events(v, s);
     if (r == 0)
-        r = set_mp_state(v, s);
+        r = set_mp_state(v, s->mp_state);
+    return r;
+}
+
+/* For a debugger (accel.h). KVM_SET_REGS drops an exception that waits, as another rip must. */
+int kvm_set_registers(struct accel_vcpu *vcpu, const struct vcpu_state *s)
+{
+    struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
+    struct kvm_regs old;
+    struct kvm_sregs special;
+    int r = v->stashed ? -EAGAIN : kvm_vcpu_settle(v, false);
+
+    if (r == 0)
+        r = control(v, KVM_GET_REGS, &old);
+    if (r == 0)
+        r = control(v, KVM_GET_SREGS, &special);
+    if (r == 0 && (special.fs.base != s->fs.base || special.gs.base != s->gs.base)) {
+        special.fs.base = s->fs.base;
+        special.gs.base = s->gs.base;
+        r = control(v, KVM_SET_SREGS, &special);
+    }
+    if (r == 0)
+        r = set_registers(v, s);
+    if (r == 0)
+        r = set_extended(v, s);
+    if (r == 0 && s->rip != old.rip && s->mp_state == MP_HALTED)
+        r = set_mp_state(v, MP_RUNNABLE);
     return r;
 }

@@ -357,6 +357,8 @@ static bool decode(struct kvm_vcpu *v, struct vcpu_exit *exit)
     case KVM_EXIT_INTR:
         exit->kind = EXIT_KICKED;
         return true;
+    case KVM_EXIT_DEBUG:
+        return kvm_debug_exit(v, exit);
     case KVM_EXIT_SHUTDOWN:
         exit->kind = EXIT_SHUTDOWN;
         return true;

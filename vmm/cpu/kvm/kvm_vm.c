@@ -387,6 +387,7 @@ static const struct cpuid_table *kvm_cpuid(struct accel_vm *vm)
 
 const struct accel_ops accel_kvm = {
     .name = "kvm",
+    .patches = true,
     .probe = kvm_probe,
     .vm_new = kvm_vm_new,
     .vm_free = kvm_vm_free,
@@ -398,6 +399,8 @@ const struct accel_ops accel_kvm = {
     .kick = kvm_vcpu_kick,
     .get_state = kvm_get_state,
     .set_state = kvm_set_state,
+    .set_registers = kvm_set_registers,
+    .set_debug = kvm_set_debug,
     .can_inject = kvm_can_inject,
     .inject = kvm_inject,
     .request_window = kvm_request_window,
