@@ -163,8 +163,8 @@ struct jit_cpu {
 
     /* Translated code (translate.h). */
     struct jit_cpu *self;
-    uint64_t host_flags; /* the arithmetic flags as PUSHFQ gave them, where they are not in the
-                            host's own */
+    uint16_t host_flags; /* the arithmetic flags where they are not in the host's own: what LAHF
+                            gives, with OF in bit 0 below it */
     uint64_t code_base;  /* linear address of the page that is executed */
     uint64_t scratch;
     bool fpu_loaded; /* xmm and MXCSR are in the host's registers, not in .fpu */

@@ -311,7 +311,9 @@ static bool bit_test_string(struct translation *x, const struct insn *i, unsigne
     emit_access(x, i->op == OP_BT ? TLB_READ : TLB_WRITE, i->size);
     emit_rr(e, op1(4, 0x8b), H_R10, use_register(x, i->reg, H_R10));
     emit_alu_imm(e, 4, 4, H_R10, i->size * 8 - 1);
+    emit_store(e, H_R10, ENV(scratch));
     flags_for(x, i);
+    emit_load(e, H_R10, ENV(scratch));
     emit_shape_memory(e, &s, (struct operand){.host = H_R10});
     flags_after(x, i);
     return true;

@@ -55,7 +55,7 @@ static inline const struct insn *current(const struct translation *x)
     return &x->block->insn[x->k];
 }
 
-/* --- Flags (translate_state.c)
+/* --- Flags (translate_state.c); all may change r10
  * ----------------------------------------------------------------------------- */
 
 void flags_save(struct translation *x); /* into memory, where they are only in the host's */

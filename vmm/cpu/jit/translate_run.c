@@ -15,6 +15,7 @@ QZ_SYSCALLS(vcpu, "arch_prctl");
 
 enum {
     MXCSR_MASKS = 0x1f80, /* also its value after reset: all exceptions masked */
+    FLAGS_LAHF = FLAGS_ARITH & 0xff,
     KEY_MODE_SHIFT = 48,
     KEY_GENERATION_SHIFT = 56,
 };
@@ -25,14 +26,13 @@ enum {
 
 void translate_enter_state(struct jit_cpu *cpu)
 {
-    /* What POPFQ loads: nothing but the arithmetic flags and what user code of the host has anyway.
-     */
-    cpu->host_flags = (cpu->rflags & FLAGS_ARITH) | RFLAGS_FIXED | RFLAGS_IF;
+    cpu->host_flags = (uint16_t)((cpu->rflags & FLAGS_LAHF) << 8 | (cpu->rflags >> 11 & 1));
 }
 
 void translate_leave_state(struct jit_cpu *cpu)
 {
-    cpu->rflags = (cpu->rflags & ~(uint64_t)FLAGS_ARITH) | (cpu->host_flags & FLAGS_ARITH);
+    cpu->rflags = (cpu->rflags & ~(uint64_t)FLAGS_ARITH) | (cpu->host_flags >> 8 & FLAGS_LAHF) |
+                  (cpu->host_flags & 1u) << 11;
 }
 
 /* Vector code in the host's registers needs what makes no exception there. */

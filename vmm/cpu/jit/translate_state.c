@@ -11,15 +11,20 @@ void flags_save(struct translation *x)
 {
     if (!x->flags_in_host || x->flags_in_memory)
         return;
-    emit8(&x->e, 0x9c); /* pushfq; pop gs:[host_flags] */
-    emit_env(&x->e, op1(4, 0x8f), 0, ENV(host_flags));
+    emit_mov(&x->e, H_R10, H_RAX);
+    emit_bytes(&x->e, (const uint8_t[]){0x9f, 0x0f, 0x90, 0xc0}, 4); /* lahf; seto al */
+    emit_env(&x->e, op1(2, 0x89), H_RAX, ENV(host_flags));
+    emit_mov(&x->e, H_RAX, H_R10);
     x->flags_in_memory = true;
 }
 
+/* Several times as fast as POPFQ. */
 void flags_load(struct emitter *e)
 {
-    emit_env(e, op1(4, 0xff), 6, ENV(host_flags)); /* push gs:[host_flags]; popfq */
-    emit8(e, 0x9d);
+    emit_mov(e, H_R10, H_RAX);
+    emit_env(e, op2(4, 0xb7), H_RAX, ENV(host_flags));     /* movzx */
+    emit_bytes(e, (const uint8_t[]){0x04, 0x7f, 0x9e}, 3); /* add al, 0x7f: OF; sahf */
+    emit_mov(e, H_RAX, H_R10);
 }
 
 void flags_need(struct translation *x)

@@ -39,8 +39,12 @@ static bool pushf(struct translation *x, const struct insn *i)
         return false;
     flags_save(x);
     flags_lose(x, 0);
-    emit_env(e, op1(4, 0x8b), H_R10, ENV(host_flags));
-    emit_alu_imm(e, 4, 4, H_R10, FLAGS_ARITH);
+    emit_env(e, op2(4, 0xb6), H_R10, ENV(host_flags)); /* movzx: OF */
+    emit_rr(e, op1(4, 0xc1), 4, H_R10);                /* shl r10d, 11 */
+    emit8(e, 11);
+    emit_env(e, op2(4, 0xb6), H_R11, ENV(host_flags) + 1); /* the others */
+    emit_alu_imm(e, 4, 4, H_R11, FLAGS_ARITH & 0xff);
+    emit_rr(e, op1(4, 0x09), H_R11, H_R10);
     emit_env(e, op1(4, 0x8b), H_R11, ENV(rflags));
     emit_alu_imm(e, 4, 4, H_R11, ~(int32_t)STORED_FLAGS);
     emit_rr(e, op1(4, 0x09), H_R11, H_R10); /* or r10d, r11d */
