@@ -2,9 +2,9 @@
  * block.h - runs of decoded instructions, cached by where they physically are.
  *
  * A block begins at one guest-physical address, ends at the first instruction that can change the
- * flow or the mode, at JIT_BLOCK_MAX instructions or with its page, and is keyed by address, code
- * width, and the rest of the mode that decoding and translating depend on. Interpreter and
- * translator execute the same blocks.
+ * flow or the mode but a conditional branch, at JIT_BLOCK_MAX instructions or with its page, and is
+ * keyed by address, code width, and the rest of the mode that decoding and translating depend on.
+ * Interpreter and translator execute the same blocks.
  */
 #ifndef VMM_JIT_BLOCK_H
 #define VMM_JIT_BLOCK_H
@@ -25,6 +25,7 @@ struct jit_block {
     struct insn *insn;     /* count of them; NULL: translated, and the memory is used for others */
     jit_handler **handler; /* the same number: what executes each */
     struct jit_code *code; /* translated, or NULL (translate.h) */
+    uint64_t looked_at;    /* lines of its page, besides its own bytes, that the code depends on */
     struct jit_block *hash_next;
     struct jit_block *page_next; /* of the same guest page, for invalidation */
 };
@@ -32,6 +33,9 @@ struct jit_block {
 /* The block at cpu->rip in the current mode, made when it is not there. With `decoded` it has its
  * instructions, else they or code. Raises fetch faults. */
 struct jit_block *block_lookup(struct jit_cpu *cpu, bool decoded);
+
+/* Whether a block goes on behind that instruction; behind a conditional branch it may. */
+bool block_ends_with(const struct insn *i);
 
 int blocks_new(struct jit_vm *vm); /* -ENOMEM */
 void blocks_free(struct jit_vm *vm);

@@ -3,8 +3,10 @@
  */
 #include "cpu/jit/block_build.h"
 
+enum { BRANCHES_MAX = 3 };
+
 /* After these the next instruction is elsewhere, or is decoded, checked or traced differently. */
-static bool ends_block(const struct insn *i)
+bool block_ends_with(const struct insn *i)
 {
     switch (i->op) {
     case OP_MOVS:
@@ -17,7 +19,6 @@ static bool ends_block(const struct insn *i)
         return i->prefix & (PREFIX_REP | PREFIX_REPNE); /* may be its own successor */
     case OP_UD:
     case OP_JMP:
-    case OP_JCC:
     case OP_JCXZ:
     case OP_LOOP:
     case OP_LOOPE:
@@ -65,7 +66,7 @@ unsigned block_decode(const struct jit_cpu *cpu, struct mmu_code code,
                       struct insn insn[JIT_BLOCK_MAX], unsigned *bytes)
 {
     const unsigned page = 4096 - (unsigned)(code.gpa & 4095);
-    unsigned count = 0, at = 0;
+    unsigned count = 0, at = 0, branches = 0;
 
     while (count < JIT_BLOCK_MAX && at < page) {
         const unsigned available = QZ_MIN(page - at, (unsigned)INSN_BYTES_MAX);
@@ -75,7 +76,8 @@ unsigned block_decode(const struct jit_cpu *cpu, struct mmu_code code,
         if (insn_decode(&insn[count], copy, available, cpu->code_width, cpu->features) != DECODE_OK)
             break; /* met again as the first instruction of a block */
         at += insn[count].len;
-        if (ends_block(&insn[count++]))
+        branches += insn[count].op == OP_JCC;
+        if (block_ends_with(&insn[count++]) || branches == BRANCHES_MAX)
             break;
     }
     *bytes = at;

@@ -158,6 +158,14 @@ static void remove_from_hash(struct jit_smc *smc, struct jit_block *b)
     block_store_bury(&smc->store, b);
 }
 
+static bool depends_on(const struct jit_block *b, uint64_t from, uint64_t len)
+{
+    if (len == 0)
+        return false;
+    return (b->gpa < from + len && from < b->gpa + b->bytes) ||
+           (b->looked_at & lines_of(from, len));
+}
+
 /* Removes the blocks with a byte of [from, from + len) from the page; the page itself when none is
  * left. */
 static bool remove_blocks(struct jit_vm *vm, struct code_page **slot, uint64_t from, uint64_t len)
@@ -169,12 +177,12 @@ static bool remove_blocks(struct jit_vm *vm, struct code_page **slot, uint64_t f
     for (struct jit_block **at = &p->blocks; *at;) {
         struct jit_block *b = *at;
 
-        if (b->gpa < from + len && from < b->gpa + b->bytes) {
+        if (depends_on(b, from, len)) {
             *at = b->page_next;
             remove_from_hash(vm->smc, b);
             any = true;
         } else {
-            p->lines |= lines_of(b->gpa, b->bytes);
+            p->lines |= lines_of(b->gpa, b->bytes) | b->looked_at;
             at = &b->page_next;
         }
     }
@@ -403,14 +411,20 @@ static void drop_code(struct jit_cpu *cpu)
 
 bool block_translate(struct jit_cpu *cpu, struct jit_block *b)
 {
+    struct jit_smc *smc = cpu->vm->smc;
+    struct mmu_code code;
     bool shared, done;
 
     if (!translate_wanted(cpu, b) || b->executions++ < INTERPRETED_FIRST)
         return false;
-    pthread_mutex_lock(&cpu->vm->smc->lock);
-    shared = b->valid && find(cpu->vm->smc, b->gpa, b->mode) == b;
-    done = shared && (b->code || translate_block(cpu->vm->translator, b, cpu));
-    pthread_mutex_unlock(&cpu->vm->smc->lock);
+    code = mmu_code(cpu, cpu->rip);
+    pthread_mutex_lock(&smc->lock);
+    shared = b->valid && find(smc, b->gpa, b->mode) == b && code.host && code.gpa == b->gpa;
+    done = shared &&
+           (b->code || translate_block(cpu->vm->translator, b, code.host - (b->gpa & 4095), cpu));
+    if (done)
+        (*page_slot(smc, b->gpa & ~0xfffull))->lines |= b->looked_at;
+    pthread_mutex_unlock(&smc->lock);
     if (shared && !done)
         drop_code(cpu);
     return done;

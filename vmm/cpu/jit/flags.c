@@ -77,6 +77,8 @@ void insn_flags_live(const struct insn *i, unsigned count, uint16_t at_end, uint
     for (unsigned k = count; k-- > 0;) {
         const struct insn_flags f = insn_flags(&i[k]);
 
+        if (i[k].op == OP_JCC && k + 1 < count)
+            wanted = FLAGS_ARITH;
         live[k] = wanted;
         wanted = (wanted & ~f.writes) | f.reads;
     }

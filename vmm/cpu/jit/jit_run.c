@@ -99,32 +99,36 @@ static inline bool is_urgent(const struct jit_cpu *cpu)
             ATTENTION_TRACE | ATTENTION_DEBUG);
 }
 
-static inline void execute(struct jit_cpu *cpu, const struct jit_block *b, unsigned k)
+/* Whether the next instruction of the block is the one behind it. */
+static inline bool execute(struct jit_cpu *cpu, const struct jit_block *b, unsigned k)
 {
+    uint64_t behind;
+
     cpu->next_rip = cpu->rip + b->insn[k].len;
     if (!cpu->long_mode) {
         if (cpu->next_rip - 1 > cpu->seg[SEG_CS].limit)
             jit_raise_code(cpu, VECTOR_GP, 0);
         cpu->next_rip = (uint32_t)cpu->next_rip;
     }
+    behind = cpu->next_rip;
     b->handler[k](cpu, &b->insn[k]);
     cpu->rip = cpu->next_rip;
     cpu->instructions++;
+    return cpu->rip == behind;
 }
 
 static void execute_block(struct jit_cpu *cpu, const struct jit_block *b)
 {
     unsigned k = 0;
 
-    do
-        execute(cpu, b, k);
-    while (++k < b->count && !is_urgent(cpu));
+    while (execute(cpu, b, k) && ++k < b->count && !is_urgent(cpu))
+        ;
 }
 
 /*
  * 64-bit code needs no look at CS, which makes this loop worth its own place. rip stays in a
- * register on the way: only what ends a block writes next_rip (block_build.c), and a chain of loads
- * of what was just stored would cost more than most instructions.
+ * register on the way: only branches write next_rip, and a chain of loads of what was just stored
+ * would cost more than most instructions.
  */
 static void execute_block_64(struct jit_cpu *cpu, const struct jit_block *b)
 {
@@ -135,7 +139,7 @@ static void execute_block_64(struct jit_cpu *cpu, const struct jit_block *b)
     for (;; i++, handler++) {
         cpu->next_rip = rip += i->len;
         (*handler)(cpu, i);
-        if (handler == last) {
+        if (handler == last || cpu->next_rip != rip) {
             cpu->rip = cpu->next_rip;
             break;
         }

@@ -47,7 +47,8 @@ bool translate_wanted(const struct jit_cpu *cpu, const struct jit_block *b)
 {
     return false;
 }
-bool translate_block(struct translator *t, struct jit_block *b, struct jit_cpu *cpu)
+bool translate_block(struct translator *t, struct jit_block *b, const uint8_t *page,
+                     struct jit_cpu *cpu)
 {
     return false;
 }

@@ -53,7 +53,6 @@ enum {
 #define MICROCODE_REVISION_AMD   0x01000065ull
 #define DE_CFG_LFENCE_SERIALIZES 2ull
 
-
 /*
  * IA32_ARCH_CAPABILITIES (SDM vol 4 table 2-2): what an interpreter that does not speculate on the
  * guest's behalf does not suffer from. RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO,

@@ -236,6 +236,7 @@ static void emit_block(struct translation *x)
     x->k = b->count - 1;
     if (!x->ended)
         translate_fall_through(x);
+    translate_side_exits(x);
     for (unsigned k = 0; k < x->slows; k++)
         emit_slow_path(x, &x->slow[k]);
     emit_attention_exit(x, attention);
@@ -243,22 +244,36 @@ static void emit_block(struct translation *x)
         emit_interpret_exit(x, vectors);
 }
 
-bool translate_block(struct translator *t, struct jit_block *b, struct jit_cpu *cpu)
+static unsigned count_links(const struct jit_block *b)
+{
+    unsigned links = 2;
+
+    for (unsigned k = 0; k < b->count; k++)
+        links += b->insn[k].op == OP_JCC;
+    return links;
+}
+
+bool translate_block(struct translator *t, struct jit_block *b, const uint8_t *page,
+                     struct jit_cpu *cpu)
 {
     struct translation x = {
         .t = t,
         .block = b,
+        .page = page,
+        .width = cpu->code_width,
+        .features = cpu->features,
         .set = cpu->tlb.data_set,
         .flags_in_memory = true,
     };
 
     if (!code_cache_begin(&t->cache, &x.e, BLOCK_CODE_MAX))
         return false;
-    x.code = code_cache_data(&t->cache, sizeof(*x.code));
+    x.code = code_cache_data(&t->cache, sizeof(*x.code) + count_links(b) * sizeof(x.code->link[0]));
     if (!x.code)
         return false;
     *x.code = (struct jit_code){.entry = NULL};
     number_instructions(b);
+    b->looked_at = 0;
     insn_flags_live(b->insn, b->count, FLAGS_ARITH, x.live);
     emit_block(&x);
     if (x.e.full)
@@ -294,7 +309,7 @@ void translate_link(struct jit_link *link, struct jit_block *to)
 
 static void unlink_one(struct jit_link *link)
 {
-    write_jump(link->jump, 0); /* its way out stands right behind it */
+    write_jump(link->jump, link->unlinked);
     link->to = NULL;
 }
 

@@ -30,21 +30,20 @@
 
 /* An exit of translated code to a fixed place in the same page. */
 struct jit_link {
-    uint8_t *jump;               /* the rel32 of its jmp, writable view */
+    uint8_t *jump;               /* the rel32 of its jmp or jcc, writable view */
+    uint32_t unlinked;           /* what it is while not linked */
     uint32_t target;             /* offset in the page */
     struct jit_block *from, *to; /* to: NULL while not linked */
     struct jit_link *next;       /* of those that lead to `to` */
 };
 
-enum { JIT_LINKS = 2 };
-
 /* block->code */
 struct jit_code {
     const uint8_t *entry; /* executable view */
     ptrdiff_t to_run;     /* from a place in the writable view to the same in the executable one */
-    struct jit_link link[JIT_LINKS];
-    unsigned links;
     struct jit_link *incoming;
+    unsigned links;
+    struct jit_link link[]; /* one for each conditional branch, and two for the end */
 };
 
 struct translator;
@@ -54,10 +53,11 @@ int translator_new(struct translator **t);
 void translator_free(struct translator *t);
 
 /*
- * Gives the block code. False: the cache is full (translator_reset when no vCPU is in it), or no
- * memory. The caller holds the lock of the block cache.
+ * Gives the block code; page: its page of guest memory. False: the cache is full (translator_reset
+ * when no vCPU is in it), or no memory. The caller holds the lock of the block cache.
  */
-bool translate_block(struct translator *t, struct jit_block *b, struct jit_cpu *cpu);
+bool translate_block(struct translator *t, struct jit_block *b, const uint8_t *page,
+                     struct jit_cpu *cpu);
 /* The block is going, or is no longer true: nothing jumps to it any more. Its space comes back with
  * the next reset. */
 void translate_forget(struct jit_block *b);
@@ -77,7 +77,7 @@ bool translate_wanted(const struct jit_cpu *cpu, const struct jit_block *b);
 /* The jump cache: linear addresses of the current address space and mode, to code. */
 void jump_cache_add(struct jit_cpu *cpu, uint64_t rip, const struct jit_block *b);
 void jump_cache_flush(struct jit_cpu *cpu);
-void jump_cache_flush_local(struct jit_cpu *cpu); /* at least what is not global */
+void jump_cache_flush_local(struct jit_cpu *cpu);                 /* at least what is not global */
 void jump_cache_flush_page(struct jit_cpu *cpu, uint64_t linear); /* at least the page */
 void jump_cache_mode(struct jit_cpu *cpu);                        /* the mode changed */
 

@@ -28,37 +28,77 @@ static uint8_t *emit_lookup(struct translation *x, unsigned pop)
     return miss;
 }
 
-/* Leaves to an offset from the page's start: linked within the page, by the jump cache outside. */
-static void leave_to(struct translation *x, int64_t offset)
+/* A place that is not in this page. */
+static void leave_page(struct translation *x, int64_t offset)
 {
     struct emitter *e = &x->e;
-    struct jit_link *link;
-    uint8_t *jump;
 
-    if (offset < 0 || offset > 4095) {
-        emit_load(e, H_R11, ENV(code_base));
-        if (offset == (int32_t)offset) {
-            emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, HOST_NONE, 0, offset);
-        } else {
-            emit_imm(e, H_R10, offset);
-            emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, H_R10, 0, 0);
-        }
-        emit_fill_run(e, emit_lookup(x, 0), x->t->stubs.lookup_missed);
-        return;
-    }
-    link = &x->code->link[x->code->links++];
-    /* The rel32 is written whole while other vCPUs run: it must not cross an 8-byte border. */
-    while (((uintptr_t)e->p + 1) % 8 > 4)
-        emit8(e, 0x90);
-    jump = emit_jmp_hole(e);
-    emit_fill(e, jump);
-    *link = (struct jit_link){.jump = jump, .target = offset, .from = x->block};
     emit_load(e, H_R11, ENV(code_base));
-    emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, HOST_NONE, 0, offset);
+    if (offset == (int32_t)offset) {
+        emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, HOST_NONE, 0, offset);
+    } else {
+        emit_imm(e, H_R10, offset);
+        emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, H_R10, 0, 0);
+    }
+    emit_fill_run(e, emit_lookup(x, 0), x->t->stubs.lookup_missed);
+}
+
+/* Where a link leads as long as the block there has no code: the run loop, which is told the link.
+ */
+static void emit_unlinked(struct translation *x, struct jit_link *link)
+{
+    struct emitter *e = &x->e;
+
+    emit_load(e, H_R11, ENV(code_base));
+    emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, HOST_NONE, 0, link->target);
     emit_store(e, H_R11, ENV(rip));
     emit_imm(e, H_R11, (uintptr_t)link);
     emit_store(e, H_R11, ENV(exit_link));
     emit_jmp(e, x->t->stubs.leave);
+}
+
+/* The link of a jump whose rel32 is at `jump` and leads here now. */
+static struct jit_link *new_link(struct translation *x, uint8_t *jump, int64_t offset)
+{
+    struct jit_link *link = &x->code->link[x->code->links++];
+
+    *link = (struct jit_link){.jump = jump, .target = (uint32_t)offset, .from = x->block};
+    emit_fill(&x->e, jump);
+    if (jump)
+        memcpy(&link->unlinked, jump, 4);
+    return link;
+}
+
+/* The rel32 of a jump is written whole while other vCPUs run: it must not cross an 8-byte border.
+ */
+static void align_jump(struct emitter *e, unsigned opcode_bytes)
+{
+    while (((uintptr_t)e->p + opcode_bytes) % 8 > 4)
+        emit8(e, 0x90);
+}
+
+static bool in_page(int64_t offset)
+{
+    return offset >= 0 && offset <= 4095;
+}
+
+/* Leaves to an offset from the page's start: linked within the page, by the jump cache outside. */
+static void leave_to(struct translation *x, int64_t offset)
+{
+    if (!in_page(offset)) {
+        leave_page(x, offset);
+        return;
+    }
+    align_jump(&x->e, 1);
+    emit_unlinked(x, new_link(x, emit_jmp_hole(&x->e), offset));
+}
+
+/* The flags that whatever is at that offset wants. */
+static uint16_t flags_wanted_at(struct translation *x, int64_t offset)
+{
+    if (!in_page(offset))
+        return FLAGS_ARITH;
+    return insn_flags_ahead(x->page, (unsigned)offset, x->width, x->features, &x->block->looked_at);
 }
 
 static int64_t behind(const struct insn *i)
@@ -68,7 +108,8 @@ static int64_t behind(const struct insn *i)
 
 void translate_fall_through(struct translation *x)
 {
-    flags_save(x);
+    if (flags_wanted_at(x, behind(current(x))))
+        flags_save(x);
     leave_to(x, behind(current(x)));
 }
 
@@ -78,19 +119,47 @@ static bool is_plain(const struct insn *i)
     return i->size == 8;
 }
 
+static void branch(struct translation *x, unsigned cond, int64_t offset)
+{
+    const bool unsaved = x->flags_in_host && !x->flags_in_memory;
+
+    align_jump(&x->e, 2);
+    x->side[x->sides++] = (struct side_exit){
+        .hole = emit_jcc_hole(&x->e, cond),
+        .offset = offset,
+        .save_flags = unsaved && flags_wanted_at(x, offset),
+    };
+}
+
+void translate_side_exits(struct translation *x)
+{
+    for (unsigned n = 0; n < x->sides; n++) {
+        const struct side_exit *s = &x->side[n];
+
+        if (!s->save_flags && in_page(s->offset)) {
+            emit_unlinked(x, new_link(x, s->hole, s->offset)); /* the branch itself is linked */
+            continue;
+        }
+        emit_fill(&x->e, s->hole);
+        if (s->save_flags) {
+            x->flags_in_host = true;
+            x->flags_in_memory = false;
+            flags_save(x);
+        }
+        leave_to(x, s->offset);
+    }
+}
+
 static bool jcc(struct translation *x, const struct insn *i)
 {
-    uint8_t *taken;
-
     if (!is_plain(i))
         return false;
     flags_need(x);
-    flags_save(x); /* keeps the host's */
-    taken = emit_jcc_hole(&x->e, i->cond);
-    leave_to(x, behind(i));
-    emit_fill(&x->e, taken);
-    leave_to(x, behind(i) + (int64_t)i->imm);
-    x->ended = true;
+    branch(x, i->cond, behind(i) + (int64_t)i->imm);
+    if (x->k + 1 == x->block->count) {
+        translate_fall_through(x);
+        x->ended = true;
+    }
     return true;
 }
 
@@ -122,10 +191,12 @@ static bool jmp(struct translation *x, const struct insn *i)
 {
     if (!is_plain(i) || (i->form != FORM_REL && i->mem && !address_emittable(i)))
         return false;
-    flags_save(x);
     if (i->form == FORM_REL) {
+        if (flags_wanted_at(x, behind(i) + (int64_t)i->imm))
+            flags_save(x);
         leave_to(x, behind(i) + (int64_t)i->imm);
     } else {
+        flags_save(x);
         indirect_target(x, i);
         execute_missed(x, emit_lookup(x, 0));
     }

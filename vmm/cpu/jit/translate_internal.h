@@ -29,6 +29,13 @@ struct slow_path {
 
 enum { SLOW_MAX = 3 * JIT_BLOCK_MAX };
 
+/* A conditional branch that leaves the block in its middle, to a place in the same page or not. */
+struct side_exit {
+    uint8_t *hole; /* of its jcc */
+    int64_t offset;
+    bool save_flags; /* on the way */
+};
+
 struct translation {
     struct emitter e;
     struct translator *t;
@@ -41,6 +48,11 @@ struct translation {
     uint16_t live[JIT_BLOCK_MAX];
     const uint8_t *start[JIT_BLOCK_MAX + 1];
     bool flags_in_host_at[JIT_BLOCK_MAX + 1]; /* at start[] */
+    struct side_exit side[JIT_BLOCK_MAX];
+    unsigned sides;
+    const uint8_t *page; /* of guest memory */
+    enum code_width width;
+    uint64_t features;
     struct slow_path slow[SLOW_MAX];
     unsigned slows;
     bool ended; /* the last instruction left the block by itself */
@@ -108,6 +120,8 @@ bool translate_system(struct translation *x, const struct insn *i);
 bool translate_vector(struct translation *x, const struct insn *i);
 bool is_native_vector(const struct insn *i);
 
+/* The ways out that were put off. */
+void translate_side_exits(struct translation *x);
 /* Leaves the block for the instruction behind the last one. */
 void translate_fall_through(struct translation *x);
 
