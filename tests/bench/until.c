@@ -110,7 +110,8 @@ static bool wait_for(const struct run *r, const struct options *o)
             print_line(r, said + line, end - (said + line));
             line = end + 1 - said;
         }
-        if (memmem(said, len, o->text, strlen(o->text)))
+        /* With --lines the text's line is printed whole before the end. */
+        if (memmem(said, o->lines ? line : len, o->text, strlen(o->text)))
             return true;
     }
     fprintf(stderr, "until: no \"%s\" in:\n%.*s\n", o->text, (int)len, said);
