@@ -2,6 +2,7 @@
  * kernel.c - workloads of the kernel: system calls, page faults, processes, switches, signals.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
@@ -74,32 +75,50 @@ static void vfork_exec(uint64_t n)
         spawn_and_wait(argv, false);
 }
 
-/* An operation is a byte to another process and one back: two switches. */
-static void pipe_pingpong(uint64_t n)
-{
+/*
+ * An operation is a byte to another process and one back: two switches. The other process is made
+ * once; it ends when this one does, because its pipe is closed then.
+ */
+struct echo {
     int there[2], back[2];
-    char byte = 0;
+};
+
+static void echo_bytes(struct echo *e)
+{
+    char byte;
+
+    close(e->there[1]);
+    close(e->back[0]);
+    while (read(e->there[0], &byte, 1) == 1 && write(e->back[1], &byte, 1) == 1)
+        ;
+    _exit(0);
+}
+
+static void start_echo(struct echo *e)
+{
     pid_t pid;
 
-    if (pipe(there) < 0 || pipe(back) < 0 || (pid = fork()) < 0)
+    if (pipe2(e->there, O_CLOEXEC) < 0 || pipe2(e->back, O_CLOEXEC) < 0 || (pid = fork()) < 0)
         die("pipes and a process");
-    if (pid == 0) {
-        close(there[1]);
-        while (read(there[0], &byte, 1) == 1) {
-            if (write(back[1], &byte, 1) != 1)
-                _exit(1);
-        }
-        _exit(0);
-    }
+    if (pid == 0)
+        echo_bytes(e);
+    close(e->there[0]);
+    close(e->back[1]);
+}
+
+static void pipe_pingpong(uint64_t n)
+{
+    static struct echo echo;
+    static bool started;
+    char byte = 0;
+
+    if (!started)
+        start_echo(&echo);
+    started = true;
     while (n--) {
-        if (write(there[1], &byte, 1) != 1 || read(back[0], &byte, 1) != 1)
+        if (write(echo.there[1], &byte, 1) != 1 || read(echo.back[0], &byte, 1) != 1)
             die("a pipe");
     }
-    close(there[1]);
-    wait_for(pid);
-    close(there[0]);
-    close(back[0]);
-    close(back[1]);
 }
 
 static volatile sig_atomic_t signals_seen;
@@ -123,37 +142,46 @@ static void signal_run(uint64_t n)
     sink = signals_seen;
 }
 
-/* Two threads of one process take turns. An operation is two turns: two switches without a change
- * of address space. */
+/*
+ * Two threads of one process take turns. An operation is two turns: two switches without a change
+ * of address space. The other thread is made once and sleeps between runs.
+ */
 static _Atomic uint32_t turn;
-static uint64_t turns;
 
-static void take_turns(uint32_t mine)
+static void take_turn(uint32_t mine)
 {
-    for (uint64_t i = 0; i < turns; i++) {
-        while (atomic_load(&turn) != mine)
-            syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, !mine, NULL, NULL, 0);
-        atomic_store(&turn, !mine);
-        syscall(SYS_futex, &turn, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-    }
+    while (atomic_load(&turn) != mine)
+        syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, !mine, NULL, NULL, 0);
+}
+
+static void give_turn(uint32_t to)
+{
+    atomic_store(&turn, to);
+    syscall(SYS_futex, &turn, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 static void *other_thread(void *unused)
 {
-    take_turns(1);
-    return unused;
+    (void)unused;
+    for (;;) {
+        take_turn(1);
+        give_turn(0);
+    }
+    return NULL;
 }
 
 static void thread_switch(uint64_t n)
 {
-    pthread_t other;
+    static pthread_t other;
+    static bool started;
 
-    atomic_store(&turn, 0);
-    turns = n;
-    if ((errno = pthread_create(&other, NULL, other_thread, NULL)))
+    if (!started && (errno = pthread_create(&other, NULL, other_thread, NULL)))
         die("a thread");
-    take_turns(0);
-    pthread_join(other, NULL);
+    started = true;
+    while (n--) {
+        give_turn(1);
+        take_turn(0);
+    }
 }
 
 const struct workload kernel_workloads[] = {

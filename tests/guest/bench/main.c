@@ -28,8 +28,8 @@ struct pace {
     int slices;
 };
 
-static const struct pace thorough = {60000000, 300000000, 3};
-static const struct pace quick = {20000000, 60000000, 2};
+static const struct pace thorough = {5000000, 300000000, 3};
+static const struct pace quick = {5000000, 80000000, 2};
 
 _Noreturn void die(const char *what)
 {
