@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "workload.h"
 
@@ -222,13 +223,24 @@ struct cell {
     uint64_t fill[7];
 };
 
+/* Memory that stays, and that fork does not copy: what fork-wait measures shall not depend on what
+ * ran before it. */
+static void *memory(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (p == MAP_FAILED || madvise(p, size, MADV_DONTFORK) < 0)
+        die("memory");
+    return p;
+}
+
 static struct cell *make_ring(size_t cells)
 {
-    struct cell *ring = aligned_alloc(64, cells * sizeof(*ring));
+    struct cell *ring = memory(cells * sizeof(*ring));
     uint32_t *order = malloc(cells * sizeof(*order));
     uint64_t seed = 12345;
 
-    if (!ring || !order)
+    if (!order)
         die("memory for a ring");
     for (size_t i = 0; i < cells; i++)
         order[i] = i;
@@ -289,10 +301,8 @@ static void copy(uint64_t n, size_t size, size_t times)
     void *(*volatile copier)(void *, const void *, size_t) = memcpy; /* no copy written inline */
 
     if (!from) {
-        from = aligned_alloc(4096, 1 << 20);
-        to = aligned_alloc(4096, 1 << 20);
-        if (!from || !to)
-            die("memory to copy");
+        from = memory(1 << 20);
+        to = memory(1 << 20);
         memset(from, 1, 1 << 20);
         memset(to, 2, 1 << 20);
     }
