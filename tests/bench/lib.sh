@@ -1,8 +1,8 @@
 # lib.sh - the machines that are compared, and how a sample is written. Read with `.` by bench and its parts, which set $build
 # and $here.
 #
-# A sample is a line `WHO KEY ROUND VALUE` in $samples. WHO is native, ours, or a QEMU: q35-max, q35-qemu64, microvm-max,
-# microvm-qemu64.
+# A sample is a line `WHO KEY ROUND VALUE` in $samples. WHO is native; ours or ours-portable: our software CPU with --cpu host or the
+# default model; or a QEMU: q35-max, q35-qemu64, microvm-max, microvm-qemu64.
 
 . "$here/../guest/image/lib.sh"
 until=$build/tests/bench/until
@@ -19,8 +19,10 @@ machine() {
     who=$1 append="$quiet $2"
     shift 2
     case $who in
-    ours)
-        "$until" "$@" -- "$hv" run --accel jit --net none --memory 512M --kernel "$kernel" --initrd "$bench_initrd" --append "$append"
+    ours | ours-portable)
+        model=portable
+        [ "$who" = ours-portable ] || model=host
+        "$until" "$@" -- "$hv" run --accel jit --cpu $model --net none --memory 512M --kernel "$kernel" --initrd "$bench_initrd" --append "$append"
         return
         ;;
     q35-*) type=q35 ;;
