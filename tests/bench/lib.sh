@@ -12,7 +12,6 @@ kernel=$(newest_kernel cloud)
 bench_initrd=$build/bench/initrd
 samples=$build/bench/samples
 quiet="console=ttyS0 panic=-1 quiet"
-peers="q35-max q35-qemu64 microvm-max microvm-qemu64"
 
 # machine WHO PARAMETERS UNTIL-ARGUMENTS...: one run of `until` with that machine, one vCPU, 512 MiB, no network.
 machine() {

@@ -1,7 +1,7 @@
 /*
  * main.c - the guest benchmark: the same static program runs on the host and in each machine.
  *
- * queztl-bench [--quick] [--busybox FILE] [--list] [NAME...]    prints a line `NAME VALUE UNIT` for
+ * queztl-bench [--quick] [--seconds S] [--busybox FILE] [--list] [NAME...]    prints a line `NAME VALUE UNIT` for
  * each workload, VALUE being nanoseconds: each workload runs in slices of about 60 ms (which is at
  * least one operation), until there are at least three and 0.3 s are over; the fastest slice is
  * what is told, because whatever disturbs a slice only makes it longer. The whole is framed by
@@ -28,7 +28,7 @@ struct pace {
     int slices;
 };
 
-static const struct pace thorough = {5000000, 300000000, 3};
+static struct pace thorough = {5000000, 300000000, 3};
 static const struct pace quick = {5000000, 80000000, 2};
 
 _Noreturn void die(const char *what)
@@ -119,10 +119,12 @@ int main(int argc, char **argv)
             pace = &quick;
         } else if (!strcmp(argv[at], "--list")) {
             list = true;
+        } else if (!strcmp(argv[at], "--seconds") && at + 1 < argc) {
+            thorough.total_ns = (uint64_t)(atof(argv[++at]) * 1e9);
         } else if (!strcmp(argv[at], "--busybox") && at + 1 < argc) {
             busybox_path = argv[++at];
         } else {
-            fprintf(stderr, "usage: queztl-bench [--quick] [--busybox FILE] [--list] [NAME...]\n");
+            fprintf(stderr, "usage: queztl-bench [--quick] [--seconds S] [--busybox FILE] [--list] [NAME...]\n");
             return 2;
         }
     }
