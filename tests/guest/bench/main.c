@@ -1,13 +1,13 @@
 /*
  * main.c - the guest benchmark: the same static program runs on the host and in each machine.
  *
- * queztl-bench [--quick] [--seconds S] [--busybox FILE] [--list] [NAME...]    prints a line `NAME VALUE UNIT` for
- * each workload, VALUE being nanoseconds: each workload runs in slices of about 60 ms (which is at
- * least one operation), until there are at least three and 0.3 s are over; the fastest slice is
- * what is told, because whatever disturbs a slice only makes it longer. The whole is framed by
- * `queztl-bench begin` and `queztl-bench end SECONDS MHZ`: the seconds between both lines by this
- * machine's clock, and the rate of its time-stamp counter against that clock. Whoever reads the
- * lines from outside can hold them against a clock of their own.
+ * queztl-bench [--quick] [--seconds S] [--busybox FILE] [--list] [NAME...]    prints a line `NAME
+ * VALUE UNIT` for each workload, VALUE being nanoseconds: each workload runs in slices of about 60
+ * ms (which is at least one operation), until there are at least three and 0.3 s are over; the
+ * fastest slice is what is told, because whatever disturbs a slice only makes it longer. The whole
+ * is framed by `queztl-bench begin` and `queztl-bench end SECONDS MHZ`: the seconds between both
+ * lines by this machine's clock, and the rate of its time-stamp counter against that clock. Whoever
+ * reads the lines from outside can hold them against a clock of their own.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -53,11 +53,13 @@ static uint64_t timed(const struct workload *w, uint64_t n)
     return now_ns() - began;
 }
 
-static double measure(const struct workload *w, const struct pace *pace)
+/* done: operations, with those that found the pace. */
+static double measure(const struct workload *w, const struct pace *pace, uint64_t *done)
 {
     uint64_t n = 1, took = timed(w, n), total = 0;
     double best = 0;
 
+    *done = 1;
     /* At least doubled, at most multiplied by ten: the first runs are slower than those behind
      * them. */
     while (took < pace->slice_ns / 2) {
@@ -65,9 +67,11 @@ static double measure(const struct workload *w, const struct pace *pace)
 
         n *= factor < 2 ? 2 : factor > 10 ? 10 : factor;
         took = timed(w, n);
+        *done += n;
     }
     for (int i = 0; i < pace->slices || total < pace->total_ns; i++) {
         took = timed(w, n);
+        *done += n;
         total += took;
         if (i == 0 || (double)took / n < best)
             best = (double)took / n;
@@ -89,14 +93,19 @@ static bool wanted(const struct workload *w, char *const *names)
 static void run_list(const struct workload *w, const struct pace *pace, char *const *names)
 {
     for (; w->name; w++) {
+        uint64_t done;
+        double ns;
+
         if (!wanted(w, names))
             continue;
         if (w->program && !busybox_path)
             printf("%s skipped: no busybox\n", w->name);
         else if (w->usable && !w->usable())
             printf("%s skipped: this CPU lacks it\n", w->name);
-        else
-            printf("%s %.4g ns/%s\n", w->name, measure(w, pace), w->unit);
+        else {
+            ns = measure(w, pace, &done);
+            printf("%s %.4g ns/%s %llu\n", w->name, ns, w->unit, (unsigned long long)done);
+        }
     }
 }
 
@@ -124,7 +133,8 @@ int main(int argc, char **argv)
         } else if (!strcmp(argv[at], "--busybox") && at + 1 < argc) {
             busybox_path = argv[++at];
         } else {
-            fprintf(stderr, "usage: queztl-bench [--quick] [--seconds S] [--busybox FILE] [--list] [NAME...]\n");
+            fprintf(stderr, "usage: queztl-bench [--quick] [--seconds S] [--busybox FILE] [--list] "
+                            "[NAME...]\n");
             return 2;
         }
     }
