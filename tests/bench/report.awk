@@ -132,6 +132,8 @@ function boots_table(    n, names, i, m, text) {
             names[i], number(m), number(median(names[i], "boot.cpu_ms")), number(median(names[i], "boot.own_kib")),
             number(median(names[i], "boot.code_kib")), number(median(names[i], "idle.idle_permille")))
     }
+    printf "process start to first guest instruction: software CPU %s ms, KVM here %s ms\n", figure(median("ours", "start_jit.wall_ms"), "%.1f"),
+        figure(median("ours", "start.wall_ms"), "%.1f")
     member("boot", "{" text "}")
 }
 
