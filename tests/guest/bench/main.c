@@ -103,6 +103,7 @@ static void run_list(const struct workload *w, const struct pace *pace, char *co
         else if (w->usable && !w->usable())
             printf("%s skipped: this CPU lacks it\n", w->name);
         else {
+            printf("queztl-bench at %s\n", w->name);
             ns = measure(w, pace, &done);
             printf("%s %.4g ns/%s %llu\n", w->name, ns, w->unit, (unsigned long long)done);
         }
