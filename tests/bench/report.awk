@@ -164,6 +164,8 @@ END {
     check_runs()
     idle = median("ours", "idle.idle_permille")
     goal("boot to init, ours over the quickest TCG (" fastest ")", fastest == "" ? "" : paired("ours", fastest, "boot.wall_ms"), 0.5, 1, "x")
+    cheapest = quickest("boot.cpu_ms", "q35-max q35-qemu64 microvm-max microvm-qemu64")
+    goal("the same in processor time (" cheapest ")", cheapest == "" ? "" : paired("ours", cheapest, "boot.cpu_ms"), 0.5, 1, "x")
     goal("geometric mean over the workloads, times TCG's speed", mean, 3, 0, "x")
     goal("slowest workload, times TCG's speed", least_of_all(), 1, 0, "x")
     goal("SSE and crypto (chacha20, n-body, aes-ni), slowest", least("chacha20 n-body aes-ni"), 8, 0, "x")
@@ -175,8 +177,6 @@ END {
     goal("boot to init on KVM in the testbed, ours over QEMU microvm", paired("kvm-ours", "kvm-microvm", "boot.wall_ms"), 0.6, 1, "x")
     goal("monitor beyond guest memory on KVM, at init", mib(median("kvm-ours", "boot.own_kib")), 5, 1, "MiB")
     printf "\n%-64s %11s  %-12s %s\n%s", "goal", "", "", "", goal_rows
-    if (fastest != "")
-        notes = notes sprintf("  boot in processor time, which load disturbs less: ours over %s %.2f x\n", fastest, paired("ours", fastest, "boot.cpu_ms"))
     if (notes != "") printf "\nnotes\n%s", notes
     member("start_ms", sprintf("{\"kvm\": %s, \"software_cpu\": %s}", number(median("ours", "start.wall_ms")), number(median("ours", "start_jit.wall_ms"))))
     member("goals", "[" goal_json "]")
