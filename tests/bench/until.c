@@ -4,14 +4,19 @@
  * until [--runs N] [--limit SECONDS] [--lines] [--idle SECONDS] TEXT -- COMMAND...
  *
  * For each run a line of KEY=VALUE words is printed when TEXT was on the program's standard output
- * or error; then the program is killed. wall_ms, cpu_ms   from exec to TEXT by the clock, and what
- * all threads of the program used of processors own_kib           memory of the process (Pss) less
- * guest memory and translated code: less what is a memfd, and less what is anonymous and executable
- *   code_kib          translated code in memory: the memfd named queztl-code, and what is anonymous
- * and executable idle_permille     with --idle: processor time during so many seconds from TEXT on,
- * in 1/1000 of one processor With --lines each line of the program is printed before that, behind
- * its wall_ms, its cpu_ms and a bar. Exit code 1 when the program ends, or the limit (300 s) is
- * over, without TEXT.
+ * or error; then the program is killed. The keys:
+ *
+ * - wall_ms, cpu_ms: from exec to TEXT by the clock, and what all threads of the program used of
+ *   processors.
+ * - own_kib: memory of the process (Pss) less guest memory and translated code, that is, less
+ *   what is a memfd, and less what is anonymous and executable.
+ * - code_kib: translated code in memory: the memfd named queztl-code, and what is anonymous and
+ *   executable.
+ * - idle_permille, with --idle: processor time during so many seconds, beginning 2 s after TEXT,
+ *   in 1/1000 of one processor.
+ *
+ * With --lines each line of the program is printed before that, behind its wall_ms, its cpu_ms and
+ * a bar. Exit code 1 when the program ends, or the limit (300 s) is over, without TEXT.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +32,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { SETTLE_S = 2 }; /* a system that has just started is not idle yet */
 
 struct options {
     int runs, limit_s, idle_s;
@@ -184,8 +191,10 @@ static bool run_once(const struct options *o)
         printf("wall_ms=%.2f cpu_ms=%.2f", (now_ns() - r.began) / 1e6, clock_ns(r.cpu) / 1e6);
         memory(r.pid, kib);
         printf(" own_kib=%ld code_kib=%ld", kib[OWN], kib[CODE]);
-        if (o->idle_s)
+        if (o->idle_s) {
+            idle_permille(&r, SETTLE_S);
             printf(" idle_permille=%.2f", idle_permille(&r, o->idle_s));
+        }
         putchar('\n');
         fflush(stdout);
     }

@@ -1,13 +1,18 @@
 /*
  * main.c - the guest benchmark: the same static program runs on the host and in each machine.
  *
- * queztl-bench [--quick] [--seconds S] [--busybox FILE] [--list] [NAME...]    prints a line `NAME
- * VALUE UNIT` for each workload, VALUE being nanoseconds: each workload runs in slices of about 60
- * ms (which is at least one operation), until there are at least three and 0.3 s are over; the
- * fastest slice is what is told, because whatever disturbs a slice only makes it longer. The whole
- * is framed by `queztl-bench begin` and `queztl-bench end SECONDS MHZ`: the seconds between both
- * lines by this machine's clock, and the rate of its time-stamp counter against that clock. Whoever
- * reads the lines from outside can hold them against a clock of their own.
+ * queztl-bench [--quick] [--seconds S] [--busybox FILE] [--list] [NAME...]
+ *
+ * Prints a line `NAME VALUE UNIT DONE` for each workload: VALUE nanoseconds for each unit, and
+ * DONE, the operations that were made for it. A workload runs in slices of about 5 ms (which is at
+ * least one operation), until there are at least three and 0.3 s are over, or S seconds. The
+ * fastest slice is what is told: whatever disturbs a slice only makes it longer, and on a busy
+ * host short slices are the ones that go undisturbed.
+ *
+ * A line `queztl-bench at NAME` stands before each measurement, so that who watches from outside
+ * can tell what it cost the host. The whole is framed by `queztl-bench begin` and `queztl-bench
+ * end SECONDS MHZ`: the seconds between both lines by this machine's clock, and the rate of its
+ * time-stamp counter against that clock. Both can be held against a clock outside.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -28,7 +33,7 @@ struct pace {
     int slices;
 };
 
-static struct pace thorough = {5000000, 300000000, 3};
+static const struct pace thorough = {5000000, 300000000, 3};
 static const struct pace quick = {5000000, 80000000, 2};
 
 _Noreturn void die(const char *what)
@@ -115,7 +120,7 @@ static const struct workload *const lists[] = {integer_workloads, vector_workloa
 
 int main(int argc, char **argv)
 {
-    const struct pace *pace = &thorough;
+    struct pace pace = thorough;
     uint64_t began, began_tsc, took;
     bool list = false;
     int at = 1;
@@ -126,11 +131,11 @@ int main(int argc, char **argv)
     self_path = "/proc/self/exe";
     for (; at < argc && argv[at][0] == '-'; at++) {
         if (!strcmp(argv[at], "--quick")) {
-            pace = &quick;
+            pace = quick;
         } else if (!strcmp(argv[at], "--list")) {
             list = true;
         } else if (!strcmp(argv[at], "--seconds") && at + 1 < argc) {
-            thorough.total_ns = (uint64_t)(atof(argv[++at]) * 1e9);
+            pace.total_ns = (uint64_t)(atof(argv[++at]) * 1e9);
         } else if (!strcmp(argv[at], "--busybox") && at + 1 < argc) {
             busybox_path = argv[++at];
         } else {
@@ -150,7 +155,7 @@ int main(int argc, char **argv)
     began = now_ns();
     began_tsc = __rdtsc();
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
-        run_list(lists[i], pace, argv + at);
+        run_list(lists[i], &pace, argv + at);
     took = now_ns() - began;
     printf("queztl-bench end %.4f s %.2f MHz\n", took / 1e9, (__rdtsc() - began_tsc) * 1e3 / took);
     return 0;

@@ -5,7 +5,8 @@
  * Results are left in `sink`, so that the compiler cannot leave work out. A workload that cannot go
  * on ends the program by die().
  */
-#pragma once
+#ifndef GUEST_BENCH_WORKLOAD_H
+#define GUEST_BENCH_WORKLOAD_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -47,3 +48,5 @@ static inline uint64_t next_random(uint64_t *state)
     x ^= x << 17;
     return *state = x;
 }
+
+#endif
