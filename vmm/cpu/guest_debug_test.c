@@ -205,6 +205,7 @@ static void test_step_into_handler(void **test)
         print_message("skipped: the processor clears TF on its way to the handler, and KVM goes on "
                       "until it returned\n");
         skip();
+        return;
     }
     debug(m, NULL, 0, true);
     expect_stop(m, NULL, CODE + 5);
@@ -222,6 +223,7 @@ static void test_step_takes_no_interrupt(void **test)
         machine_free(m);
         print_message("skipped: with KVM the machine injects only when KVM says that it may\n");
         skip();
+        return;
     }
     debug(m, NULL, 0, true);
     expect_stop(m, NULL, CODE + 1);
@@ -258,6 +260,7 @@ static void need_breakpoints(const struct backend *b)
         return;
     print_message("skipped: this host's processor is QEMU's, which has no breakpoints in guests\n");
     skip();
+    return;
 }
 
 /* A breakpoint as a debugger keeps it: in memory where the accelerator wants that. */
