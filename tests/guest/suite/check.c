@@ -10,6 +10,7 @@ static struct {
     unsigned number, passed, failures, skipped;
 } now;
 
+static void (*before_each)(void);
 static char words[COMMAND_LINE_MAX];
 
 /* ---- the command line --------------------------------------------------------------------------
@@ -108,6 +109,11 @@ static void put_end(void)
     put_char('\n');
 }
 
+void tests_before_each(void (*reset)(void))
+{
+    before_each = reset;
+}
+
 void tests_run(const struct test *tests, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
@@ -117,6 +123,7 @@ void tests_run(const struct test *tests, unsigned count)
         now.name = tests[i].name;
         now.failed = false;
         now.reason = NULL;
+        before_each();
         tests[i].run();
         put_end();
     }

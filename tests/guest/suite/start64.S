@@ -179,7 +179,7 @@ trap_common:
 
 /* ---- probes: code that may trap, and the way back ------------------------------------------------------------------- */
 
-/* void probe_enter(struct probe_return *back, const struct probe *p): runs p in ring 0 or, by IRET, where p says. Comes
+/* struct probe_result probe_enter(uint64_t *back, const struct probe *p): runs p in ring 0 or, by IRET, where p says. Comes
  * back when the code returns (ring 0) and through probe_leave(). */
         .globl  probe_enter, probe_leave
 probe_enter:
@@ -192,24 +192,24 @@ probe_enter:
         pushfq
         mov     %rsp, (%rdi)
         mov     %rsi, %rbx
-        cmpl    $0, 16(%rbx)            /* cs: 0 is a plain call */
+        cmpl    $0, 8(%rbx)             /* cs: 0 is a plain call */
         jne     1f
-        mov     8(%rbx), %rax           /* code */
-        mov     24(%rbx), %rdi          /* a, b */
-        mov     32(%rbx), %rsi
+        mov     (%rbx), %rax            /* code */
+        mov     16(%rbx), %rdi          /* a, b */
+        mov     24(%rbx), %rsi
         call    *%rax
         mov     %rax, %rdi              /* what it returned */
         mov     $1, %eax
         jmp     probe_out
-1:      mov     20(%rbx), %eax          /* ss */
+1:      mov     12(%rbx), %eax          /* ss */
         push    %rax
-        pushq   40(%rbx)                /* rsp */
-        pushq   48(%rbx)                /* rflags */
-        mov     16(%rbx), %eax
+        pushq   32(%rbx)                /* rsp */
+        pushq   40(%rbx)                /* rflags */
+        mov     8(%rbx), %eax
         push    %rax
-        pushq   8(%rbx)
-        mov     24(%rbx), %rdi
-        mov     32(%rbx), %rsi
+        pushq   (%rbx)
+        mov     16(%rbx), %rdi
+        mov     24(%rbx), %rsi
         iretq
 
 /* void probe_leave(uint64_t rsp) */

@@ -57,6 +57,8 @@ struct test {
 
 /* Run all tests of a table whose name holds `only`. */
 void tests_run(const struct test *tests, unsigned count);
+/* Called before each test: puts the CPU back. */
+void tests_before_each(void (*reset)(void));
 void tests_summary(void);
 /* The test that runs now, for a trap that nobody expected. */
 const char *test_name(void);

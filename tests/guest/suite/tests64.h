@@ -1,0 +1,7 @@
+/* tests64.h - the tables of tests of the 64-bit suite, one for each file. */
+#ifndef SUITE_TESTS64_H
+#define SUITE_TESTS64_H
+
+void page_fault_tests(void); /* page_fault.c */
+
+#endif
