@@ -177,7 +177,7 @@ static inline uint64_t user_address(const volatile void *p)
 /* Code as text, a symbol at its first instruction. */
 #define CODE(name, text)                                                                           \
     extern const char name[];                                                                      \
-    asm(".pushsection .text\n" #name ":\n" text "\n.popsection")
+    asm(".pushsection .text.probe, \"ax\"\n" #name ":\n" text "\n.popsection")
 
 /* ---- registers ---- */
 

@@ -19,6 +19,7 @@ void suite_main(void)
     smp_start((unsigned)option_number("cpus", 1));
     tests_before_each(cpu_reset);
     page_fault_tests();
+    tlb_tests();
     tests_summary();
     power_off();
 }

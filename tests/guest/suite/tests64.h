@@ -4,4 +4,5 @@
 
 void page_fault_tests(void); /* page_fault.c */
 
+void tlb_tests(void); /* tlb.c */
 #endif
