@@ -20,6 +20,8 @@ void suite_main(void)
     tests_before_each(cpu_reset);
     page_fault_tests();
     tlb_tests();
+    smc_tests();
+    atomic_tests();
     tests_summary();
     power_off();
 }

@@ -4,5 +4,7 @@
 
 void page_fault_tests(void); /* page_fault.c */
 
-void tlb_tests(void); /* tlb.c */
+void tlb_tests(void);    /* tlb.c */
+void smc_tests(void);    /* smc.c */
+void atomic_tests(void); /* atomic.c */
 #endif
