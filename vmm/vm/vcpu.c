@@ -282,7 +282,11 @@ static void count_exit(struct vcpu *v, const struct vcpu_exit *e)
         g->events.first_exit(g->events.context);
 }
 
-/* The task priority may have changed on either side: CR8 in the guest, the register by the access. */
+/*
+ * The task priority may have changed on either side: CR8 in the guest, the register by the access. So
+ * may what is pending: an interrupt to itself, an EOI or a lower priority wakes nobody, because here
+ * the vCPU is awake and run() does not return.
+ */
 void vcpu_serve(void *context, unsigned cpu, struct vcpu_exit *exit)
 {
     struct vcpu_group *g = *(struct vcpu_group **)context;
@@ -292,6 +296,8 @@ void vcpu_serve(void *context, unsigned cpu, struct vcpu_exit *exit)
     count_exit(v, exit);
     handle_exit(v, exit);
     g->ops->set_cr8(v->accel, irq_lapic_get_tpr(g->machine->irq, cpu));
+    if (irq_pending(g->machine->irq, cpu))
+        g->ops->request_window(v->accel, true);
 }
 
 static void run(struct vcpu *v)
