@@ -22,6 +22,7 @@ void suite_main(void)
     tlb_tests();
     smc_tests();
     atomic_tests();
+    interrupt_tests();
     tests_summary();
     power_off();
 }

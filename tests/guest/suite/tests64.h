@@ -4,7 +4,8 @@
 
 void page_fault_tests(void); /* page_fault.c */
 
-void tlb_tests(void);    /* tlb.c */
-void smc_tests(void);    /* smc.c */
-void atomic_tests(void); /* atomic.c */
+void tlb_tests(void);       /* tlb.c */
+void smc_tests(void);       /* smc.c */
+void atomic_tests(void);    /* atomic.c */
+void interrupt_tests(void); /* interrupt.c */
 #endif
