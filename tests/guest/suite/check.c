@@ -165,6 +165,13 @@ void skip(const char *reason)
     now.reason = reason;
 }
 
+bool skip_on_tcg(const char *reason)
+{
+    if (option("tcg"))
+        skip(reason);
+    return option("tcg");
+}
+
 /* ---- CPUID -------------------------------------------------------------------------------------
  */
 

@@ -226,6 +226,8 @@ static void refused_by_gate(void)
 
     CODE(user_int_70, "int $0x70");
     CODE(int_70, "int $0x70; ret");
+    if (skip_on_tcg("QEMU's TCG tells 16 times the vector"))
+        return;
     t = probe_user(user_int_70, 0, 0); /* DPL 0 */
     check_trap_at(&t, VECTOR_GP, 0x70 * 8 + CODE_IDT, user_int_70);
     g.absent = true;
@@ -289,6 +291,8 @@ static void benign_then_contributory(void)
 {
     struct trap t;
 
+    if (skip_on_tcg("QEMU's TCG tells 16 times the vector, without EXT"))
+        return;
     gate_absent(VECTOR_UD);
     t = probe(raise_ud, 0, 0);
     check_trap_at(&t, VECTOR_NP, VECTOR_UD * 8 + CODE_IDT + CODE_EXT, raise_ud);
@@ -342,6 +346,8 @@ static void stack_not_canonical(void)
     struct gate g = gate_usual(VECTOR_UD);
     struct trap t;
 
+    if (skip_on_tcg("QEMU's TCG leaves EXT out"))
+        return;
     cpu_tss()->ist[5] = 1ull << 62;
     g.ist = 6;
     gate_set(VECTOR_UD, g);
@@ -356,8 +362,8 @@ static void cr8_masks(void)
 {
     struct trap t;
 
-    make_pending(LOW);
     write_cr8(LOW >> 4); /* the same class is masked, too */
+    make_pending(LOW);
     check("TPR", LOW & 0xf0, apic_read(APIC_TPR));
     t = probe(window_sti, 0, 0);
     check_no_trap(&t);

@@ -23,6 +23,7 @@ void suite_main(void)
     smc_tests();
     atomic_tests();
     interrupt_tests();
+    debug_tests();
     tests_summary();
     power_off();
 }

@@ -41,10 +41,8 @@ static void not_present_update(void)
 {
     struct trap t;
 
-    if (option("tcg")) {
-        skip("QEMU's TCG reads before it writes and tells of the read");
+    if (skip_on_tcg("QEMU's TCG reads before it writes and tells of the read"))
         return;
-    }
     t = probe(update, va + 2, 0);
     check_page_fault(&t, PF_WRITE, va + 2);
 }

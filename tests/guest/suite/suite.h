@@ -75,6 +75,8 @@ static inline void check_true(const char *what, bool holds)
 }
 bool test_failed(void);
 void skip(const char *reason);
+/* Skips where the CPU is QEMU's TCG, which differs from processors as `reason` says. */
+bool skip_on_tcg(const char *reason);
 
 #define TESTS(table) tests_run(table, sizeof(table) / sizeof((table)[0]))
 

@@ -8,4 +8,5 @@ void tlb_tests(void);       /* tlb.c */
 void smc_tests(void);       /* smc.c */
 void atomic_tests(void);    /* atomic.c */
 void interrupt_tests(void); /* interrupt.c */
+void debug_tests(void);     /* debug.c */
 #endif

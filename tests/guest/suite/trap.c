@@ -175,6 +175,7 @@ void cpu_reset(void)
     const unsigned n = cpu_number();
 
     interrupts_off();
+    write_dr7(0x400);
     page_reset();
     tables_fill();
     tss_fill(n);
