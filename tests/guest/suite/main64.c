@@ -24,6 +24,8 @@ void suite_main(void)
     atomic_tests();
     interrupt_tests();
     debug_tests();
+    privilege_tests();
+    segment_tests();
     tests_summary();
     power_off();
 }

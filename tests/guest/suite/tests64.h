@@ -9,4 +9,6 @@ void smc_tests(void);       /* smc.c */
 void atomic_tests(void);    /* atomic.c */
 void interrupt_tests(void); /* interrupt.c */
 void debug_tests(void);     /* debug.c */
+void privilege_tests(void); /* privilege.c */
+void segment_tests(void);   /* segment.c */
 #endif
