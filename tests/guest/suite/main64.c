@@ -26,6 +26,9 @@ void suite_main(void)
     debug_tests();
     privilege_tests();
     segment_tests();
+    feature_tests();
+    fpu_tests();
+    timer_tests();
     tests_summary();
     power_off();
 }

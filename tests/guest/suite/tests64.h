@@ -11,4 +11,7 @@ void interrupt_tests(void); /* interrupt.c */
 void debug_tests(void);     /* debug.c */
 void privilege_tests(void); /* privilege.c */
 void segment_tests(void);   /* segment.c */
+void feature_tests(void);   /* feature.c */
+void fpu_tests(void);       /* fpu.c */
+void timer_tests(void);     /* timer.c */
 #endif
