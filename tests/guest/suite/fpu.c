@@ -49,7 +49,8 @@ static void emulated(void)
     expect("SSE", sse_code, VECTOR_UD);
     expect("FWAIT", x87_wait, NO_TRAP);
     write_cr0(read_cr0() | CR0_TS);
-    expect("SSE: #UD before #NM", sse_code, VECTOR_UD);
+    if (!option("tcg")) /* QEMU's TCG has it the other way round */
+        expect("SSE: #UD before #NM", sse_code, VECTOR_UD);
 }
 
 static void without_osfxsr(void)
@@ -74,6 +75,8 @@ static void x87_error(void)
     CODE(x87_nowait, "fninit; fldcw (%rdi); fld1; fldz; fdivrp; fnstcw -8(%rsp); fnclex; fninit; "
                      "mov $7, %eax; ret");
     CODE(x87_fwait, "fninit; fldcw (%rdi); fld1; fldz; fdivrp; 1: fwait; ret");
+    if (skip_on_tcg("QEMU's TCG raises no #MF"))
+        return;
     t = probe(x87_divide, (uint64_t)&zero_divide_unmasked, 0);
     check_trap(&t, VECTOR_MF, 0);
     check("rip: at the next that waits", (uint64_t)x87_divide + 2 + 2 + 2 + 2 + 2 + 2 + 1, t.rip);
@@ -113,6 +116,8 @@ static void sse_error(void)
 
     CODE(sse_divide, "ldmxcsr (%rdi); pxor %xmm1, %xmm1; mov $0x3f800000, %eax; movd %eax, %xmm0;"
                      "1: divss %xmm1, %xmm0; movd %xmm0, %eax; ret");
+    if (skip_on_tcg("QEMU's TCG raises no #XM"))
+        return;
     t = probe(sse_divide, (uint64_t)&all_masked, 0);
     check_no_trap(&t);
     check("infinity", 0x7f800000, t.rax);
@@ -232,6 +237,8 @@ static void avx_needs_xcr0(void)
     check_trap_at(&t, VECTOR_UD, 0, avx_code); /* XCR0.AVX is clear */
     t = probe(xsetbv_code, 0, 7);
     check_no_trap(&t);
+    if (option("tcg")) /* QEMU's TCG under a hypervisor forgets XCR0 */
+        return;
     t = probe(avx_code, 0, 0);
     check_no_trap(&t);
 }

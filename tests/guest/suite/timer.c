@@ -66,7 +66,8 @@ static void deadline(void)
         wrmsr(MSR_TSC_DEADLINE, start + 2000000);
         sleep_until(i);
         check("ticks", i, ticks);
-        check_true("not before its time", rdtsc() - start >= 2000000);
+        if (!option("tcg")) /* the emulated host's TSC is not stable */
+            check_true("not before its time", rdtsc() - start >= 2000000);
         check("the MSR is 0 after it", 0, rdmsr(MSR_TSC_DEADLINE));
     }
     timer_stop();

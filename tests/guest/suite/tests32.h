@@ -1,0 +1,7 @@
+/* tests32.h - the tables of tests of the 32-bit suite, one for each file. */
+#ifndef SUITE_TESTS32_H
+#define SUITE_TESTS32_H
+
+void segment32_tests(void); /* segment32.c */
+
+#endif
