@@ -15,6 +15,7 @@ void suite_main(void)
         options_read((const char *)*cmdline);
     tests_before_each(cpu_reset);
     segment32_tests();
+    task32_tests();
     tests_summary();
     power_off();
 }

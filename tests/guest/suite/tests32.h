@@ -4,4 +4,5 @@
 
 void segment32_tests(void); /* segment32.c */
 
+void task32_tests(void); /* task32.c */
 #endif
