@@ -16,6 +16,7 @@ void suite_main(void)
     tests_before_each(cpu_reset);
     segment32_tests();
     task32_tests();
+    paging32_tests();
     tests_summary();
     power_off();
 }
