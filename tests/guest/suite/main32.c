@@ -17,6 +17,7 @@ void suite_main(void)
     segment32_tests();
     task32_tests();
     paging32_tests();
+    mode32_tests();
     tests_summary();
     power_off();
 }

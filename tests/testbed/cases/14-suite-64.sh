@@ -4,4 +4,4 @@
 # the testbed's emulated processor leaves out.
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/../suite.sh"
-suite suite64 --cpus 2
+suite_words="cpus=2" suite suite64 --cpus 2
