@@ -12,6 +12,8 @@
 #include <signal.h>
 #include <x86intrin.h>
 
+#include "cpu/vcpu_msrs.h"
+
 QZ_SYSCALLS(vcpu, "futex rt_sigprocmask");
 
 enum {
@@ -93,15 +95,34 @@ static void park(struct vcpu *v)
     g->parked--;
 }
 
+/* What the guest's TSC is ahead of the host's; false: it cannot be had. */
+static bool tsc_offset(struct vcpu *v, uint64_t *offset)
+{
+    uint64_t before = __rdtsc(), tsc;
+
+    if (v->group->ops->get_tsc(v->accel, &tsc) < 0)
+        return false;
+    *offset = tsc - (before + (__rdtsc() - before) / 2);
+    return true;
+}
+
 /* Our local APICs fire at moments that the guest names by its TSC. The TSCs of all vCPUs run as
- * one. */
+ * one, until a guest writes to one of them. */
 static void tell_tsc(struct vcpu *v)
 {
     struct machine *m = v->group->machine;
-    uint64_t before = __rdtsc(), tsc;
+    uint64_t offset;
 
-    if (v->group->ops->get_tsc(v->accel, &tsc) == 0)
-        irq_lapic_set_tsc(m->irq, v->group->ops->tsc_khz(m->accel), tsc - (before + __rdtsc()) / 2);
+    if (tsc_offset(v, &offset))
+        irq_lapic_set_tsc(m->irq, v->group->ops->tsc_khz(m->accel), offset);
+}
+
+static void tell_own_tsc(struct vcpu *v)
+{
+    uint64_t offset;
+
+    if (tsc_offset(v, &offset))
+        irq_lapic_set_cpu_tsc(v->group->machine->irq, v->id, offset);
 }
 
 static void set_state(struct vcpu *v, const struct vcpu_state *s)
@@ -226,6 +247,8 @@ static void do_msr(struct vcpu *v, struct vcpu_exit *e)
     struct machine *m = v->group->machine;
     bool write = e->kind == EXIT_WRMSR, fault = false;
 
+    if (m->accel->own_lapic && write && e->msr.index == MSR_TSC_DEADLINE)
+        tell_own_tsc(v);
     if (m->accel->own_lapic &&
         (write ? irq_lapic_wrmsr(m->irq, v->id, e->msr.index, e->msr.value, &fault)
                : irq_lapic_rdmsr(m->irq, v->id, e->msr.index, &e->msr.value, &fault))) {
@@ -283,9 +306,9 @@ static void count_exit(struct vcpu *v, const struct vcpu_exit *e)
 }
 
 /*
- * The task priority may have changed on either side: CR8 in the guest, the register by the access. So
- * may what is pending: an interrupt to itself, an EOI or a lower priority wakes nobody, because here
- * the vCPU is awake and run() does not return.
+ * The task priority may have changed on either side: CR8 in the guest, the register by the access.
+ * So may what is pending: an interrupt to itself, an EOI or a lower priority wakes nobody, because
+ * here the vCPU is awake and run() does not return.
  */
 void vcpu_serve(void *context, unsigned cpu, struct vcpu_exit *exit)
 {
