@@ -195,15 +195,15 @@ static void control_registers(void)
 
     refuses("CR0: PG without PE", set_cr0, cr0 & ~(uint64_t)CR0_PE);
     refuses("CR0: NW without CD", set_cr0, cr0 | CR0_NW);
-    if (!option("tcg")) /* QEMU's TCG drops it */
-        refuses("CR0: upper half", set_cr0, cr0 | 1ull << 32);
     refuses("CR4: PAE clear", set_cr4, cr4 & ~(uint64_t)CR4_PAE);
     refuses("CR4: reserved", set_cr4, cr4 | 1ull << 15);
-    if (!option("tcg"))
+    if (!option("tcg")) { /* QEMU's TCG drops the bits */
+        refuses("CR0: upper half", set_cr0, cr0 | 1ull << 32);
         refuses("CR4: upper half", set_cr4, cr4 | 1ull << 40);
-    refuses("CR8", set_cr8, 16);
-    if ((cpuid(0x80000008, 0).eax & 0xff) < 52 && !option("tcg")) /* QEMU's TCG takes any */
-        refuses("CR3", set_cr3, cr3 | 1ull << 51);
+        refuses("CR8", set_cr8, 16);
+        if ((cpuid(0x80000008, 0).eax & 0xff) < 52)
+            refuses("CR3", set_cr3, cr3 | 1ull << 51);
+    }
     check("CR0 as it was", cr0, read_cr0());
     check("CR4 as it was", cr4, read_cr4());
     t = probe(get_cr1, 0, 0);
