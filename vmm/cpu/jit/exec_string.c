@@ -77,6 +77,15 @@ static uint64_t run_elements(const struct jit_cpu *cpu, const struct insn *i, ui
     return lesser(n, got / i->size);
 }
 
+/* Going backward the lowest byte of the run is not where the first element faults: that is asked
+ * for by itself. */
+static void probe_first(struct jit_cpu *cpu, const struct insn *i, uint64_t low, uint64_t n,
+                        bool write)
+{
+    if (string_backward(cpu))
+        mmu_probe(cpu, low + (n - 1) * i->size, i->size, write);
+}
+
 static const uint8_t *read_chunk(struct jit_cpu *cpu, const struct insn *i, unsigned seg,
                                  unsigned reg, uint64_t *n)
 {
@@ -86,6 +95,7 @@ static const uint8_t *read_chunk(struct jit_cpu *cpu, const struct insn *i, unsi
     *n = string_chunk(cpu, i, seg, reg, *n, false, &low);
     if (!*n)
         return NULL;
+    probe_first(cpu, i, low, *n, false);
     host = mmu_run_read(cpu, low, *n * i->size, &got);
     *n = host ? run_elements(cpu, i, *n, got) : 0;
     return host;
@@ -99,6 +109,7 @@ static uint8_t *write_chunk(struct jit_cpu *cpu, const struct insn *i, uint64_t 
     *n = string_chunk(cpu, i, SEG_ES, RDI, *n, true, &low);
     if (!*n)
         return NULL;
+    probe_first(cpu, i, low, *n, true);
     host = mmu_run_write(cpu, low, *n * i->size, &got);
     *n = host ? run_elements(cpu, i, *n, got) : 0;
     return host;
