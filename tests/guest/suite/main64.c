@@ -29,6 +29,7 @@ void suite_main(void)
     feature_tests();
     fpu_tests();
     timer_tests();
+    precise_tests();
     tests_summary();
     power_off();
 }

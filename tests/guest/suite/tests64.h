@@ -14,4 +14,5 @@ void segment_tests(void);   /* segment.c */
 void feature_tests(void);   /* feature.c */
 void fpu_tests(void);       /* fpu.c */
 void timer_tests(void);     /* timer.c */
+void precise_tests(void);   /* precise.c */
 #endif
