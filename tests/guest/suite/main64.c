@@ -30,6 +30,7 @@ void suite_main(void)
     fpu_tests();
     timer_tests();
     precise_tests();
+    chain_tests();
     tests_summary();
     power_off();
 }

@@ -15,4 +15,5 @@ void feature_tests(void);   /* feature.c */
 void fpu_tests(void);       /* fpu.c */
 void timer_tests(void);     /* timer.c */
 void precise_tests(void);   /* precise.c */
+void chain_tests(void);     /* chain.c */
 #endif
