@@ -149,7 +149,7 @@ static void syscall_msrs(void)
 
 CODE(user_sysenter, "mov %rsp, %rcx; sysenter; int $0x80");
 CODE(sysenter_entry, "int $0x81");
-CODE(sysexit_code, "mov %rdi, %rdx; mov %rsi, %rcx; 1: rex.W sysexit");
+CODE(sysexit_code, "mov %rdi, %rdx; mov %rsi, %rcx; 1: sysexitq");
 
 static void sysenter_set_up(void)
 {

@@ -173,8 +173,8 @@ static struct far_pointer {
     uint16_t selector;
 } __attribute__((packed)) target;
 
-CODE(far_jump, "rex.W ljmp *(%rdi)");
-CODE(far_call, "rex.W lcall *(%rdi); ret");
+CODE(far_jump, ".byte 0x48; ljmp *(%rdi)");
+CODE(far_call, ".byte 0x48; lcall *(%rdi); ret");
 CODE(far_end, "int $0x81");
 CODE(far_return, "mov $7, %eax; lretq");
 
