@@ -270,6 +270,11 @@ void apic_write(unsigned reg, uint64_t v);
 uint64_t apic_read(unsigned reg);
 void apic_ipi(uint32_t id, uint32_t command);
 void apic_eoi(void);
+bool apic_is_pending(unsigned vector);
+/* An interrupt from this CPU to itself that waits for IF. */
+void apic_make_pending(unsigned vector);
+/* That an interrupt ended the probe, and where; acknowledges it. */
+void check_interrupt_at(const struct trap *t, unsigned vector, const char *code, uint64_t offset);
 enum {
     APIC_ID = 0x802,
     APIC_TPR = 0x808,

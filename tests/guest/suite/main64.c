@@ -19,18 +19,21 @@ void suite_main(void)
     smp_start((unsigned)option_number("cpus", 1));
     tests_before_each(cpu_reset);
     page_fault_tests();
+    accessed_tests();
     tlb_tests();
     smc_tests();
+    chain_tests();
+    precise_tests();
     atomic_tests();
     interrupt_tests();
+    double_fault_tests();
+    apic_tests();
+    timer_tests();
     debug_tests();
     privilege_tests();
     segment_tests();
     feature_tests();
     fpu_tests();
-    timer_tests();
-    precise_tests();
-    chain_tests();
     tests_summary();
     power_off();
 }

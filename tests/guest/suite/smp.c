@@ -55,6 +55,28 @@ uint32_t apic_id(unsigned n)
     return workers[n].id;
 }
 
+bool apic_is_pending(unsigned vector)
+{
+    return apic_read(APIC_IRR + vector / 32) >> vector % 32 & 1;
+}
+
+void apic_make_pending(unsigned vector)
+{
+    interrupts_off();
+    apic_write(APIC_SELF_IPI, vector);
+    for (unsigned i = 0; i < 1000 && !apic_is_pending(vector); i++)
+        ;
+    check_true("the interrupt is pending", apic_is_pending(vector));
+}
+
+void check_interrupt_at(const struct trap *t, unsigned vector, const char *code, uint64_t offset)
+{
+    check("vector", vector, t->vector);
+    check("rip, from the start of the code", offset, t->rip - (uint64_t)code);
+    if (t->vector == vector)
+        apic_eoi();
+}
+
 /* ---- waiting -----------------------------------------------------------------------------------
  */
 
