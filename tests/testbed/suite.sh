@@ -23,6 +23,7 @@ suite() {
             "$hv" run --accel "$accel" --cpu "$model" --net none --kernel "$payload" --append "$words" --timeout 240 "$@" \
                 </dev/null >"$log" 2>&1 || echo "exit code $?"
             grep -Ev '^ok ' "$log" || true
+            grep -q '^suite: ' "$log" || echo "no summary; the last test that ended: $(grep -aE '^(ok|not ok|skip) ' "$log" | tail -1)"
             tr -d '\r' <"$log" | grep -q '^suite: [1-9][0-9]* passed, 0 failed, ' || bad="$bad $accel/$model"
         done
     done
