@@ -2,8 +2,7 @@
 #include "suite.h"
 
 enum { COM1 = 0x3f8, LINE_STATUS = COM1 + 5, THR_EMPTY = 0x20 };
-/* The PM1 control register where direct kernel boot has it, and S5 as the DSDT's \_S5 says (docs:
- * the machine's ACPI). */
+/* The PM1 control register where our machine has it, and S5 as its DSDT's \_S5 says. */
 enum { PM1_CONTROL = 0x604, SLP_EN = 1 << 13, RESET_COMMAND = 0x64, RESET_PULSE = 0xfe };
 
 void put_char(char c)

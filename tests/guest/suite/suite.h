@@ -11,8 +11,8 @@
  *   suite: 3 passed, 1 failed, 1 skipped
  *
  * The command line holds words: `cpus=N` (CPUs that shall start), `only=TEXT` (tests whose name
- * contains it), `tcg` (the CPU below a hypervisor is QEMU's TCG, which leaves out some checks; docs
- * beside each use).
+ * contains it, with _ for a space), `software` (our own CPU: CPUID's word is law), `tcg` (the CPU
+ * below a hypervisor is QEMU's TCG, which leaves out some checks; said beside each use).
  */
 #ifndef SUITE_H
 #define SUITE_H
