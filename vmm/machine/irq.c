@@ -255,3 +255,8 @@ void irq_lapic_set_tsc(struct irq_fabric *f, uint32_t khz, uint64_t offset)
     if (f->lapics)
         lapic_set_tsc(f->lapics, khz, offset);
 }
+void irq_lapic_set_cpu_tsc(struct irq_fabric *f, unsigned cpu, uint64_t offset)
+{
+    if (f->lapics)
+        lapic_set_cpu_tsc(f->lapics, cpu, offset);
+}

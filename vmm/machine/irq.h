@@ -79,6 +79,9 @@ bool irq_lapic_mmio(struct irq_fabric *fabric, unsigned cpu, uint64_t gpa, void 
  * also told after a pause.
  */
 void irq_lapic_set_tsc(struct irq_fabric *fabric, uint32_t khz, uint64_t offset);
+/* A guest may have written to the TSC of one vCPU: told, by its thread, before a deadline that it
+ * names. */
+void irq_lapic_set_cpu_tsc(struct irq_fabric *fabric, unsigned cpu, uint64_t offset);
 uint64_t irq_lapic_get_tpr(struct irq_fabric *fabric, unsigned cpu); /* as CR8 */
 void irq_lapic_set_tpr(struct irq_fabric *fabric, unsigned cpu, uint64_t cr8);
 

@@ -866,10 +866,17 @@ void lapic_set_reset(struct lapic_set *s)
 void lapic_set_tsc(struct lapic_set *s, uint32_t khz, uint64_t offset)
 {
     s->tsc_khz = khz;
-    s->tsc_offset = offset;
     for (unsigned i = 0; i < s->count; i++) {
         QZ_LOCKED(&s->apic[i].lock);
 
+        s->apic[i].tsc_offset = offset;
         lapic_timer_tsc_changed(&s->apic[i]);
     }
+}
+
+void lapic_set_cpu_tsc(struct lapic_set *s, unsigned cpu, uint64_t offset)
+{
+    QZ_LOCKED(&s->apic[cpu].lock);
+
+    s->apic[cpu].tsc_offset = offset;
 }

@@ -28,6 +28,8 @@ void lapic_set_reset(struct lapic_set *s);
 /* Guest TSC = host TSC + offset, at khz (0: measure it). For the TSC-deadline timer; timers under
  * way are moved. */
 void lapic_set_tsc(struct lapic_set *s, uint32_t khz, uint64_t offset);
+/* Of one vCPU, for deadlines that it writes from now on. */
+void lapic_set_cpu_tsc(struct lapic_set *s, unsigned cpu, uint64_t offset);
 
 void lapic_message(struct lapic_set *s, uint64_t address, uint32_t data); /* any thread */
 void lapic_extint(struct lapic_set *s, bool level); /* the PIC's output; any thread */

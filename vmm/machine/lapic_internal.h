@@ -53,6 +53,7 @@ struct lapic {
     int64_t timer_start;   /* machine time at which the count was loaded */
     int64_t timer_expires; /* machine time of the next firing, 0: none */
     uint64_t tsc_deadline; /* 0: none */
+    uint64_t tsc_offset;   /* from the host's TSC to the vCPU's */
 };
 
 struct lapic_set {
@@ -61,7 +62,6 @@ struct lapic_set {
     const struct lapic_ops *ops;
     void *context;
     uint32_t tsc_khz; /* 0: not told; then measured since the two below */
-    uint64_t tsc_offset;
     uint64_t tsc_at_start;
     int64_t ns_at_start;
     unsigned arbiter; /* atomic: where the next search for the lowest priority begins */

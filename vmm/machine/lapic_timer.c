@@ -68,9 +68,9 @@ static void start(struct lapic *a)
 
 /* ---- TSC deadline --------------------------------------------------------------------------- */
 
-static uint64_t guest_tsc(const struct lapic_set *s)
+static uint64_t guest_tsc(const struct lapic *a)
 {
-    return __rdtsc() + s->tsc_offset;
+    return __rdtsc() + a->tsc_offset;
 }
 
 static uint64_t tsc_khz(const struct lapic_set *s)
@@ -86,7 +86,7 @@ static uint64_t tsc_khz(const struct lapic_set *s)
 
 static void arm_deadline(struct lapic *a, int64_t at_least)
 {
-    uint64_t now = guest_tsc(a->set), ticks = a->tsc_deadline > now ? a->tsc_deadline - now : 0;
+    uint64_t now = guest_tsc(a), ticks = a->tsc_deadline > now ? a->tsc_deadline - now : 0;
     unsigned __int128 ns = (unsigned __int128)ticks * 1000000 / tsc_khz(a->set);
     int64_t wait = ns < INT64_MAX / 2 ? (int64_t)ns : INT64_MAX / 2; /* 146 years */
 
@@ -197,7 +197,7 @@ static void on_timer(struct vm_timer *t)
     int64_t now = vm_clock_now(a->set->clock);
 
     if (a->timer_expires && a->timer_expires <= now) {
-        if (in_deadline_mode(a) && guest_tsc(a->set) < a->tsc_deadline) {
+        if (in_deadline_mode(a) && guest_tsc(a) < a->tsc_deadline) {
             arm_deadline(a, DEADLINE_AGAIN_NS);
         } else {
             lapic_local(a, LVT_TIMER);

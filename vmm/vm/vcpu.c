@@ -12,6 +12,8 @@
 #include <signal.h>
 #include <x86intrin.h>
 
+#include "cpu/vcpu_msrs.h"
+
 QZ_SYSCALLS(vcpu, "futex rt_sigprocmask");
 
 enum {
@@ -97,15 +99,34 @@ static void park(struct vcpu *v)
     g->parked--;
 }
 
+/* What the guest's TSC is ahead of the host's; false: it cannot be had. */
+static bool tsc_offset(struct vcpu *v, uint64_t *offset)
+{
+    uint64_t before = __rdtsc(), tsc;
+
+    if (v->group->ops->get_tsc(v->accel, &tsc) < 0)
+        return false;
+    *offset = tsc - (before + (__rdtsc() - before) / 2);
+    return true;
+}
+
 /* Our local APICs fire at moments that the guest names by its TSC. The TSCs of all vCPUs run as
- * one. */
+ * one, until a guest writes to one of them. */
 static void tell_tsc(struct vcpu *v)
 {
     struct machine *m = v->group->machine;
-    uint64_t before = __rdtsc(), tsc;
+    uint64_t offset;
 
-    if (v->group->ops->get_tsc(v->accel, &tsc) == 0)
-        irq_lapic_set_tsc(m->irq, v->group->ops->tsc_khz(m->accel), tsc - (before + __rdtsc()) / 2);
+    if (tsc_offset(v, &offset))
+        irq_lapic_set_tsc(m->irq, v->group->ops->tsc_khz(m->accel), offset);
+}
+
+static void tell_own_tsc(struct vcpu *v)
+{
+    uint64_t offset;
+
+    if (tsc_offset(v, &offset))
+        irq_lapic_set_cpu_tsc(v->group->machine->irq, v->id, offset);
 }
 
 static void set_state(struct vcpu *v, const struct vcpu_state *s)
@@ -249,6 +270,8 @@ static void do_msr(struct vcpu *v, struct vcpu_exit *e)
     struct machine *m = v->group->machine;
     bool write = e->kind == EXIT_WRMSR, fault = false;
 
+    if (m->accel->own_lapic && write && e->msr.index == MSR_TSC_DEADLINE)
+        tell_own_tsc(v);
     if (m->accel->own_lapic &&
         (write ? irq_lapic_wrmsr(m->irq, v->id, e->msr.index, e->msr.value, &fault)
                : irq_lapic_rdmsr(m->irq, v->id, e->msr.index, &e->msr.value, &fault))) {
@@ -310,8 +333,7 @@ static void count_exit(struct vcpu *v, const struct vcpu_exit *e)
 /*
  * The task priority may have changed on either side: CR8 in the guest, the register by the access.
  * An access to the APIC (EOI, TPR, an IPI to itself) may also let an interrupt through that was
- * held back when it came. The guest is in the middle of an instruction: it comes out after it, and
- * take_interrupt() sees.
+ * held back when it came; nobody wakes a vCPU that is awake, so it asks to come out for it.
  */
 void vcpu_serve(void *context, unsigned cpu, struct vcpu_exit *exit)
 {
@@ -323,7 +345,7 @@ void vcpu_serve(void *context, unsigned cpu, struct vcpu_exit *exit)
     handle_exit(v, exit);
     g->ops->set_cr8(v->accel, irq_lapic_get_tpr(g->machine->irq, cpu));
     if (irq_pending(g->machine->irq, cpu))
-        g->ops->kick(v->accel);
+        g->ops->request_window(v->accel, true);
 }
 
 static void run(struct vcpu *v)

@@ -8,6 +8,24 @@
 #include "cpu/jit/string_internal.h"
 
 enum { IO_BATCH_BYTES = 256 }; /* of a repeated instruction, in one request */
+enum { DR7_ENABLED = 0xff, DR_TYPE_PORT = 2 };
+
+/* Breakpoints of ports (SDM vol 3 §17.2.4); the trap comes behind the instruction (jit_run.c). */
+static void note_watch(struct jit_cpu *cpu, uint16_t port, unsigned size)
+{
+    static const uint8_t lengths[] = {1, 2, 8, 4};
+
+    if (!(cpu->dr7 & DR7_ENABLED) || !(cpu->cr4 & CR4_DE))
+        return;
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned length = lengths[cpu->dr7 >> (18 + 4 * i) & 3];
+        const uint64_t at = cpu->dr[i] & ~(uint64_t)(length - 1);
+
+        if ((cpu->dr7 >> (2 * i) & 3) && (cpu->dr7 >> (16 + 4 * i) & 3) == DR_TYPE_PORT &&
+            port < at + length && at < port + size)
+            cpu->watch_hits |= 1 << i;
+    }
+}
 
 static void check_port(struct jit_cpu *cpu, uint16_t port, unsigned size)
 {
@@ -28,6 +46,7 @@ static void serve_port(struct jit_cpu *cpu, uint16_t port, unsigned size, bool w
     };
 
     jit_serve(cpu, &exit);
+    note_watch(cpu, port, size);
 }
 
 static uint16_t port_of(const struct jit_cpu *cpu, const struct insn *i)
