@@ -19,10 +19,26 @@ static void stack_slot(struct translation *x, int offset, unsigned access)
     emit_access(x, access, 8);
 }
 
+static bool push_memory(struct translation *x, const struct insn *i)
+{
+    if (!emit_address(x, i, true))
+        return false;
+    emit_access(x, TLB_READ, 8);
+    emit_rm(&x->e, op1(8, 0x8b), H_R10, H_R11);
+    emit_store(&x->e, H_R10, ENV(scratch));
+    stack_slot(x, -8, TLB_WRITE);
+    emit_load(&x->e, H_R10, ENV(scratch));
+    emit_rm(&x->e, op1(8, 0x89), H_R10, H_R11);
+    move_stack(x, -8);
+    return true;
+}
+
 static bool push(struct translation *x, const struct insn *i)
 {
-    if (i->size != 8 || (i->form == FORM_RM && i->mem))
+    if (i->size != 8)
         return false;
+    if (i->form == FORM_RM && i->mem)
+        return push_memory(x, i);
     stack_slot(x, -8, TLB_WRITE);
     if (i->form == FORM_IMM) {
         emit_rm(&x->e, op1(8, 0xc7), 0, H_R11);

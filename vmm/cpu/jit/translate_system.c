@@ -97,12 +97,64 @@ static bool time_stamp(struct translation *x, const struct insn *i)
     return true;
 }
 
+static bool swapgs(struct translation *x)
+{
+    const uint32_t base =
+        ENV(seg) + SEG_GS * sizeof(struct segment) + offsetof(struct segment, base);
+    const int kernel = offsetof(struct jit_msrs, kernel_gs_base);
+    struct emitter *e = &x->e;
+
+    need_ring0(x);
+    emit_load(e, H_R11, ENV(msrs));
+    emit_load(e, H_R10, base);
+    emit_store(e, H_R10, ENV(scratch));
+    emit_rmx(e, op1(8, 0x8b), H_R10, H_R11, HOST_NONE, 0, kernel);
+    emit_store(e, H_R10, base);
+    emit_load(e, H_R10, ENV(scratch));
+    emit_rmx(e, op1(8, 0x89), H_R10, H_R11, HOST_NONE, 0, kernel);
+    return true;
+}
+
+static bool direction(struct translation *x, const struct insn *i)
+{
+    flags_lose(x, flags_live_before(x));
+    emit8(&x->e, 0x65);
+    emit_rmx(&x->e, op1(4, 0x81), i->op == OP_STD ? 1 : 4, 0xff, 0xff, 0,
+             ENV(rflags)); /* or, and */
+    emit32(&x->e, i->op == OP_STD ? RFLAGS_DF : ~(uint32_t)RFLAGS_DF);
+    return true;
+}
+
+static bool from_control(struct translation *x, const struct insn *i)
+{
+    const uint32_t field = i->reg == 0   ? ENV(cr0)
+                           : i->reg == 2 ? ENV(cr2)
+                           : i->reg == 3 ? ENV(cr3)
+                                         : ENV(cr4);
+    unsigned host;
+
+    if (i->reg > 4 || i->reg == 1)
+        return false;
+    need_ring0(x);
+    host = in_memory(i->rm) ? H_R10 : jit_host_register[i->rm];
+    emit_load(&x->e, host, field);
+    put_register(x, i->rm, host);
+    return true;
+}
+
 bool translate_system(struct translation *x, const struct insn *i)
 {
     switch (i->op) {
     case OP_CLI:
     case OP_STI:
         return interrupt_flag(x, i);
+    case OP_CLD:
+    case OP_STD:
+        return direction(x, i);
+    case OP_SWAPGS:
+        return swapgs(x);
+    case OP_MOV_FROM_CR:
+        return from_control(x, i);
     case OP_PUSHF:
         return pushf(x, i);
     case OP_MOV_FROM_SEG:
