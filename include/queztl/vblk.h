@@ -278,11 +278,11 @@ enum { VBLK_PENDING = 1 }; /* status of a request that the driver has */
 
 /* The caller owns it; from submit until poll returns it, it and its data belong to the driver. */
 struct vblk_request {
-    struct vblk_request *next; /* the driver's */
+    struct vblk_request *next; /* the driver's, as is child */
     uint32_t op;               /* enum vblk_op */
     uint16_t count;            /* of segments or of ranges */
     uint8_t priority;          /* enum vblk_priority */
-    uint8_t state;             /* the driver's */
+    uint8_t attempts;          /* how often the device was given it */
     uint64_t sector;           /* after ZONE_APPEND: where the data went */
     union {
         struct vblk_segment segment;         /* the data when count is 1 */
@@ -292,6 +292,7 @@ struct vblk_request {
     uint64_t deadline_ns;  /* of the platform's clock; 0: none */
     int32_t status;        /* 0, negative enum vblk_error, or VBLK_PENDING */
     uint8_t device_status; /* the byte that the device wrote, for ZONED's own codes */
+    struct vblk_request *child;
     void *user;
 };
 
@@ -307,6 +308,7 @@ struct vblk_info {
     uint64_t features;   /* negotiated */
     uint64_t offered;    /* by the device */
     uint64_t sectors;    /* of 512 bytes */
+    uint64_t bytes_max;  /* of the data of one request */
     uint32_t block_size; /* logical, bytes */
     uint32_t size_max;   /* bytes of one segment */
     uint32_t segments_max;
