@@ -73,7 +73,7 @@ struct waiting {
 
 struct vblk_queue {
     /* What every request touches comes first. */
-    bool packed, indirect, event_idx, in_order, order_platform, broken, running, stopped;
+    bool packed, indirect, event_idx, in_order, order_platform, broken, running;
     bool notification_data, latency, batch, fast; /* fast: one piece of data needs no extent */
     uint16_t size, mask;                          /* of the ring; mask for split */
     uint16_t free_descs;
@@ -81,6 +81,7 @@ struct vblk_queue {
     uint16_t oldest;    /* in-order: the slot that the device must use next */
     uint16_t in_flight;
     uint16_t index;
+    uint16_t last_slot; /* what request_put took */
     struct slot *slots;
     struct frame *frames;
     uint8_t *statuses;
@@ -95,7 +96,11 @@ struct vblk_queue {
 
     /* The rest. */
     struct waiting waiting;
-    struct vblk_request *failed; /* ended without the device: the next poll hands them out */
+    bool armed;
+    unsigned batch_left; /* in order: slots of the current used entry still to be completed */
+    uint32_t batch_len;  /* its length */
+    struct vblk_request *failed,
+        *failed_last; /* ended without the device: the next poll hands them out */
     uint8_t *extents;
     uint64_t extents_addr;
     uint32_t extent_stride, extent_table; /* bytes; where the table begins */
@@ -107,8 +112,6 @@ struct vblk_queue {
     size_t dma_size;
     uint64_t dma_addr;
     struct vblk_ring_addresses addresses;
-    uint32_t coalesce_now; /* adaptive threshold */
-    uint64_t arm_idx;
     struct vblk_stats stats;
 } __attribute__((aligned(CACHE_LINE)));
 

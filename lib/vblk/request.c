@@ -201,6 +201,7 @@ static inline void slot_begin(struct vblk_queue *q, unsigned slot, struct vblk_r
 
     f->header.type = le32(r->op);
     f->header.sector = le64(data_kind(r->op) == DATA_RANGES ? 0 : r->sector);
+    q->last_slot = slot;
     q->statuses[slot] = BLK_S_UNWRITTEN;
     q->slots[slot].request = r;
     q->slots[slot].writable = writable;
