@@ -220,7 +220,7 @@ enum vblk_recovery {
 
 struct vblk_config {
     unsigned queue_count;  /* 1 to VBLK_QUEUES_MAX; fewer where the device has fewer */
-    unsigned queue_depth;  /* 2 to VBLK_DEPTH_MAX, made a power of two (downwards) */
+    unsigned queue_depth;  /* 4 to VBLK_DEPTH_MAX, made a power of two (downwards) */
     unsigned segments_max; /* of one request, 1 to VBLK_SEGMENTS_MAX */
     unsigned ranges_max;   /* of one discard, 1 to VBLK_RANGES_MAX */
     uint64_t features_off; /* never negotiated */
@@ -234,7 +234,13 @@ struct vblk_config {
     uint32_t coalesce_threshold; /* completions for one interrupt at most; 0 and 1: none */
     enum vblk_scheduler scheduler;
     enum vblk_recovery recovery;
+    /* Called from the platform's interrupt: queue n has something to poll; VBLK_CONFIG_CHANGED:
+     * call qz_vblk_reread_config() when the queues are quiet. May be NULL. */
+    void (*event)(void *arg, unsigned queue);
+    void *event_arg;
 };
+
+enum { VBLK_CONFIG_CHANGED = 0xffff };
 
 /* Sound values: one queue of 128, packed where the device can, zero copy, batches. */
 void qz_vblk_config_default(struct vblk_config *c);
@@ -407,7 +413,7 @@ struct vblk_stats {
 
 void qz_vblk_get_stats(const struct vblk_queue *q, struct vblk_stats *s);
 void qz_vblk_clear_stats(struct vblk_queue *q);
-/* A latency in nanoseconds that per_mille of the requests did not exceed, to within 1/16. */
+/* A latency in nanoseconds that per_mille of the requests did not exceed, to within 1/8. */
 uint64_t qz_vblk_latency(const struct vblk_stats *s, unsigned per_mille);
 
 #endif

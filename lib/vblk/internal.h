@@ -92,7 +92,6 @@ struct vblk_queue {
     };
     const struct vblk_platform *platform;
     struct vblk_device *dev;
-    uint64_t sectors; /* the device's capacity */
 
     /* The rest. */
     struct waiting waiting;
@@ -122,13 +121,7 @@ struct vblk_device {
     struct vblk_info info;
     bool started;
     struct vblk_queue *queues;
-    unsigned queues_built;
 };
-
-static inline void *ctx_of(const struct vblk_platform *p)
-{
-    return p->ctx;
-}
 
 static inline void note(const struct vblk_platform *p, enum vblk_log_level level, const char *text,
                         uint64_t a, uint64_t b)
