@@ -30,17 +30,22 @@ void queue_break(struct vblk_queue *q, const char *why, uint64_t a, uint64_t b)
     q->broken = true;
 }
 
+static void hand_out(struct vblk_queue *q, struct vblk_request *r)
+{
+    r->next = NULL;
+    if (q->finished)
+        q->finished_last->next = r;
+    else
+        q->finished = r;
+    q->finished_last = r;
+}
+
 void queue_fail(struct vblk_queue *q, struct vblk_request *r, int status)
 {
     r->status = status;
-    r->next = NULL;
     q->stats.errors++;
     q->stats.timeouts += status == -VBLK_ETIMEDOUT;
-    if (q->failed)
-        q->failed_last->next = r;
-    else
-        q->failed = r;
-    q->failed_last = r;
+    hand_out(q, r);
 }
 
 /* Into the ring, with what is kept beside it. The caller knows that there is room. */
@@ -197,14 +202,35 @@ static unsigned poll_in_order(struct vblk_queue *q, struct vblk_request **done, 
     return n;
 }
 
+static unsigned poll_ring(struct vblk_queue *q, struct vblk_request **done, unsigned max,
+                          uint64_t *now)
+{
+    if (q->in_order)
+        return poll_in_order(q, done, max, now);
+    return q->packed ? poll_packed(q, done, max, now) : poll_split(q, done, max, now);
+}
+
+void queue_harvest(struct vblk_queue *q)
+{
+    struct vblk_request *done[16];
+    uint64_t now = 0;
+    unsigned n;
+
+    while (q->in_flight && !q->broken && (n = poll_ring(q, done, 16, &now)) != 0) {
+        q->stats.requests += n;
+        for (unsigned i = 0; i < n; i++)
+            hand_out(q, done[i]);
+    }
+}
+
 int qz_vblk_poll(struct vblk_queue *q, struct vblk_request **done, unsigned max)
 {
     uint64_t now = 0;
     unsigned n = 0, before;
 
-    for (; __builtin_expect(q->failed != NULL, 0) && n < max; n++) {
-        done[n] = q->failed;
-        q->failed = q->failed->next;
+    for (; __builtin_expect(q->finished != NULL, 0) && n < max; n++) {
+        done[n] = q->finished;
+        q->finished = q->finished->next;
     }
     if (__builtin_expect(!q->running || q->broken, 0)) {
         if (n || max == 0)
@@ -212,12 +238,7 @@ int qz_vblk_poll(struct vblk_queue *q, struct vblk_request **done, unsigned max)
         return q->broken ? -VBLK_EPROTO : q->in_flight ? -VBLK_ENODEV : 0;
     }
     before = n;
-    if (q->in_order)
-        n += poll_in_order(q, done + n, max - n, &now);
-    else if (q->packed)
-        n += poll_packed(q, done + n, max - n, &now);
-    else
-        n += poll_split(q, done + n, max - n, &now);
+    n += poll_ring(q, done + n, max - n, &now);
     stats_polled(q, n - before);
     if (n > before && q->armed) {
         ring_disarm(q);
@@ -247,7 +268,7 @@ bool qz_vblk_arm(struct vblk_queue *q, uint64_t *wait_ns)
 
     if (wait_ns)
         *wait_ns = after > 1 ? q->dev->config.coalesce_time_us * UINT64_C(1000) : 0;
-    if (q->failed || q->broken)
+    if (q->finished || q->broken)
         return true;
     if (!q->running)
         return false;
@@ -259,7 +280,7 @@ unsigned qz_vblk_pending(const struct vblk_queue *q)
 {
     unsigned n = q->in_flight + q->waiting.count;
 
-    for (const struct vblk_request *r = q->failed; r; r = r->next)
+    for (const struct vblk_request *r = q->finished; r; r = r->next)
         n++;
     return n;
 }

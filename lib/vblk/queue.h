@@ -18,6 +18,8 @@ void queue_free_dma(struct vblk_queue *q);
 void queue_break(struct vblk_queue *q, const char *why, uint64_t a, uint64_t b);
 /* Ends a request without the device; the next poll hands it out. */
 void queue_fail(struct vblk_queue *q, struct vblk_request *r, int status);
+/* What the device has finished, before a reset: the next poll hands it out. */
+void queue_harvest(struct vblk_queue *q);
 /* Takes all requests out of the ring (the device no longer has them), linked by next. */
 struct vblk_request *queue_take_in_flight(struct vblk_queue *q);
 /* Moves waiting requests into the ring and rings the doorbell. */
