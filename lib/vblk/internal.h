@@ -99,7 +99,8 @@ struct vblk_queue {
     unsigned batch_left; /* in order: slots of the current used entry still to be completed */
     uint32_t batch_len;  /* its length */
     struct vblk_request *failed,
-        *failed_last; /* ended without the device: the next poll hands them out */
+    /* What ended without the ring: the next poll hands it out. */
+    struct vblk_request *finished, *finished_last;
     uint8_t *extents;
     uint64_t extents_addr;
     uint32_t extent_stride, extent_table; /* bytes; where the table begins */
