@@ -98,7 +98,6 @@ struct vblk_queue {
     bool armed;
     unsigned batch_left; /* in order: slots of the current used entry still to be completed */
     uint32_t batch_len;  /* its length */
-    struct vblk_request *failed,
     /* What ended without the ring: the next poll hands it out. */
     struct vblk_request *finished, *finished_last;
     uint8_t *extents;
