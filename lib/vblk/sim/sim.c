@@ -257,7 +257,8 @@ struct sim *sim_new(const struct sim_options *o)
     s->queues_usable = o->queues;
     s->disk = calloc(o->sectors, VBLK_SECTOR_SIZE);
     for (unsigned i = 0; i < o->queues; i++)
-        s->q[i].chains = calloc(SIM_CHAINS_MAX, sizeof(struct dev_chain));
+        for (unsigned k = 0; k < SIM_CHAINS_MAX; k++)
+            s->q[i].chains[k] = calloc(1, sizeof(struct dev_chain));
     s->p = (struct vblk_platform){.ctx = s,
                                   .dma_alloc = sim_dma_alloc,
                                   .dma_free = sim_dma_free,
@@ -276,7 +277,8 @@ void sim_free(struct sim *s)
     for (unsigned i = 0; i < SIM_BLOCKS_MAX; i++)
         free(s->blocks[i].at);
     for (unsigned i = 0; i < SIM_QUEUES_MAX; i++)
-        free(s->q[i].chains);
+        for (unsigned k = 0; k < SIM_CHAINS_MAX; k++)
+            free(s->q[i].chains[k]);
     free(s->disk);
     free(s);
 }

@@ -38,7 +38,7 @@ struct sim_options {
 struct sim_queue {
     bool enabled, kicked, interrupts;
     struct dev_ring ring;
-    struct dev_chain *chains; /* SIM_CHAINS_MAX that the device holds */
+    struct dev_chain *chains[SIM_CHAINS_MAX]; /* the first `held` are requests in the device */
     unsigned held;
     uint64_t doorbells, interrupts_raised, served;
     uint32_t notify_data;
@@ -55,7 +55,7 @@ struct sim {
     uint8_t writeback;
     struct sim_queue q[SIM_QUEUES_MAX];
     uint8_t *disk;
-    uint64_t rng, clock_ns;
+    uint64_t rng, clock_ns, appended;
     enum sim_fault fault;
     unsigned fault_after; /* requests served before it strikes */
     unsigned queues_usable;

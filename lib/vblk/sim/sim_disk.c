@@ -95,18 +95,17 @@ static uint8_t do_move(struct sim *s, const struct dev_chain *c, uint64_t sector
     return S_OK;
 }
 
-/* An append goes to the start of its zone plus what earlier ones wrote there; the tail says where.
+/* Appends go one behind the other, in the one zone that tests use; the tail says where.
  */
 static uint8_t do_append(struct sim *s, const struct dev_chain *c, uint64_t zone)
 {
     const struct dev_piece *tail = &c->pieces[c->count - 1];
-    static uint64_t written; /* one zone is enough for the tests */
     uint64_t len = data_len(c, false);
 
     if (tail->len < 9 || zone % SIM_ZONE_SECTORS)
         return S_IOERR;
-    qz_store_le64(tail->at, zone + written % SIM_ZONE_SECTORS);
-    written += len / VBLK_SECTOR_SIZE;
+    qz_store_le64(tail->at, zone + s->appended % SIM_ZONE_SECTORS);
+    s->appended += len / VBLK_SECTOR_SIZE;
     return do_move(s, c, qz_load_le64(tail->at), false, len);
 }
 
@@ -210,7 +209,7 @@ static bool serve(struct sim *s, struct sim_queue *q, const struct dev_chain *c)
 static void take(struct sim_queue *q)
 {
     while (q->kicked && q->held < SIM_CHAINS_MAX) {
-        int rc = dev_ring_pop(&q->ring, &q->chains[q->held]);
+        int rc = dev_ring_pop(&q->ring, q->chains[q->held]);
 
         if (rc > 0)
             q->held++;
@@ -224,17 +223,27 @@ static unsigned choose(struct sim *s, const struct sim_queue *q)
     return s->o.reorder && !q->ring.in_order ? sim_random(s) % q->held : 0;
 }
 
+/* The device is done with its i-th request; the storage goes behind those that it holds. */
+static void drop(struct sim_queue *q, unsigned i)
+{
+    struct dev_chain *c = q->chains[i];
+
+    q->held--;
+    memmove(&q->chains[i], &q->chains[i + 1], (q->held - i) * sizeof(q->chains[0]));
+    q->chains[q->held] = c;
+}
+
 /* In order, one used entry for up to four requests: the last one's, at the first one's place. */
 static unsigned serve_batch(struct sim *s, struct sim_queue *q, unsigned max)
 {
     unsigned n = QZ_MIN(QZ_MIN(q->held, max), 1 + (unsigned)(sim_random(s) % 4)), descs = 0;
-    const struct dev_chain *last = &q->chains[n - 1];
+    const struct dev_chain *last = q->chains[n - 1];
 
     for (unsigned i = 0; i < n; i++) {
-        const struct dev_piece *status = &q->chains[i].pieces[q->chains[i].count - 1];
+        const struct dev_piece *status = &q->chains[i]->pieces[q->chains[i]->count - 1];
 
-        status->at[status->len - 1] = execute(s, &q->chains[i]);
-        descs += q->chains[i].descs;
+        status->at[status->len - 1] = execute(s, q->chains[i]);
+        descs += q->chains[i]->descs;
     }
     dev_ring_push(&q->ring, &(struct dev_chain){.id = last->id, .descs = (uint16_t)descs},
                   (uint32_t)data_len(last, true));
@@ -242,8 +251,8 @@ static unsigned serve_batch(struct sim *s, struct sim_queue *q, unsigned max)
     if (!q->ring.packed)
         q->ring.next_used += n - 1;
     q->served += n;
-    q->held -= n;
-    memmove(q->chains, q->chains + n, q->held * sizeof(q->chains[0]));
+    for (unsigned i = 0; i < n; i++)
+        drop(q, 0);
     return n;
 }
 
@@ -259,10 +268,9 @@ static unsigned run_queue(struct sim *s, struct sim_queue *q, unsigned vector, u
             done += serve_batch(s, q, max - done);
             continue;
         }
-        if (!serve(s, q, &q->chains[i]))
+        if (!serve(s, q, q->chains[i]))
             break;
-        q->held--;
-        memmove(&q->chains[i], &q->chains[i + 1], (q->held - i) * sizeof(q->chains[0]));
+        drop(q, i);
         done++;
     }
     if (dev_ring_flush(&q->ring) && q->interrupts && s->handlers[vector]) {
