@@ -112,6 +112,7 @@ struct vblk_platform {
 /* Where the parts of a ring are, as the device sees them (VirtIO 1.3 §2.7, §2.8). */
 struct vblk_ring_addresses {
     uint64_t desc, driver, device;
+    bool packed;
     const void *desc_cpu, *driver_cpu, *device_cpu; /* the same, as the CPU sees them */
 };
 
@@ -159,6 +160,7 @@ struct vblk_pci {
     uint32_t function;
     struct vblk_pci_window common, notify, isr, device;
     uint32_t notify_multiplier;
+    unsigned msix_capability;
     bool notification_data, msix;
     uint64_t doorbell[VBLK_QUEUES_MAX];
 };

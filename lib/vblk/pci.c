@@ -62,6 +62,13 @@ static void put64(const struct vblk_pci *d, unsigned reg, uint64_t value)
     put(d, reg + 4, 4, value >> 32);
 }
 
+static uint32_t conf(const struct vblk_pci *d, unsigned offset, unsigned width)
+{
+    const struct vblk_platform *p = d->t.platform;
+
+    return p->pci_read(p->ctx, d->function, offset, width);
+}
+
 static uint64_t get_features(struct vblk_transport *t)
 {
     struct vblk_pci *d = of(t);
@@ -79,6 +86,8 @@ static int set_features(struct vblk_transport *t, uint64_t features)
 
     if (features & VBLK_BIT(VBLK_F_RING_RESET) && d->common.len < C_LEN_RESET)
         return -VBLK_ENOTSUP;
+    /* The platform has switched MSI-X on where it attached vectors. */
+    d->msix = d->msix_capability && conf(d, d->msix_capability + 2, 2) & 0x8000;
     d->notification_data = features & VBLK_BIT(VBLK_F_NOTIFICATION_DATA);
     put(d, C_DRIVER_FEATURE_SELECT, 4, 1);
     put(d, C_DRIVER_FEATURE, 4, features >> 32);
@@ -232,13 +241,6 @@ static const struct vblk_transport_ops ops = {
     .interrupt_status = interrupt_status,
 };
 
-static uint32_t conf(const struct vblk_pci *d, unsigned offset, unsigned width)
-{
-    const struct vblk_platform *p = d->t.platform;
-
-    return p->pci_read(p->ctx, d->function, offset, width);
-}
-
 /* One virtio capability (§4.1.4) at `at`, when it is one of those wanted and the first of its type.
  */
 static int take_capability(struct vblk_pci *d, unsigned at)
@@ -282,8 +284,8 @@ int qz_vblk_pci_init(struct vblk_pci *d, const struct vblk_platform *p, uint32_t
 
         if (cap == CAP_VENDOR)
             rc = take_capability(d, at);
-        else if (cap == CAP_MSIX) /* the platform has switched it on where it attached vectors */
-            d->msix = conf(d, at + 2, 2) & 0x8000;
+        else if (cap == CAP_MSIX)
+            d->msix_capability = at;
         at = conf(d, at + 1, 1) & ~3u;
     }
     if (rc < 0)

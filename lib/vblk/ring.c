@@ -54,6 +54,7 @@ void ring_init(struct vblk_queue *q, void *memory, uint64_t addr)
     ring_layout(q->packed, q->size, &l);
     q->mask = q->size - 1;
     q->addresses = (struct vblk_ring_addresses){.desc = addr,
+                                                .packed = q->packed,
                                                 .driver = addr + l.driver,
                                                 .device = addr + l.device,
                                                 .desc_cpu = base,
