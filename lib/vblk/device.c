@@ -67,14 +67,20 @@ int qz_vblk_create(void *memory, size_t size, struct vblk_transport *t, const st
     return 0;
 }
 
-void device_reset(struct vblk_device *dev)
+int device_reset(struct vblk_device *dev)
 {
     struct vblk_transport *t = dev->transport;
+    int rc = t->ops->set_status(t, 0);
 
-    t->ops->set_status(t, 0);
     for (unsigned i = 0; i < dev->config.queue_count; i++)
         dev->queues[i].running = false;
     dev->info.queues = 0;
+    if (rc == 0 && t->ops->get_status(t) != 0)
+        rc = -VBLK_ETIMEDOUT;
+    if (rc < 0)
+        note(dev->platform, VBLK_LOG_ERROR, "vblk: the device does not reset (error, status)",
+             (uint64_t)-rc, t->ops->get_status(t));
+    return rc;
 }
 
 static int status_add(struct vblk_device *dev, uint8_t *status, uint8_t bit)
@@ -175,16 +181,9 @@ static int queues_start(struct vblk_device *dev)
 
 int device_bring_up(struct vblk_device *dev)
 {
-    struct vblk_transport *t = dev->transport;
     uint8_t status = 0;
     int rc;
 
-    device_reset(dev);
-    if (t->ops->get_status(t) != 0) {
-        note(dev->platform, VBLK_LOG_ERROR, "vblk: the device does not reset (status)",
-             t->ops->get_status(t), 0);
-        return -VBLK_ETIMEDOUT;
-    }
     rc = status_add(dev, &status, STATUS_ACKNOWLEDGE);
     if (rc == 0)
         rc = status_add(dev, &status, STATUS_DRIVER);
@@ -250,7 +249,9 @@ int qz_vblk_start(struct vblk_device *dev)
     rc = interrupts_attach(dev, true);
     if (rc < 0)
         return rc;
-    rc = device_bring_up(dev);
+    rc = device_reset(dev);
+    if (rc == 0)
+        rc = device_bring_up(dev);
     if (rc < 0) {
         device_reset(dev);
         for (unsigned i = 0; i < dev->config.queue_count; i++)

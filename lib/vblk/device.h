@@ -10,8 +10,8 @@ enum { ATTEMPTS_MAX = 8 }; /* a request that was in the ring at so many resets i
 
 /* Reads the configuration space as one consistent whole (§2.5.1) and checks it. */
 int config_read(struct vblk_device *dev);
-/* Reset, negotiation, queues, DRIVER_OK; the rings are empty then. */
+/* After a reset: negotiation, queues, DRIVER_OK; the rings are empty then. */
 int device_bring_up(struct vblk_device *dev);
-void device_reset(struct vblk_device *dev);
+int device_reset(struct vblk_device *dev);
 
 #endif

@@ -83,7 +83,7 @@ int qz_vblk_recover(struct vblk_device *dev)
 
     if (!dev->started)
         return -VBLK_ENODEV;
-    device_reset(dev);
+    rc = device_reset(dev);
     dev->info.resets++;
     for (unsigned i = 0; i < n; i++) {
         struct vblk_queue *q = &dev->queues[i];
@@ -91,7 +91,8 @@ int qz_vblk_recover(struct vblk_device *dev)
         queue_harvest(q);
         park(q, take_all(q));
     }
-    rc = device_bring_up(dev);
+    if (rc == 0)
+        rc = device_bring_up(dev);
     if (rc < 0) {
         note(dev->platform, VBLK_LOG_ERROR, "vblk: the device did not come back (error, resets)",
              (uint64_t)-rc, dev->info.resets);
