@@ -80,7 +80,8 @@ static int take_sizes(struct vblk_device *dev, const struct virtio_blk_config *c
     }
     info->sectors = sectors;
     info->block_size = has(dev, VBLK_F_BLK_SIZE) ? le32(c->blk_size) : VBLK_SECTOR_SIZE;
-    info->size_max = has(dev, VBLK_F_SIZE_MAX) ? le32(c->size_max) : UINT32_MAX;
+    /* qemu-storage-daemon offers SIZE_MAX and leaves the field 0: no bound. */
+    info->size_max = has(dev, VBLK_F_SIZE_MAX) && c->size_max ? le32(c->size_max) : UINT32_MAX;
     info->segments_max = least(cfg->segments_max, VBLK_SEGMENTS_MAX);
     if (has(dev, VBLK_F_SEG_MAX))
         info->segments_max = least(info->segments_max, le32(c->seg_max));

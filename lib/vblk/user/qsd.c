@@ -5,7 +5,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -13,7 +13,6 @@
 #include <time.h>
 
 enum { START_MS = 20000, LOOK_NS = 5000000 };
-extern char **environ;
 
 static bool answers(const char *path)
 {
@@ -27,7 +26,6 @@ int qsd_restart(struct qsd *q, struct qz_error *err)
     char blockdev[256], export[256];
     char *argv[] = {"qemu-storage-daemon", "--blockdev", blockdev, "--export", export, NULL};
     int64_t until = qz_now_ns() + START_MS * INT64_C(1000000);
-    int rc;
 
     if (q->image[0])
         snprintf(blockdev, sizeof(blockdev),
@@ -39,13 +37,18 @@ int qsd_restart(struct qsd *q, struct qz_error *err)
              "addr.path=%s",
              q->queues, q->socket);
     unlink(q->socket);
-    rc = posix_spawnp(&q->pid, argv[0], NULL, NULL, argv, environ);
-    if (rc)
-        return qz_fail(err, -rc, "qemu-storage-daemon: %s", strerror(rc));
+    q->pid = fork();
+    if (q->pid < 0)
+        return qz_fail(err, -errno, "qemu-storage-daemon: %s", strerror(errno));
+    if (q->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nothing running */
+        execvp(argv[0], argv);
+        _exit(127);
+    }
     while (!answers(q->socket)) {
         if (waitpid(q->pid, NULL, WNOHANG) == q->pid) {
             q->pid = 0;
-            return qz_fail(err, -EIO, "qemu-storage-daemon ended at its start");
+            return qz_fail(err, -EIO, "qemu-storage-daemon does not start; install qemu-utils");
         }
         if (qz_now_ns() > until)
             return qz_fail(err, -ETIMEDOUT, "qemu-storage-daemon does not open its socket");

@@ -14,7 +14,7 @@ struct qsd {
     unsigned queues;
 };
 
-/* -ENOENT when this machine has no qemu-storage-daemon. image_bytes 0: a null device of 1 GiB. */
+/* Fails when this machine has no qemu-storage-daemon. image_bytes 0: a null device of 1 GiB. */
 int qsd_start(struct qsd *q, uint64_t image_bytes, unsigned queues, struct qz_error *err);
 /* Kills it without warning, and starts another on the same file and socket. */
 void qsd_kill(struct qsd *q);
