@@ -31,7 +31,6 @@ enum message_request {
 
 enum { VU_F_PROTOCOL_FEATURES = 30 };
 enum { VU_PROTOCOL_MQ = 0, VU_PROTOCOL_REPLY_ACK = 3, VU_PROTOCOL_CONFIG = 9 };
-enum { VU_PAYLOAD_MAX = 512, VU_NO_FD = 0x100 };
 
 struct channel {
     int fd; /* -1: not connected */

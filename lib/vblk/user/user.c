@@ -249,14 +249,14 @@ static int queue_enable(struct vblk_transport *t, unsigned queue, unsigned depth
     uint32_t enable[2] = {queue, 1};
     int rc = open_event(&u->kick[queue]);
 
-    if (rc == 0 && interrupts)
+    /* Wanted or not: libvhost-user writes to it once in any case, and gives up when there is none. */
+    if (rc == 0)
         rc = open_event(&u->call[queue]);
     if (rc < 0)
         return rc;
     rc = set_ring(u, queue, depth, a);
     if (rc == 0)
-        rc = channel_send_u64(&u->channel, VU_SET_VRING_CALL, queue | (interrupts ? 0 : VU_NO_FD),
-                              interrupts ? u->call[queue] : -1);
+        rc = channel_send_u64(&u->channel, VU_SET_VRING_CALL, queue, u->call[queue]);
     if (rc == 0)
         rc = channel_send_u64(&u->channel, VU_SET_VRING_KICK, queue, u->kick[queue]);
     if (rc == 0)
