@@ -66,9 +66,9 @@ static int read_whole(struct vblk_device *dev, struct virtio_blk_config *c)
     return -VBLK_EPROTO;
 }
 
-static int take_sizes(struct vblk_device *dev, const struct virtio_blk_config *c)
+static int take_sizes(const struct vblk_device *dev, const struct virtio_blk_config *c,
+                      struct vblk_info *info)
 {
-    struct vblk_info *info = &dev->info;
     const struct vblk_config *cfg = &dev->config;
     uint64_t sectors = le64(c->capacity), bytes;
 
@@ -101,10 +101,9 @@ static int take_sizes(struct vblk_device *dev, const struct virtio_blk_config *c
     return 0;
 }
 
-static int take_zones(struct vblk_device *dev, const struct virtio_blk_config *c)
+static int take_zones(const struct vblk_device *dev, const struct virtio_blk_config *c,
+                      struct vblk_info *info)
 {
-    struct vblk_info *info = &dev->info;
-
     info->zone_model = VBLK_ZONES_NONE;
     if (!has(dev, VBLK_F_ZONED) || c->zoned.model == VBLK_ZONES_NONE)
         return 0;
@@ -125,13 +124,14 @@ static int take_zones(struct vblk_device *dev, const struct virtio_blk_config *c
 int config_read(struct vblk_device *dev)
 {
     struct virtio_blk_config c = {0};
-    struct vblk_info *info = &dev->info;
+    struct vblk_info next = dev->info,
+                     *info = &next; /* what is wrong leaves the old limits alone */
     int rc = read_whole(dev, &c);
 
     if (rc == 0)
-        rc = take_sizes(dev, &c);
+        rc = take_sizes(dev, &c, info);
     if (rc == 0)
-        rc = take_zones(dev, &c);
+        rc = take_zones(dev, &c, info);
     if (rc < 0)
         return rc;
     info->read_only = has(dev, VBLK_F_RO);
@@ -146,6 +146,7 @@ int config_read(struct vblk_device *dev)
     info->zeroes_ranges_max = ranges_or_one(dev, c.max_write_zeroes_seg);
     info->erase_sectors_max = sectors_or_all(c.max_secure_erase_sectors);
     info->erase_ranges_max = ranges_or_one(dev, c.max_secure_erase_seg);
+    dev->info = next;
     return 0;
 }
 
