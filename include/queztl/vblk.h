@@ -395,7 +395,8 @@ bool qz_vblk_needs_recovery(struct vblk_device *dev);
  * the device offers fewer queues than before, requests move to those there are.
  */
 int qz_vblk_recover(struct vblk_device *dev);
-/* The same for one queue, without disturbing the others. -VBLK_ENOTSUP without RING_RESET. */
+/* The same for one queue, without disturbing the others. -VBLK_ENOTSUP without RING_RESET: the
+ * queue is as it was. */
 int qz_vblk_queue_recover(struct vblk_queue *q);
 
 /* ---- statistics --------------------------------------------------------------------------------

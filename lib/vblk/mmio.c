@@ -165,7 +165,11 @@ static int queue_reset(struct vblk_transport *t, unsigned queue)
 
     put(m, REG_QUEUE_SEL, queue);
     put(m, REG_QUEUE_RESET, 1);
-    return wait_zero(m, REG_QUEUE_RESET);
+    if (wait_zero(m, REG_QUEUE_RESET) < 0)
+        return -VBLK_ETIMEDOUT;
+    /* QEMU 7.2 offers RING_RESET here without having the register: the queue is still ready then.
+     */
+    return get(m, REG_QUEUE_READY) ? -VBLK_ENOTSUP : 0;
 }
 
 static void notify(struct vblk_transport *t, unsigned queue, uint32_t data)

@@ -125,6 +125,8 @@ int qz_vblk_queue_recover(struct vblk_queue *q)
     if (!(dev->info.features & VBLK_BIT(VBLK_F_RING_RESET)))
         return -VBLK_ENOTSUP;
     rc = t->ops->queue_reset(t, q->index);
+    if (rc == -VBLK_ENOTSUP) /* it runs on, untouched */
+        return rc;
     if (rc < 0) { /* the queue did not stop: only a reset of the device takes its memory away */
         queue_break(q, "vblk: the device does not reset the queue (queue, error)", q->index,
                     (uint64_t)-rc);
