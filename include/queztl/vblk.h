@@ -347,6 +347,17 @@ void qz_vblk_stop(struct vblk_device *dev);
 
 void qz_vblk_get_info(const struct vblk_device *dev, struct vblk_info *info);
 struct vblk_queue *qz_vblk_queue(struct vblk_device *dev, unsigned index);
+
+struct vblk_queue_info {
+    bool running, broken, packed, indirect, event_idx, in_order;
+    uint16_t depth, in_flight;
+    unsigned waiting; /* for room in the ring */
+    uint64_t dma_bytes;
+};
+void qz_vblk_get_queue_info(const struct vblk_queue *q, struct vblk_queue_info *info);
+/* Allows or forbids a feature (a bit of enum vblk_feature) and negotiates again, as
+ * qz_vblk_recover() does; requests go on. VERSION_1 is not to be had off. */
+int qz_vblk_set_feature(struct vblk_device *dev, unsigned bit, bool on);
 /* Reads capacity and limits again, after a change of configuration (VirtIO 1.3 §5.2.5). 1 when the
  * capacity changed. */
 int qz_vblk_reread_config(struct vblk_device *dev);

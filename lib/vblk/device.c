@@ -296,3 +296,28 @@ struct vblk_queue *qz_vblk_queue(struct vblk_device *dev, unsigned index)
 {
     return index < dev->config.queue_count ? &dev->queues[index] : NULL;
 }
+
+void qz_vblk_get_queue_info(const struct vblk_queue *q, struct vblk_queue_info *info)
+{
+    *info = (struct vblk_queue_info){.running = q->running,
+                                     .broken = q->broken,
+                                     .packed = q->packed,
+                                     .indirect = q->indirect,
+                                     .event_idx = q->event_idx,
+                                     .in_order = q->in_order,
+                                     .depth = q->size,
+                                     .in_flight = q->in_flight,
+                                     .waiting = q->waiting.count,
+                                     .dma_bytes = q->dma ? q->dma_size : 0};
+}
+
+int qz_vblk_set_feature(struct vblk_device *dev, unsigned bit, bool on)
+{
+    if (!qz_vblk_feature_name(bit) || bit == VBLK_F_VERSION_1)
+        return -VBLK_EINVAL;
+    if (on)
+        dev->config.features_off &= ~VBLK_BIT(bit);
+    else
+        dev->config.features_off |= VBLK_BIT(bit);
+    return dev->started ? qz_vblk_recover(dev) : 0;
+}

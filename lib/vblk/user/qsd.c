@@ -31,7 +31,8 @@ int qsd_restart(struct qsd *q, struct qz_error *err)
         snprintf(blockdev, sizeof(blockdev),
                  "driver=file,node-name=n,filename=%s,cache.direct=off,aio=threads", q->image);
     else
-        snprintf(blockdev, sizeof(blockdev), "driver=null-co,node-name=n,size=1073741824,read-zeroes=off");
+        snprintf(blockdev, sizeof(blockdev),
+                 "driver=null-co,node-name=n,size=1073741824,read-zeroes=off");
     snprintf(export, sizeof(export),
              "type=vhost-user-blk,id=e,node-name=n,writable=on,num-queues=%u,addr.type=unix,"
              "addr.path=%s",

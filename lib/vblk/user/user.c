@@ -249,7 +249,8 @@ static int queue_enable(struct vblk_transport *t, unsigned queue, unsigned depth
     uint32_t enable[2] = {queue, 1};
     int rc = open_event(&u->kick[queue]);
 
-    /* Wanted or not: libvhost-user writes to it once in any case, and gives up when there is none. */
+    /* Wanted or not: libvhost-user writes to it once in any case, and gives up when there is none.
+     */
     if (rc == 0)
         rc = open_event(&u->call[queue]);
     if (rc < 0)
