@@ -11,7 +11,11 @@
 
 #include <queztl/base.h>
 
-enum { ROUNDS_WARM = 1000 };
+enum { ROUNDS = 20000 };
+
+struct figures {
+    double median, least; /* nanoseconds a request */
+};
 
 static void *bench_alloc(void *ctx, size_t size, size_t align, uint64_t *addr)
 {
@@ -108,7 +112,14 @@ static void device_turn(struct vblk_queue *q, uint16_t *at, bool *wrap)
     }
 }
 
-static double measure(bool packed, unsigned depth, double seconds)
+static int by_value(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static struct figures measure(bool packed, unsigned depth)
 {
     struct vblk_platform p = {
         .dma_alloc = bench_alloc, .dma_free = bench_free, .now_ns = bench_now};
@@ -119,8 +130,7 @@ static double measure(bool packed, unsigned depth, double seconds)
     struct vblk_config c;
     uint16_t at = 0;
     bool wrap = true;
-    int64_t spent = 0;
-    uint64_t ended = 0;
+    static int64_t spent[ROUNDS];
     void *memory;
 
     offered = packed ? VBLK_BIT(VBLK_F_RING_PACKED) : 0;
@@ -136,38 +146,37 @@ static double measure(bool packed, unsigned depth, double seconds)
             .op = i & 1, .count = 1, .sector = i * 8, .segment = {&requests, 4096}};
         batch[i] = &requests[i];
     }
-    for (uint64_t round = 0; spent < (int64_t)(seconds * 1e9); round++) {
+    for (unsigned round = 0; round < ROUNDS; round++) {
         int64_t begin = qz_now_ns();
 
         qz_vblk_submit(q, batch, depth);
-        if (round >= ROUNDS_WARM)
-            spent += qz_now_ns() - begin;
+        spent[round] = qz_now_ns() - begin;
         device_turn(q, &at, &wrap);
         begin = qz_now_ns();
         if (qz_vblk_poll(q, done, depth) != (int)depth)
             abort();
-        if (round >= ROUNDS_WARM) {
-            spent += qz_now_ns() - begin;
-            ended += depth;
-        }
+        spent[round] += qz_now_ns() - begin;
     }
+    qsort(spent, ROUNDS, sizeof(spent[0]), by_value);
     qz_vblk_stop(dev);
     free(memory);
-    return (double)spent / (double)ended;
+    return (struct figures){(double)spent[ROUNDS / 2] / depth, (double)spent[0] / depth};
 }
 
 int main(int argc, char **argv)
 {
     unsigned depth = argc > 1 ? (unsigned)atoi(argv[1]) : 128;
-    double seconds = argc > 2 ? atof(argv[2]) : 0.3;
 
     if (depth < 4 || depth > VBLK_DEPTH_MAX || depth & (depth - 1)) {
-        fprintf(stderr, "usage: %s [DEPTH [SECONDS]]   DEPTH: a power of two, 4 to %d\n", argv[0],
+        fprintf(stderr, "usage: %s [DEPTH]   DEPTH: a power of two, 4 to %d\n", argv[0],
                 VBLK_DEPTH_MAX);
         return 2;
     }
-    for (unsigned round = 0; round < 3; round++)
-        printf("depth %u: split %.1f ns, packed %.1f ns a request\n", depth,
-               measure(false, depth, seconds), measure(true, depth, seconds));
+    for (unsigned packed = 0; packed < 2; packed++) {
+        struct figures f = measure(packed, depth);
+
+        printf("depth %u %s: median %.1f ns, least %.1f ns a request\n", depth,
+               packed ? "packed" : "split", f.median, f.least);
+    }
     return 0;
 }
