@@ -2,6 +2,7 @@
  * user_test.c - the driver over vhost-user, against a server that nobody here wrote.
  */
 #include "arena.h"
+#include "load.h"
 #include "qsd.h"
 
 #include <poll.h>
@@ -11,7 +12,7 @@
 
 #include <cmocka.h>
 
-enum { IMAGE = 64 << 20, BLOCK = 4096, BLOCKS = 2048, DEPTH = 64 };
+enum { IMAGE = 64 << 20 };
 
 struct rig {
     struct qsd qsd;
@@ -103,114 +104,20 @@ static void commands(void **state)
     rig_close(&r);
 }
 
-/* Every block of the area is written many times with its number and version, and read back. */
-struct block {
-    struct vblk_request q;
-    uint64_t *data, version, number;
-    bool reading;
-};
-
-struct load {
-    struct block blocks[DEPTH];
-    uint64_t versions[BLOCKS], rng, done;
-    bool busy[BLOCKS];
-};
-
-static unsigned next_block(struct load *l)
+static void restart_qsd(void *arg)
 {
-    unsigned at;
+    struct rig *r = arg;
+    struct qz_error err;
 
-    do {
-        l->rng = l->rng * 6364136223846793005u + 1442695040888963407u;
-        at = (l->rng >> 33) % BLOCKS;
-    } while (l->busy[at]);
-    return at;
-}
-
-static void block_start(struct load *l, struct block *b, unsigned number)
-{
-    b->number = number;
-    l->busy[number] = true;
-    b->reading = l->rng >> 62 & 1;
-    b->version = l->versions[number] + !b->reading;
-    for (unsigned i = 0; i < BLOCK / 8; i++)
-        b->data[i] = b->reading ? ~0ull : number << 20 ^ b->version << 40 ^ i;
-    b->q = (struct vblk_request){.op = b->reading ? VBLK_OP_READ : VBLK_OP_WRITE,
-                                 .count = 1,
-                                 .sector = number * (BLOCK / 512),
-                                 .segment = {b->data, BLOCK}};
-}
-
-static void block_end(struct load *l, struct block *b)
-{
-    assert_int_equal(b->q.status, 0);
-    assert_true(l->busy[b->number]); /* ended once, not twice */
-    l->busy[b->number] = false;
-    if (b->reading && b->version)
-        for (unsigned i = 0; i < BLOCK / 8; i++)
-            assert_int_equal(b->data[i], b->number << 20 ^ b->version << 40 ^ i);
-    l->versions[b->number] = b->version;
-    l->done++;
-}
-
-static void load_init(struct rig *r, struct load *l)
-{
-    memset(l, 0, sizeof(*l));
-    l->rng = 99;
-    for (unsigned i = 0; i < DEPTH; i++)
-        l->blocks[i].data = qz_vblk_user_alloc(r->user, BLOCK, 512);
-}
-
-/* Keeps all blocks going until `until` requests ended; kills the server every kill_every. */
-static void load_run(struct rig *r, struct load *l, uint64_t until, uint64_t kill_every)
-{
-    struct vblk_request *batch[DEPTH], *done[DEPTH];
-    unsigned free_blocks = DEPTH, queues = 1;
-    uint64_t next_kill = kill_every ? l->done + kill_every : ~0ull;
-    int64_t limit = qz_now_ns() + 120000000000;
-    struct vblk_info info;
-
-    qz_vblk_get_info(r->dev, &info);
-    queues = info.queues;
-    for (unsigned i = 0; i < DEPTH; i++)
-        done[i] = &l->blocks[i].q;
-    while (l->done < until || free_blocks < DEPTH) {
-        for (unsigned i = 0; i < free_blocks && l->done < until; i++) {
-            struct block *b = QZ_CONTAINER_OF(done[i], struct block, q);
-
-            block_start(l, b, next_block(l));
-            batch[0] = &b->q;
-            assert_int_equal(
-                qz_vblk_submit(qz_vblk_queue(r->dev, (b - l->blocks) % queues), batch, 1), 1);
-        }
-        if (l->done < until)
-            free_blocks = 0;
-        if (l->done >= next_kill) {
-            struct qz_error err;
-
-            qsd_kill(&r->qsd);
-            assert_int_equal(qsd_restart(&r->qsd, &err), 0);
-            assert_true(qz_vblk_needs_recovery(r->dev));
-            assert_int_equal(qz_vblk_recover(r->dev), 0);
-            next_kill += kill_every;
-        }
-        for (unsigned k = 0; k < queues; k++) {
-            int n = qz_vblk_poll(qz_vblk_queue(r->dev, k), done + free_blocks, DEPTH - free_blocks);
-
-            assert_true(n >= 0);
-            for (int i = 0; i < n; i++)
-                block_end(l, QZ_CONTAINER_OF(done[free_blocks + (unsigned)i], struct block, q));
-            free_blocks += (unsigned)n;
-        }
-        assert_true(qz_now_ns() < limit);
-    }
+    qsd_kill(&r->qsd);
+    assert_int_equal(qsd_restart(&r->qsd, &err), 0);
 }
 
 static void data_survives(void **state)
 {
     for (unsigned way = 0; way < 3; way++) {
-        static struct load l;
         struct vblk_config c;
+        struct load *l;
         struct rig r;
 
         qz_vblk_config_default(&c);
@@ -220,15 +127,16 @@ static void data_survives(void **state)
                                     : 0;
         if (!rig_open(&r, IMAGE, &c))
             skip();
-        load_init(&r, &l);
-        load_run(&r, &l, 20000, 0);
+        l = load_new(r.user, r.dev, 1);
+        load_run(l, 20000, 0, NULL, NULL);
+        free(l);
         rig_close(&r);
     }
 }
 
 static void server_is_killed(void **state)
 {
-    static struct load l;
+    struct load *l;
     const char *times = getenv("VBLK_KILLS");
     unsigned kills = times ? (unsigned)atoi(times) : 5;
     struct vblk_config c;
@@ -238,8 +146,9 @@ static void server_is_killed(void **state)
     c.queue_count = 2;
     if (!rig_open(&r, IMAGE, &c))
         skip();
-    load_init(&r, &l);
-    load_run(&r, &l, 500 * (kills + 1), 500);
+    l = load_new(r.user, r.dev, 1);
+    load_run(l, 500 * (kills + 1), 500, restart_qsd, &r);
+    free(l);
     rig_close(&r);
 }
 
