@@ -341,9 +341,12 @@ int qz_vblk_create(void *memory, size_t size, struct vblk_transport *t, const st
                    struct vblk_device **dev);
 /* Resets the device, negotiates, builds the queues, sets DRIVER_OK (VirtIO 1.3 §3.1). */
 int qz_vblk_start(struct vblk_device *dev);
-/* Resets the device and gives its memory back. Requests still there come out of qz_vblk_poll() with
- * -VBLK_ECANCELED. */
-void qz_vblk_stop(struct vblk_device *dev);
+/*
+ * Resets the device and gives its memory back. Requests still there come out of qz_vblk_poll() with
+ * -VBLK_ECANCELED. A device that does not reset (-VBLK_ETIMEDOUT) may still write: its rings are
+ * then not given back, and the buffers of those requests must not be used for anything else.
+ */
+int qz_vblk_stop(struct vblk_device *dev);
 
 void qz_vblk_get_info(const struct vblk_device *dev, struct vblk_info *info);
 struct vblk_queue *qz_vblk_queue(struct vblk_device *dev, unsigned index);

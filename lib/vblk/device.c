@@ -240,6 +240,13 @@ static int interrupts_attach(struct vblk_device *dev, bool on)
     return rc;
 }
 
+/* A device that did not reset may still write to its memory: then nobody else gets that. */
+static void free_dma(struct vblk_device *dev, int reset_rc)
+{
+    for (unsigned i = 0; reset_rc == 0 && i < dev->config.queue_count; i++)
+        queue_free_dma(&dev->queues[i]);
+}
+
 int qz_vblk_start(struct vblk_device *dev)
 {
     int rc;
@@ -253,9 +260,7 @@ int qz_vblk_start(struct vblk_device *dev)
     if (rc == 0)
         rc = device_bring_up(dev);
     if (rc < 0) {
-        device_reset(dev);
-        for (unsigned i = 0; i < dev->config.queue_count; i++)
-            queue_free_dma(&dev->queues[i]);
+        free_dma(dev, device_reset(dev));
         interrupts_attach(dev, false);
         return rc;
     }
@@ -263,11 +268,13 @@ int qz_vblk_start(struct vblk_device *dev)
     return 0;
 }
 
-void qz_vblk_stop(struct vblk_device *dev)
+int qz_vblk_stop(struct vblk_device *dev)
 {
+    int rc;
+
     if (!dev->started)
-        return;
-    device_reset(dev);
+        return 0;
+    rc = device_reset(dev);
     interrupts_attach(dev, false);
     for (unsigned i = 0; i < dev->config.queue_count; i++) {
         struct vblk_queue *q = &dev->queues[i];
@@ -282,9 +289,10 @@ void qz_vblk_stop(struct vblk_device *dev)
             queue_fail(q, r, -VBLK_ECANCELED);
         }
         q->broken = false;
-        queue_free_dma(q);
     }
+    free_dma(dev, rc);
     dev->started = false;
+    return rc;
 }
 
 void qz_vblk_get_info(const struct vblk_device *dev, struct vblk_info *info)

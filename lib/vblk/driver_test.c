@@ -334,6 +334,51 @@ static void starting(void **state)
     assert_int_equal(qz_vblk_memory_size(&c), 0);
 }
 
+/* As many devices, queues and requests as there may be, all rings full at once. */
+static void the_most(void **state)
+{
+    enum { DEVICES = VBLK_DEVICES_MAX, QUEUES = 16, DEPTH = VBLK_DEPTH_MAX };
+    struct vblk_request *q = calloc(QUEUES * DEPTH, sizeof(*q)),
+                        **batch = calloc(DEPTH, sizeof(*batch));
+    struct rig *rigs = calloc(DEVICES, sizeof(*rigs));
+
+    for (unsigned d = 0; d < DEVICES; d++) {
+        struct sim_options o =
+            rig_options(rig_all_features() | (d & 1 ? VBLK_BIT(VBLK_F_RING_PACKED) : 0));
+        struct vblk_config c = config();
+
+        o.queues = c.queue_count = QUEUES;
+        o.depth = c.queue_depth = DEPTH;
+        c.segments_max = c.ranges_max = 1;
+        rig_open(&rigs[d], &o, &c, 0);
+    }
+    for (unsigned d = 0; d < DEVICES; d++) {
+        unsigned ended = 0;
+
+        for (unsigned k = 0; k < QUEUES; k++) {
+            for (unsigned i = 0; i < DEPTH; i++) {
+                batch[i] = &q[k * DEPTH + i];
+                *batch[i] = (struct vblk_request){.op = VBLK_OP_FLUSH};
+            }
+            assert_int_equal(qz_vblk_submit(qz_vblk_queue(rigs[d].dev, k), batch, DEPTH), DEPTH);
+            assert_int_equal(rigs[d].sim->q[k].doorbells, 1);
+        }
+        for (unsigned round = 0; round < 1000 && ended < QUEUES * DEPTH; round++) {
+            sim_run(rigs[d].sim, 100);
+            for (unsigned k = 0; k < QUEUES; k++)
+                ended += (unsigned)qz_vblk_poll(qz_vblk_queue(rigs[d].dev, k), batch, DEPTH);
+        }
+        assert_int_equal(ended, QUEUES * DEPTH);
+        for (unsigned i = 0; i < QUEUES * DEPTH; i++)
+            assert_int_equal(q[i].status, 0);
+    }
+    for (unsigned d = 0; d < DEVICES; d++)
+        rig_close(&rigs[d]);
+    free(q);
+    free(batch);
+    free(rigs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -345,6 +390,7 @@ int main(void)
         cmocka_unit_test(interrupts_coalesce),
         cmocka_unit_test(resize_and_writeback),
         cmocka_unit_test(starting),
+        cmocka_unit_test(the_most),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,7 +11,7 @@
 
 #include <queztl/vblk.h>
 
-enum { DEV_CHAIN_MAX = 320 };
+enum { DEV_CHAIN_MAX = 64 };
 
 struct dev_piece {
     uint8_t *at;

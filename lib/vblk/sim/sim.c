@@ -258,7 +258,7 @@ struct sim *sim_new(const struct sim_options *o)
     s->disk = calloc(o->sectors, VBLK_SECTOR_SIZE);
     for (unsigned i = 0; i < o->queues; i++)
         for (unsigned k = 0; k < SIM_CHAINS_MAX; k++)
-            s->q[i].chains[k] = calloc(1, sizeof(struct dev_chain));
+            s->q[i].chains[k] = malloc(sizeof(struct dev_chain));
     s->p = (struct vblk_platform){.ctx = s,
                                   .dma_alloc = sim_dma_alloc,
                                   .dma_free = sim_dma_free,

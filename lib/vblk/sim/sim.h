@@ -10,7 +10,7 @@
 
 #include "dev_ring.h"
 
-enum { SIM_QUEUES_MAX = 16, SIM_BLOCKS_MAX = 256, SIM_CHAINS_MAX = 1024 };
+enum { SIM_QUEUES_MAX = 16, SIM_BLOCKS_MAX = 256, SIM_CHAINS_MAX = 128 };
 #define SIM_DMA_OFFSET UINT64_C(0x300000000000)
 
 enum sim_fault {

@@ -153,23 +153,28 @@ static uint8_t get_status(struct vblk_transport *t)
            (u->status && (u->broken || channel_lost(&u->channel)) ? STATUS_NEEDS_RESET : 0);
 }
 
+/* A reset lets go of the server; the first status after it finds one again. */
 static int set_status(struct vblk_transport *t, uint8_t status)
 {
     struct vblk_user *u = of(t);
+    int rc = 0;
 
     if (status) {
-        u->status = status;
-        return u->channel.fd >= 0 ? 0 : -VBLK_ENODEV;
+        if (u->channel.fd < 0)
+            rc = u->status ? -VBLK_ENODEV : connect_within(u, u->options.reconnect_ms);
+        if (rc == 0)
+            u->status = status;
+        return rc;
     }
     /* A connection that was never used for a queue is as good as a new one. */
-    if (u->channel.fd >= 0 && !u->broken && u->status == 0 && !channel_lost(&u->channel))
+    if (u->status == 0 && !u->broken && !channel_lost(&u->channel))
         return 0;
     if (!u->broken)
         stop_rings(u);
     channel_close(&u->channel);
     drop_events(u);
     u->status = 0;
-    return connect_within(u, u->options.reconnect_ms);
+    return 0;
 }
 
 struct config_message {
