@@ -270,7 +270,7 @@ static void put_bounce(struct vblk_queue *q, unsigned slot, const struct vblk_re
     }
 }
 
-static void push_pieces(struct vblk_queue *q, unsigned slot, unsigned n)
+void request_push_pieces(struct vblk_queue *q, unsigned slot, unsigned n)
 {
     uint8_t *table = extent_of(q, slot) + q->extent_table;
 
@@ -318,7 +318,7 @@ static int put_long(struct vblk_queue *q, struct vblk_request *r)
     if (kind == DATA_IN)
         writable += request_bytes(r);
     slot_begin(q, slot, r, writable > UINT32_MAX ? UINT32_MAX : (uint32_t)writable);
-    push_pieces(q, slot, n);
+    request_push_pieces(q, slot, n);
     return 0;
 }
 

@@ -50,6 +50,9 @@ unsigned request_descs(const struct vblk_queue *q, const struct vblk_request *r)
 /* Puts a checked request into the ring, unpublished; the caller knows that there is room. Negative
  * when the platform cannot translate a buffer. */
 int request_put(struct vblk_queue *q, struct vblk_request *r);
+/* Puts the queue's n pieces into the ring as one chain under a slot, in a table where the ring has
+ * them. */
+void request_push_pieces(struct vblk_queue *q, unsigned slot, unsigned n);
 /* Status of a request whose slot the device has used, and what else it brought back. */
 int request_result(struct vblk_queue *q, unsigned slot, struct vblk_request *r);
 /* Header, table and status entries that never change, written once for every slot. */

@@ -3,6 +3,7 @@
  * each through its commands, verifies the data, and says what it saw on COM1. Exits with 0 when
  * every device passed and there was one at least.
  */
+#include "../conform/conform.h"
 #include "platform.h"
 
 void *memset(void *to, int byte, size_t n);
@@ -143,6 +144,21 @@ static bool exercise(struct vblk_device *dev)
                                                             .segment = {data, VBLK_ID_BYTES}});
 }
 
+/* What VirtIO demands of the device. */
+static bool conforms(struct vblk_device *dev)
+{
+    struct conform c = {.dev = dev, .data = bare_alloc(CONFORM_DATA, BLOCK)};
+
+    for (unsigned i = 0; i < conform_check_count; i++) {
+        if (conform_checks[i].run(&c) != CONFORM_FAILED)
+            continue;
+        bare_print(conform_checks[i].section);
+        bare_print(" ");
+        return complain(c.why, i);
+    }
+    return true;
+}
+
 static void describe(const struct vblk_transport *t, struct vblk_device *dev)
 {
     struct vblk_info info;
@@ -192,7 +208,7 @@ static bool drive(struct vblk_transport *t)
             rc = qz_vblk_start(dev);
         if (rc < 0)
             return complain("start", rc);
-        if (!exercise(dev))
+        if (!exercise(dev) || !conforms(dev))
             return false;
         describe(t, dev);
         qz_vblk_stop(dev);
