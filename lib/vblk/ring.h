@@ -196,14 +196,21 @@ static inline void packed_used_advance(struct vblk_queue *q, unsigned descs)
 static inline int packed_pop(struct vblk_queue *q, struct used *u)
 {
     const struct packed_desc *d = &q->ring.desc[q->ring.used_next];
-    uint16_t id;
+    uint64_t word;
+    uint16_t want, id;
 
     /* With nothing in flight, no descriptor can be used, whatever its flags say. */
-    if (q->in_flight == 0 || !packed_is_used(q))
+    if (q->in_flight == 0)
         return 0;
-    barrier_read(q); /* pairs with the device's write of the flags after id and length */
-    id = le16(__atomic_load_n(&d->id, __ATOMIC_RELAXED));
-    u->len = le32(__atomic_load_n(&d->len, __ATOMIC_RELAXED));
+    /* Length, id and flags in one load: flags that say used come with what was written before them.
+     */
+    word = le64(__atomic_load_n((const uint64_t *)(const void *)&d->len, __ATOMIC_RELAXED));
+    want = q->ring.used_wrap ? PACKED_AVAIL | PACKED_USED : 0;
+    if ((word >> 48 & (PACKED_AVAIL | PACKED_USED)) != want)
+        return 0;
+    barrier_read(q); /* and the data; pairs with the device's write of the flags after everything */
+    id = (uint16_t)(word >> 32);
+    u->len = (uint32_t)word;
     if (__builtin_expect(id >= q->size || !q->slots[id].request, 0))
         return -VBLK_EPROTO;
     u->slot = id;
