@@ -1,0 +1,72 @@
+/*
+ * start.S - from PVH's entry (32 bits, paging off; note 18 names it) to C in 64 bits, with the first
+ * 512 GiB mapped one to one by pages of 1 GiB.
+ */
+        .section .note.Xen, "a", @note
+        .align 4
+        .long 4, 4, 18
+        .asciz "Xen"
+        .long entry
+
+        .text
+        .code32
+        .globl entry
+entry:
+        mov     $stack_top, %esp
+        mov     $pml4, %edi             /* PML4[0] -> PDPT, present and writable */
+        lea     pdpt + 3, %eax
+        mov     %eax, (%edi)
+        mov     $pdpt, %edi
+        xor     %ecx, %ecx
+1:      mov     %ecx, %eax              /* entry n: n GiB; present, writable, large */
+        shl     $30, %eax
+        or      $0x83, %eax
+        mov     %eax, (%edi, %ecx, 8)
+        mov     %ecx, %eax
+        shr     $2, %eax
+        mov     %eax, 4(%edi, %ecx, 8)
+        inc     %ecx
+        cmp     $512, %ecx
+        jne     1b
+        mov     $pml4, %eax
+        mov     %eax, %cr3
+        mov     %cr4, %eax
+        or      $0x20, %eax             /* PAE */
+        mov     %eax, %cr4
+        mov     $0xc0000080, %ecx       /* EFER.LME */
+        rdmsr
+        or      $0x100, %eax
+        wrmsr
+        mov     %cr0, %eax
+        or      $0x80000001, %eax       /* PG, PE */
+        mov     %eax, %cr0
+        lgdt    gdt_pointer
+        ljmp    $8, $long_mode
+
+        .code64
+long_mode:
+        mov     $16, %eax
+        mov     %eax, %ds
+        mov     %eax, %es
+        mov     %eax, %ss
+        call    main
+        mov     $0xf4, %dx              /* isa-debug-exit: the process ends with 2 * al + 1 */
+        out     %al, %dx
+2:      cli
+        hlt
+        jmp     2b
+
+        .section .rodata
+        .align 8
+gdt:    .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff
+gdt_pointer:
+        .word 23
+        .long gdt
+
+        .bss
+        .align 4096
+pml4:   .skip 4096
+pdpt:   .skip 4096
+        .skip 65536
+stack_top:
+        .section .note.GNU-stack, "", @progbits

@@ -1,0 +1,265 @@
+/*
+ * user_bench.c - requests a second and latency over vhost-user.
+ *
+ *     vblk_bench [--socket PATH | --null | --raw] [--depth N] [--size BYTES] [--queues N]
+ * [--seconds S]
+ *                [--op read|write] [--off BIT]...
+ *
+ * Without a socket it starts a qemu-storage-daemon of its own. One thread drives all queues and
+ * polls.
+ */
+#include "../user/qsd.h"
+
+#include "../user/control.h"
+#include <getopt.h>
+#include <linux/perf_event.h>
+
+#include <sys/syscall.h>
+
+struct options {
+    const char *socket, *config, *control;
+    uint64_t image, off;
+    unsigned depth, size, queues;
+    double seconds;
+    bool write;
+};
+
+static bool parse(int argc, char **argv, struct options *o)
+{
+    static const struct option options[] = {
+        {"socket", 1, 0, 's'}, {"null", 0, 0, 'n'},   {"raw", 0, 0, 'r'},     {"depth", 1, 0, 'd'},
+        {"size", 1, 0, 'z'},   {"queues", 1, 0, 'q'}, {"seconds", 1, 0, 't'}, {"op", 1, 0, 'o'},
+        {"off", 1, 0, 'f'},    {"config", 1, 0, 'c'}, {"control", 1, 0, 'k'}, {0, 0, 0, 0},
+    };
+    int c;
+
+    *o = (struct options){.depth = 32, .size = 4096, .queues = 1, .seconds = 2};
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (c) {
+        case 's':
+            o->socket = optarg;
+            break;
+        case 'n':
+            o->image = 0;
+            break;
+        case 'r':
+            o->image = 1 << 30;
+            break;
+        case 'd':
+            o->depth = (unsigned)atoi(optarg);
+            break;
+        case 'z':
+            o->size = (unsigned)atoi(optarg);
+            break;
+        case 'q':
+            o->queues = (unsigned)atoi(optarg);
+            break;
+        case 't':
+            o->seconds = atof(optarg);
+            break;
+        case 'o':
+            o->write = optarg[0] == 'w';
+            break;
+        case 'f':
+            o->off |= QZ_BIT((unsigned)atoi(optarg) & 63);
+            break;
+        case 'c':
+            o->config = optarg;
+            break;
+        case 'k':
+            o->control = optarg;
+            break;
+        default:
+            return false;
+        }
+    }
+    return optind == argc && o->depth >= 1 && o->depth <= VBLK_DEPTH_MAX / 2 && o->queues >= 1 &&
+           o->queues <= 16 && o->size >= 512 && o->size % 512 == 0;
+}
+
+struct run {
+    struct vblk_request requests[16][VBLK_DEPTH_MAX / 2];
+    uint64_t rng, ended, blocks;
+};
+
+static uint64_t next_block(struct run *r)
+{
+    r->rng ^= r->rng << 13;
+    r->rng ^= r->rng >> 7;
+    r->rng ^= r->rng << 17;
+    return r->rng % r->blocks;
+}
+
+static void cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static int instructions_fd(void)
+{
+    struct perf_event_attr a = {.type = PERF_TYPE_HARDWARE,
+                                .size = sizeof(a),
+                                .config = PERF_COUNT_HW_INSTRUCTIONS,
+                                .exclude_kernel = 1};
+
+    return (int)syscall(SYS_perf_event_open, &a, 0, -1, -1, 0);
+}
+
+static int drive(struct vblk_session *s, struct vblk_control *control, const struct options *o,
+                 struct run *r)
+{
+    struct vblk_request *batch[VBLK_DEPTH_MAX];
+    int64_t until = qz_now_ns() + (int64_t)(o->seconds * 1e9);
+    uint64_t rounds = 0;
+
+    for (unsigned k = 0; k < o->queues; k++) {
+        for (unsigned i = 0; i < o->depth; i++)
+            batch[i] = &r->requests[k][i];
+        session_submit(s, k, batch, o->depth);
+    }
+    while (++rounds % 1024 || qz_now_ns() < until) {
+        if (control && rounds % 64 == 0 && control_step(control))
+            return 0;
+        for (unsigned k = 0; k < o->queues; k++) {
+            int n = session_poll(s, k, batch, VBLK_DEPTH_MAX), again = 0;
+
+            if (n <= 0) {
+                if (n < 0)
+                    return n;
+                cpu_relax();
+                continue;
+            }
+            for (int i = 0; i < n; i++) {
+                if (control_owns(control, batch[i]))
+                    continue;
+                if (batch[i]->status)
+                    return batch[i]->status;
+                batch[i]->sector = next_block(r) * (o->size / 512);
+                batch[again++] = batch[i];
+            }
+            r->ended += (uint64_t)again;
+            if (session_submit(s, k, batch, (unsigned)again) != again)
+                return -EIO;
+        }
+    }
+    return 0;
+}
+
+static void report(struct vblk_session *v, const struct options *o, const struct run *r,
+                   double seconds, uint64_t instructions)
+{
+    struct vblk_info info;
+    struct vblk_stats s;
+
+    qz_vblk_get_info(v->dev, &info);
+    qz_vblk_get_stats(qz_vblk_queue(v->dev, 0), &s);
+    printf("%s %s depth %u size %u queues %u: %.0f IOPS, %.2f us each, %.2f GB/s, %.1f a batch, "
+           "%.3f doorbells a request, latency p50 %.1f p99 %.1f p99.9 %.1f us",
+           info.features & VBLK_BIT(VBLK_F_RING_PACKED) ? "packed" : "split",
+           o->write ? "write" : "read", o->depth, o->size, o->queues, (double)r->ended / seconds,
+           seconds * 1e6 / (double)r->ended, (double)r->ended * o->size / seconds / 1e9,
+           (double)s.requests / (double)s.batches, (double)s.doorbells / (double)s.requests,
+           (double)qz_vblk_latency(&s, 500) / 1e3, (double)qz_vblk_latency(&s, 990) / 1e3,
+           (double)qz_vblk_latency(&s, 999) / 1e3);
+    if (instructions)
+        printf(", %.0f instructions a request, polling included",
+               (double)instructions / (double)r->ended);
+    printf("\n");
+}
+
+static void prepare(struct vblk_session *s, const struct options *o, struct run *r)
+{
+    struct vblk_info info;
+
+    qz_vblk_get_info(s->dev, &info);
+    r->rng = 88172645463325252;
+    r->blocks = info.sectors / (o->size / 512);
+    for (unsigned k = 0; k < o->queues; k++)
+        for (unsigned i = 0; i < o->depth; i++)
+            r->requests[k][i] = (struct vblk_request){
+                .op = o->write ? VBLK_OP_WRITE : VBLK_OP_READ,
+                .count = 1,
+                .sector = next_block(r) * (o->size / 512),
+                .segment = {qz_vblk_user_alloc(s->user, o->size, 4096), o->size}};
+}
+
+/* What the options say about the settings; a file has the last word on everything else. */
+static int settings_of(const struct options *o, struct vblk_settings *s, struct qz_error *err)
+{
+    uint64_t data = (uint64_t)o->queues * o->depth * QZ_ALIGN_UP(o->size, 4096u);
+    int rc = 0;
+
+    settings_default(s);
+    s->shared_memory_size = data + (64 << 20);
+    s->queue_depth = QZ_MIN(QZ_MAX(4 * o->depth, 128u), (unsigned)VBLK_DEPTH_MAX);
+    if (o->config)
+        rc = settings_load(o->config, s, err);
+    s->queue_count = o->queues;
+    return rc;
+}
+
+static int bench(const struct options *o, struct qz_error *err)
+{
+    QZ_AUTO_FREE struct run *r = calloc(1, sizeof(*r));
+    QZ_AUTO_FD int fd = instructions_fd();
+    struct vblk_control *control = NULL;
+    struct vblk_settings settings;
+    struct vblk_session s;
+    uint64_t instructions = 0;
+    int64_t begin;
+    int rc = settings_of(o, &settings, err);
+
+    if (rc == 0)
+        rc = session_open(&s, o->socket, &settings, err);
+    if (rc < 0)
+        return rc;
+    if (o->control)
+        rc = control_open(&control, o->control, &s, err);
+    for (unsigned bit = 0; rc == 0 && bit < 64; bit++)
+        if (o->off >> bit & 1 && qz_vblk_set_feature(s.dev, bit, false) < 0)
+            rc = qz_fail(err, -EIO, "%s: feature %u cannot be off", o->socket, bit);
+    if (rc == 0) {
+        prepare(&s, o, r);
+        begin = qz_now_ns();
+        rc = drive(&s, control, o, r);
+        if (read(fd, &instructions, sizeof(instructions)) != sizeof(instructions))
+            instructions = 0;
+        if (rc == 0)
+            report(&s, o, r, (double)(qz_now_ns() - begin) / 1e9, instructions);
+        else
+            qz_fail(err, rc, "%s: a request failed: %s", o->socket, strerror(-rc));
+    }
+    control_close(control);
+    session_close(&s);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct qz_error err = {0};
+    struct options o;
+    struct qsd qsd = {0};
+    int rc = 0;
+
+    if (!parse(argc, argv, &o)) {
+        fprintf(stderr,
+                "usage: vblk_bench [--socket PATH | --null | --raw] [--depth N] [--size BYTES] "
+                "[--queues N]\n                  [--seconds S] [--op read|write] [--off "
+                "FEATURE-BIT]... "
+                "[--config FILE] [--control PATH]\n");
+        return 2;
+    }
+    if (!o.socket) {
+        rc = qsd_start(&qsd, o.image, o.queues, &err);
+        o.socket = qsd.socket;
+    }
+    if (rc == 0)
+        rc = bench(&o, &err);
+    if (rc < 0)
+        fprintf(stderr, "vblk_bench: %s\n", err.text);
+    if (qsd.dir[0])
+        qsd_end(&qsd);
+    return rc < 0;
+}
