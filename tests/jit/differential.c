@@ -3,10 +3,12 @@
  * translator: they have to agree in everything that the architecture defines.
  *
  *     jit-differential --child PATH [--count N] [--seed N] [--first N] [--coverage] [--precise]
+ *                    [--first-only]
  *     jit-differential --child PATH --bytes HEX [--width 32|64] [--seed N] [--first N]
  *
  * Sequence n of a seed is always the same. What differs is shortened and printed; then the exit
- * status is 1. --precise counts flags in translated code that nothing reads. --bytes executes these
+ * status is 1. --precise counts flags in translated code that nothing reads,
+ * --first-only ends with the first difference. --bytes executes these
  * bytes with the registers and the memory of sequence --first.
  */
 #include "coverage.h"
@@ -22,7 +24,7 @@ struct options {
     const char *child, *bytes;
     uint64_t count, seed, first;
     unsigned width; /* 0: both */
-    bool coverage, precise;
+    bool coverage, precise, first_only;
 };
 
 static struct rig rig;
@@ -161,7 +163,9 @@ static int run_one(const struct options *o, uint64_t n, struct qz_error *err)
 
 static int run_all(const struct options *o, unsigned *differences, struct qz_error *err)
 {
-    for (uint64_t n = o->first; n < o->first + o->count && *differences < DIFFERENCES_MAX; n++) {
+    const unsigned most = o->first_only ? 1 : DIFFERENCES_MAX;
+
+    for (uint64_t n = o->first; n < o->first + o->count && *differences < most; n++) {
         int e;
 
         watchdog(n, STALLED_SECONDS);
@@ -189,15 +193,12 @@ static void print_coverage(const struct options *o)
 
 static int parse(struct options *o, int argc, char **argv)
 {
-    static const struct option options[] = {{"child", required_argument, NULL, 'c'},
-                                            {"count", required_argument, NULL, 'n'},
-                                            {"seed", required_argument, NULL, 's'},
-                                            {"first", required_argument, NULL, 'f'},
-                                            {"bytes", required_argument, NULL, 'b'},
-                                            {"width", required_argument, NULL, 'w'},
-                                            {"coverage", no_argument, NULL, 'v'},
-                                            {"precise", no_argument, NULL, 'p'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"child", required_argument, NULL, 'c'}, {"count", required_argument, NULL, 'n'},
+        {"seed", required_argument, NULL, 's'},  {"first", required_argument, NULL, 'f'},
+        {"bytes", required_argument, NULL, 'b'}, {"width", required_argument, NULL, 'w'},
+        {"coverage", no_argument, NULL, 'v'},    {"precise", no_argument, NULL, 'p'},
+        {"first-only", no_argument, NULL, '1'},  {NULL, 0, NULL, 0}};
     bool counted = false;
 
     *o = (struct options){.seed = 1};
@@ -228,6 +229,9 @@ static int parse(struct options *o, int argc, char **argv)
         case 'p':
             o->precise = true;
             break;
+        case '1':
+            o->first_only = true;
+            break;
         default:
             return -EINVAL;
         }
@@ -250,6 +254,7 @@ int main(int argc, char **argv)
         fprintf(
             stderr,
             "usage: %s --child PATH [--count N] [--seed N] [--first N] [--coverage] [--precise]\n"
+            "          [--first-only]\n"
             "          [--bytes HEX] [--width 32|64]\n",
             argv[0]);
         return 2;
