@@ -18,7 +18,7 @@
 
 #include "cpu/jit/insn_print.h"
 
-enum { DIFFERENCES_MAX = 10, STALLED_SECONDS = 60, WIDTH_32_EACH = 5 };
+enum { DIFFERENCES_MAX = 10, STALLED_SECONDS = 30, WIDTH_32_EACH = 5 };
 
 struct options {
     const char *child, *bytes;

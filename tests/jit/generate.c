@@ -426,9 +426,19 @@ static void resolve(struct generator *g)
 
         if (item->target == INT16_MAX)
             item->target = (int16_t)(s->count - 1);
-        else if (item->rel || item->label)
+        else if ((item->rel || item->label) && item->target < 0)
             item->target = draw_target(g, k, item->target == -2);
     }
+}
+
+/* An indirect jump to an address that other sequences jumped to as well, when other code was there.
+ */
+static void begin_where_others_did(struct generator *g)
+{
+    append_label(g, RAX);
+    g->s->item[0].target = 2;
+    append_bytes(g, "\xff\xe0", 2);
+    g->s->rip = g->encoder.window + PAGE_CODE * PAGE;
 }
 
 void sequence_generate(struct sequence *s, const struct forms *forms, uint64_t seed)
@@ -443,13 +453,15 @@ void sequence_generate(struct sequence *s, const struct forms *forms, uint64_t s
     g.encoder = (struct encoder){
         .random = &g.random, .forms = forms, .window = high ? WINDOW_HIGH : WINDOW};
     draw_registers(&g);
+    s->rip = g.encoder.window + PAGE_CODE * PAGE + below(&g, 2 * PAGE);
+    if (percent(&g, 5))
+        begin_where_others_did(&g);
     units = 1 + below(&g, UNITS_MAX);
     for (unsigned n = 0; n < units; n++)
         append_unit(&g);
     g.begin = true;
     append_bytes(&g, "\xcc", 1);
     resolve(&g);
-    s->rip = g.encoder.window + PAGE_CODE * PAGE + below(&g, 2 * PAGE);
     s->in.rip = s->rip;
 }
 

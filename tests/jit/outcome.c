@@ -84,12 +84,18 @@ static bool wraps(const struct outcome *o, const struct insn *i)
            (o->address + 512 > 1ull << 32 || o->address < 512);
 }
 
+/* With a base that is not 0, AMD's want a canonical offset, too, and Intel's only the sum. */
+static bool is_offset(const struct outcome *a, const struct outcome *b, const struct insn *i)
+{
+    return i->seg >= SEG_FS && a->vector == VECTOR_GP && b->vector == VECTOR_PF;
+}
+
 static void compare_events(struct text *t, const struct outcome *a, const struct outcome *b,
                            const struct insn *last)
 {
     if (is_fault(a->vector) && is_fault(b->vector) &&
-        (any_fault_will_do(last) || is_place_and_alignment(a, b, last) || wraps(a, last) ||
-         wraps(b, last)))
+        (any_fault_will_do(last) || is_place_and_alignment(a, b, last) || is_offset(a, b, last) ||
+         wraps(a, last) || wraps(b, last)))
         return;
     compare(t, "vector", a->vector, b->vector);
     if (a->vector != b->vector)

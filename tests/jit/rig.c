@@ -157,14 +157,18 @@ static struct insn last_of(const struct rig *r, const struct sequence *s, const 
     return i;
 }
 
-/* Unaligned vectors that need no alignment, and the place where ENTER will have rsp: #AC or not is
- * each processor's own affair. */
+/*
+ * Unaligned vectors that need no alignment, and the place where ENTER will have rsp: #AC or not is
+ * each processor's own affair. So is where a far call into 32-bit code pushes: AMD's cut rsp to 32
+ * bits before.
+ */
 static bool is_vendors_affair(const struct rig *r, const struct sequence *s,
                               const struct outcome *o)
 {
     const unsigned op = last_of(r, s, o).op;
 
-    return o->vector == VECTOR_AC && (op == OP_VEC || op == OP_ENTER);
+    return (o->vector == VECTOR_AC && (op == OP_VEC || op == OP_ENTER)) ||
+           (o->vector == VECTOR_PF && op == OP_CALL_FAR && s->width == CODE_64);
 }
 
 static bool guest_differs(struct rig *r, const struct sequence *s, struct guest *g,
