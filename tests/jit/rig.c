@@ -108,6 +108,20 @@ static bool memory_differs(struct rig *r, struct guest *g, char *text, size_t le
 
 /* ---- a run on each */
 
+/*
+ * A branch into the middle of an instruction may find a system call there, for which the kernel
+ * ends the child: it is NOT_COMPARED, and the next sequence has another child.
+ */
+static int revive(struct rig *r, struct qz_error *err)
+{
+    native_close(r->native);
+    r->native = NULL;
+    r->memory_seed = ~0ull;
+    r->lost++;
+    return native_open(&r->native, r->program, err);
+}
+
+/* 1: there is no outcome. */
 static int run_native(struct rig *r, const struct sequence *s, struct outcome *out,
                       struct qz_error *err)
 {
@@ -115,8 +129,10 @@ static int run_native(struct rig *r, const struct sequence *s, struct outcome *o
 
     set_data(r, NULL);
     e = native_run(r->native, &s->in, out);
+    if (e == -ECHILD)
+        return revive(r, err) < 0 ? -ECHILD : 1;
     if (e < 0)
-        return qz_fail(err, e, "the child on the host's CPU is lost: %s", strerror(-e));
+        return qz_fail(err, e, "the child on the host's CPU does not answer: %s", strerror(-e));
     return 0;
 }
 
@@ -212,8 +228,10 @@ static int is_certain(struct rig *r, const struct sequence *s, const struct comp
     const struct insn last = {.op = OP_NOP};
     struct outcome again;
     char text[512];
-    int e = run_native(r, s, &again, err);
+    int e;
 
+    set_code(r, NULL, s);
+    e = run_native(r, s, &again, err);
     *certain =
         e == 0 && !outcome_difference(&c->native, &again, &last, s->width, 0, text, sizeof(text));
     return e;
@@ -232,9 +250,10 @@ int rig_compare(struct rig *r, struct sequence *s, struct comparison *c, enum ve
     }
     sequence_place(s);
     set_code(r, NULL, s);
+    *verdict = NOT_COMPARED;
     e = run_native(r, s, &c->native, err);
-    if (e < 0)
-        return e;
+    if (e != 0)
+        return QZ_MIN(e, 0);
     *verdict = c->native.vector == VECTOR_ENDLESS || is_vendors_affair(r, s, &c->native)
                    ? NOT_COMPARED
                : guests_differ(r, s, c) ? DIFFERENT
@@ -242,7 +261,7 @@ int rig_compare(struct rig *r, struct sequence *s, struct comparison *c, enum ve
     if (*verdict != DIFFERENT)
         return 0;
     e = is_certain(r, s, c, &certain, err);
-    if (e == 0 && !certain)
+    if (!certain)
         *verdict = NOT_COMPARED;
-    return e;
+    return QZ_MIN(e, 0);
 }
