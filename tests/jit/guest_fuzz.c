@@ -192,22 +192,45 @@ static void build_descriptors(struct machine *m, unsigned bits)
     qz_store_le16(m->memory + TSS + 0x66, 0x68);
 }
 
-/* Interrupts come back to where they were, or stop the machine. */
+/* Whatever is raised, the guest goes on one byte further: drops the error code, counts rip up. */
+static void put_handler(uint8_t *to, unsigned bits, bool has_code)
+{
+    static const uint8_t drop[] = {0x48, 0x83, 0xc4, 0x08}; /* add $8, %rsp */
+    static const uint8_t skip_16[] = {0x55, 0x89, 0xe5, 0xff, 0x46, 0x02, 0x5d, 0xcf};
+    static const uint8_t skip_64[] = {0x48, 0xff, 0x04, 0x24, 0x48, 0xcf}; /* incq (%rsp); iretq */
+    static const uint8_t skip_32[] = {0xff, 0x04, 0x24, 0xcf};
+
+    if (has_code) {
+        const unsigned rex = bits != 64;
+
+        memcpy(to, drop + rex, sizeof(drop) - rex);
+        to[3 - rex] = (uint8_t)(bits / 8);
+        to += sizeof(drop) - rex;
+    }
+    memcpy(to,
+           bits == 64   ? skip_64
+           : bits == 32 ? skip_32
+                        : skip_16,
+           bits == 64   ? sizeof(skip_64)
+           : bits == 32 ? sizeof(skip_32)
+                        : sizeof(skip_16));
+}
+
 static void build_gates(struct machine *m, unsigned bits, bool real)
 {
-    const uint64_t kind = bits == 64 || bits == 32 ? 0xee00 : 0xe600;
+    const uint64_t kind = bits == 16 ? 0xe600 : 0xee00;
 
     for (unsigned v = 0; v < 256; v++) {
+        const uint64_t at = HANDLER + 16 * v, gate = at | SELECTOR_CODE << 16 | kind << 32;
+
+        put_handler(m->memory + at, bits,
+                    !real &&
+                        (v == VECTOR_DF || (v >= VECTOR_TS && v <= VECTOR_PF) || v == VECTOR_AC));
         if (real)
-            qz_store_le32(m->memory + 4 * v, HANDLER);
-        else if (bits == 64) {
-            put64(m, IDT + 16 * v, HANDLER | SELECTOR_CODE << 16 | kind << 32);
-            put64(m, IDT + 16 * v + 8, 0);
-        } else {
-            put64(m, IDT + 8 * v, HANDLER | SELECTOR_CODE << 16 | kind << 32);
-        }
+            qz_store_le32(m->memory + 4 * v, (uint32_t)at);
+        else
+            put64(m, IDT + (bits == 64 ? 16 : 8) * v, gate);
     }
-    memset(m->memory + HANDLER, 0xf4, 16);
 }
 
 /* ---- modes */

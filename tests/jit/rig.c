@@ -175,8 +175,8 @@ static struct insn last_of(const struct rig *r, const struct sequence *s, const 
 
 /*
  * Unaligned vectors that need no alignment, and the place where ENTER will have rsp: #AC or not is
- * each processor's own affair. So is where a far call into 32-bit code pushes: AMD's cut rsp to 32
- * bits before.
+ * each processor's own affair. So is where a far call into 32-bit code pushes (AMD's cut rsp to 32
+ * bits before), and how much of POPA is done when its stack ends.
  */
 static bool is_vendors_affair(const struct rig *r, const struct sequence *s,
                               const struct outcome *o)
@@ -184,7 +184,7 @@ static bool is_vendors_affair(const struct rig *r, const struct sequence *s,
     const unsigned op = last_of(r, s, o).op;
 
     return (o->vector == VECTOR_AC && (op == OP_VEC || op == OP_ENTER)) ||
-           (o->vector == VECTOR_PF && op == OP_CALL_FAR && s->width == CODE_64);
+           (o->vector == VECTOR_PF && op == OP_CALL_FAR && s->width == CODE_64) || op == OP_POPA;
 }
 
 static bool guest_differs(struct rig *r, const struct sequence *s, struct guest *g,
