@@ -2,6 +2,7 @@
 #include "rig.h"
 
 #include "cpu/jit/cpu.h"
+#include "cpu/jit/vec.h"
 
 static const uint8_t compared[] = {PAGE_DATA,  PAGE_DATA + 1,  PAGE_DATA + 2, PAGE_DATA + 3,
                                    PAGE_STACK, PAGE_STACK + 1, PAGE_SAVE};
@@ -181,9 +182,11 @@ static struct insn last_of(const struct rig *r, const struct sequence *s, const 
 static bool is_vendors_affair(const struct rig *r, const struct sequence *s,
                               const struct outcome *o)
 {
-    const unsigned op = last_of(r, s, o).op;
+    const struct insn last = last_of(r, s, o);
+    const unsigned op = last.op;
+    const bool whole_vector = op == OP_VEC && vec_ops[last.vec].mem_size == 16;
 
-    return (o->vector == VECTOR_AC && (op == OP_VEC || op == OP_ENTER)) ||
+    return (o->vector == VECTOR_AC && (whole_vector || op == OP_ENTER)) ||
            (o->vector == VECTOR_PF && op == OP_CALL_FAR && s->width == CODE_64) || op == OP_POPA;
 }
 
