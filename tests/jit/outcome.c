@@ -106,7 +106,7 @@ static void compare_events(struct text *t, const struct outcome *a, const struct
         compare(t, "address", a->address, b->address);
 }
 
-/* 32-bit code has half of eight registers. */
+/* 32-bit code has half of eight registers, and half of rsp when 64-bit code ended there. */
 static void compare_general(struct text *t, const struct registers *a, const struct registers *b,
                             enum code_width width)
 {
@@ -114,7 +114,10 @@ static void compare_general(struct text *t, const struct registers *a, const str
     const uint64_t mask = width == CODE_64 ? ~0ull : 0xffffffff;
 
     for (unsigned n = 0; n < count; n++)
-        compare(t, names[n], a->gpr[n] & mask, b->gpr[n] & mask);
+        if (n == RSP && a->cs == SELECTOR_32)
+            compare(t, names[n], (uint32_t)a->gpr[n], (uint32_t)b->gpr[n]);
+        else
+            compare(t, names[n], a->gpr[n] & mask, b->gpr[n] & mask);
     compare(t, "rip", a->rip, b->rip);
     compare(t, "cs", a->cs, b->cs);
     compare(t, "ss", a->ss, b->ss);

@@ -177,7 +177,7 @@ static struct insn last_of(const struct rig *r, const struct sequence *s, const 
 /*
  * Unaligned vectors that need no alignment, and the place where ENTER will have rsp: #AC or not is
  * each processor's own affair. So is where a far call into 32-bit code pushes (AMD's cut rsp to 32
- * bits before), and how much of POPA is done when its stack ends.
+ * bits before), how much of POPA is done when its stack ends, and of MASKMOVx when it faults.
  */
 static bool is_vendors_affair(const struct rig *r, const struct sequence *s,
                               const struct outcome *o)
@@ -186,6 +186,8 @@ static bool is_vendors_affair(const struct rig *r, const struct sequence *s,
     const unsigned op = last.op;
     const bool whole_vector = op == OP_VEC && vec_ops[last.vec].mem_size == 16;
 
+    if (op == OP_VEC && (vec_ops[last.vec].implicit & VEC_IMPLICIT_RDI))
+        return true;
     return (o->vector == VECTOR_AC && (whole_vector || op == OP_ENTER)) ||
            (o->vector == VECTOR_PF && op == OP_CALL_FAR && s->width == CODE_64) || op == OP_POPA;
 }
