@@ -58,8 +58,8 @@ static struct sequence *begin(uint64_t rflags)
     return &s;
 }
 
-/* They agree, and it ended with this exception. */
-static void agree(struct sequence *s, unsigned vector)
+/* They agree, and it ended with this exception. Gives back the host's rcx. */
+static uint64_t agree(struct sequence *s, unsigned vector)
 {
     static struct comparison c;
     enum verdict verdict = NOT_COMPARED;
@@ -72,6 +72,7 @@ static void agree(struct sequence *s, unsigned vector)
     if (verdict != SAME)
         fail_msg("%s:%s", verdict == DIFFERENT ? c.who : "not compared", c.what);
     assert_int_equal(c.native.vector, vector);
+    return c.native.regs.gpr[RCX];
 }
 
 #define CODE(...) append(s, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
@@ -186,6 +187,16 @@ static void test_code_that_is_replaced(void **state)
     }
 }
 
+static void test_code_that_modifies_itself(void **state)
+{
+    struct sequence *s = begin(0);
+
+    s->rip = s->in.rip = WINDOW + PAGE_MODIFIED * PAGE + 100;
+    CODE(0xc6, 0x05, 4, 0, 0, 0, 7); /* movb $7, 4(%rip): the last byte of what follows */
+    CODE(0xb9, 1, 0, 0, 0);          /* mov $1, %ecx */
+    assert_int_equal(agree(s, VECTOR_BP), 0x07000001);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +207,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_alignment_of_x87),
         cmocka_unit_test(test_strings_backward),
         cmocka_unit_test(test_code_that_is_replaced),
+        cmocka_unit_test(test_code_that_modifies_itself),
     };
 
     if (argc != 2) {

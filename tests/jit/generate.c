@@ -16,7 +16,8 @@ struct generator {
     const struct forms *forms;
     struct random random;
     struct encoder encoder;
-    bool begin; /* the next item begins a unit */
+    bool begin;   /* the next item begins a unit */
+    int modifier; /* an item that wants something to modify, NO_ITEM: none */
 };
 
 static bool percent(struct generator *g, unsigned p)
@@ -360,6 +361,32 @@ static void before_bit(struct generator *g, const struct insn *i)
     }
 }
 
+/*
+ * movb $n, (last byte of an immediate); more units; op $immediate, %reg. The instructions stay what
+ * they are, so that what is known of their flags stays true.
+ */
+static void append_modifier(struct generator *g)
+{
+    uint8_t store[7] = {0xc6, 0x05, 0, 0, 0, 0, (uint8_t)below(g, 256)};
+
+    g->begin = true;
+    g->modifier = (int)g->s->count;
+    append_bytes(g, store, sizeof(store));
+    g->s->item[g->modifier].rip = 2;
+}
+
+static void append_modified(struct generator *g)
+{
+    uint8_t alu[6] = {0x81, (uint8_t)(0xc0 | below(g, 8) << 3 | below(g, 3))};
+    const uint32_t immediate = (uint32_t)random_value(&g->random);
+
+    memcpy(alu + 2, &immediate, 4);
+    g->begin = true;
+    g->s->item[g->modifier].target = (int16_t)g->s->count;
+    append_bytes(g, alu, sizeof(alu));
+    g->modifier = NO_ITEM;
+}
+
 static unsigned draw_form(struct generator *g)
 {
     static const uint8_t share[CLASS_COUNT] = {
@@ -443,7 +470,8 @@ static void begin_where_others_did(struct generator *g)
 
 void sequence_generate(struct sequence *s, const struct forms *forms, uint64_t seed)
 {
-    struct generator g = {.s = s, .forms = forms, .random = {seed}, .begin = true};
+    struct generator g = {
+        .s = s, .forms = forms, .random = {seed}, .begin = true, .modifier = NO_ITEM};
     const bool high = forms->width == CODE_64 && random_percent(&g.random, 50);
     unsigned units;
 
@@ -454,11 +482,21 @@ void sequence_generate(struct sequence *s, const struct forms *forms, uint64_t s
         .random = &g.random, .forms = forms, .window = high ? WINDOW_HIGH : WINDOW};
     draw_registers(&g);
     s->rip = g.encoder.window + PAGE_CODE * PAGE + below(&g, 2 * PAGE);
-    if (percent(&g, 5))
+    s->modifies = forms->width == CODE_64 && percent(&g, 4);
+    if (s->modifies)
+        s->rip = g.encoder.window + PAGE_MODIFIED * PAGE + below(&g, 2048);
+    else if (percent(&g, 5))
         begin_where_others_did(&g);
     units = 1 + below(&g, UNITS_MAX);
-    for (unsigned n = 0; n < units; n++)
+    for (unsigned n = 0; n < units && g.s->count < ITEMS_MAX - 20; n++) {
+        if (s->modifies && g.modifier == NO_ITEM && percent(&g, 25))
+            append_modifier(&g);
         append_unit(&g);
+        if (g.modifier != NO_ITEM && (n + 1 == units || percent(&g, 50)))
+            append_modified(&g);
+    }
+    if (g.modifier != NO_ITEM)
+        append_modified(&g);
     g.begin = true;
     append_bytes(&g, "\xcc", 1);
     resolve(&g);
@@ -494,7 +532,10 @@ void sequence_place(struct sequence *s)
         if (item->rel)
             place_branch(s, item);
         if (item->rip) {
-            const uint64_t disp = item->address - (s->rip + item->at + item->len);
+            const struct item *target = &s->item[QZ_MAX(item->target, 0)];
+            const uint64_t address =
+                item->target == NO_ITEM ? item->address : s->rip + target->at + target->len - 1;
+            const uint64_t disp = address - (s->rip + item->at + item->len);
 
             memcpy(item->bytes + item->rip, &disp, 4);
         }

@@ -211,6 +211,17 @@ static bool guest_differs(struct rig *r, const struct sequence *s, struct guest 
            memory_differs(r, g, c->what, sizeof(c->what));
 }
 
+/* A run may have changed the page that it may write to. */
+static void restore_code(struct rig *r, struct guest *g)
+{
+    const uint8_t *before = r->memory + PAGE_MODIFIED * PAGE;
+
+    if (memcmp(guest_page(g, PAGE_MODIFIED), before, PAGE) == 0)
+        return;
+    memcpy(guest_page(g, PAGE_MODIFIED), before, PAGE);
+    guest_code_written(g);
+}
+
 static bool guests_differ(struct rig *r, const struct sequence *s, struct comparison *c)
 {
     set_code(r, r->interpreter, s);
@@ -220,6 +231,7 @@ static bool guests_differ(struct rig *r, const struct sequence *s, struct compar
     set_code(r, r->translator, s);
     for (unsigned n = 1; n <= TRANSLATED_RUNS; n++) {
         snprintf(c->who, sizeof(c->who), "translator, run %u", n);
+        restore_code(r, r->translator);
         if (guest_differs(r, s, r->translator, c))
             return true;
     }
@@ -255,6 +267,7 @@ int rig_compare(struct rig *r, struct sequence *s, struct comparison *c, enum ve
     }
     sequence_place(s);
     set_code(r, NULL, s);
+    memcpy(r->memory + PAGE_MODIFIED * PAGE, native_page(r, PAGE_MODIFIED), PAGE);
     *verdict = NOT_COMPARED;
     e = run_native(r, s, &c->native, err);
     if (e != 0)
