@@ -54,13 +54,13 @@ static uint16_t selector(uint16_t s)
 /*
  * Instructions that can fault for several reasons at once, in an order that SDM vol 3 §6.9 leaves
  * open or AMD's processors do not follow: the target of a call and its stack, two operands of CMPS
- * and MOVS, selectors and
+ * and MOVS, the parts of 80 bits, selectors and
  * descriptors of far transfers, the frames of ENTER, place and alignment of vectors.
  */
 static bool any_fault_will_do(const struct insn *i)
 {
-    return i->op == OP_CALL || i->op == OP_CMPS || i->op == OP_MOVS || i->op == OP_ENTER ||
-           (i->op >= OP_JMP_FAR && i->op <= OP_RET_FAR) || i->op == OP_IRET ||
+    return i->op == OP_CALL || i->op == OP_CMPS || i->op == OP_MOVS || i->op == OP_X87 ||
+           i->op == OP_ENTER || (i->op >= OP_JMP_FAR && i->op <= OP_RET_FAR) || i->op == OP_IRET ||
            (i->op == OP_VEC && i->asize < 8);
 }
 
