@@ -29,7 +29,7 @@ enum {
     RING3_STACK = 0x30000,
 };
 enum { P = 1, W = 2, U = 4 };
-enum { MODES = 8, RUN_US = 300, EXITS_MAX = 8 };
+enum { MODES = 8, RUN_US = 200, EXITS_MAX = 8 };
 enum { SELECTOR_CODE = 0x08, SELECTOR_DATA = 0x10, SELECTOR_TSS = 0x28 };
 
 struct header { /* of an input */

@@ -54,8 +54,8 @@ static uint16_t selector(uint16_t s)
 /*
  * Instructions that can fault for several reasons at once, in an order that SDM vol 3 §6.9 leaves
  * open or AMD's processors do not follow: the target of a call and its stack, two operands of CMPS
- * and MOVS, the parts of 80 bits, selectors and
- * descriptors of far transfers, the frames of ENTER, place and alignment of vectors.
+ * and MOVS, the parts of 80 bits, selectors and descriptors of far transfers, the frames of ENTER,
+ * place and alignment of vectors.
  */
 static bool any_fault_will_do(const struct insn *i)
 {
