@@ -3,12 +3,12 @@
  * translator: they have to agree in everything that the architecture defines.
  *
  *     jit-differential --child PATH [--count N] [--seed N] [--first N] [--coverage] [--precise]
- *                    [--first-only]
+ *                    [--first-only] [--whole]
  *     jit-differential --child PATH --bytes HEX [--width 32|64] [--seed N] [--first N]
  *
  * Sequence n of a seed is always the same. What differs is shortened and printed; then the exit
  * status is 1. --precise counts flags in translated code that nothing reads,
- * --first-only ends with the first difference. --bytes executes these
+ * --first-only ends with the first difference, --whole does not shorten it. --bytes executes these
  * bytes with the registers and the memory of sequence --first.
  */
 #include "coverage.h"
@@ -24,7 +24,7 @@ struct options {
     const char *child, *bytes;
     uint64_t count, seed, first;
     unsigned width; /* 0: both */
-    bool coverage, precise, first_only;
+    bool coverage, precise, first_only, whole;
 };
 
 struct totals {
@@ -92,7 +92,7 @@ static void report(const struct options *o, uint64_t n, struct sequence *s, stru
 {
     printf("--seed %llu --first %llu --count 1: %s:%s\n", (unsigned long long)o->seed,
            (unsigned long long)n, c->who, c->what);
-    if (!strstr(c->what, "machine stopped")) {
+    if (!o->whole && !strstr(c->what, "machine stopped")) {
         shorten(s, c, forms);
         printf("shortened: %s:%s\n", c->who, c->what);
     }
@@ -199,12 +199,17 @@ static void print_coverage(const struct options *o)
 
 static int parse(struct options *o, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"child", required_argument, NULL, 'c'}, {"count", required_argument, NULL, 'n'},
-        {"seed", required_argument, NULL, 's'},  {"first", required_argument, NULL, 'f'},
-        {"bytes", required_argument, NULL, 'b'}, {"width", required_argument, NULL, 'w'},
-        {"coverage", no_argument, NULL, 'v'},    {"precise", no_argument, NULL, 'p'},
-        {"first-only", no_argument, NULL, '1'},  {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"child", required_argument, NULL, 'c'},
+                                            {"count", required_argument, NULL, 'n'},
+                                            {"seed", required_argument, NULL, 's'},
+                                            {"first", required_argument, NULL, 'f'},
+                                            {"bytes", required_argument, NULL, 'b'},
+                                            {"width", required_argument, NULL, 'w'},
+                                            {"coverage", no_argument, NULL, 'v'},
+                                            {"precise", no_argument, NULL, 'p'},
+                                            {"first-only", no_argument, NULL, '1'},
+                                            {"whole", no_argument, NULL, 'l'},
+                                            {NULL, 0, NULL, 0}};
     bool counted = false;
 
     *o = (struct options){.seed = 1};
@@ -235,6 +240,9 @@ static int parse(struct options *o, int argc, char **argv)
         case 'p':
             o->precise = true;
             break;
+        case 'l':
+            o->whole = true;
+            break;
         case '1':
             o->first_only = true;
             break;
@@ -260,7 +268,7 @@ int main(int argc, char **argv)
         fprintf(
             stderr,
             "usage: %s --child PATH [--count N] [--seed N] [--first N] [--coverage] [--precise]\n"
-            "          [--first-only]\n"
+            "          [--first-only] [--whole]\n"
             "          [--bytes HEX] [--width 32|64]\n",
             argv[0]);
         return 2;

@@ -347,6 +347,7 @@ static void append_placed(struct generator *g, const struct form *f, unsigned fo
     if (f->map == 3)
         item.bytes[item.len++] = (uint8_t)below(g, 256);
     append(g, item);
+    append_mov(g, RDI, encode_target(&g->encoder, 8, true)); /* nobody else reads there */
 }
 
 /* The bit is up to 2^63 bits away: rather near. */
@@ -377,7 +378,9 @@ static void append_modifier(struct generator *g)
 
 static void append_modified(struct generator *g)
 {
-    uint8_t alu[6] = {0x81, (uint8_t)(0xc0 | below(g, 8) << 3 | below(g, 3))};
+    static const uint8_t digits[] = {0, 1, 4, 5, 6, 7}; /* what reads no flags is not replaced */
+    const unsigned digit = digits[below(g, sizeof(digits))];
+    uint8_t alu[6] = {0x81, (uint8_t)(0xc0 | digit << 3 | below(g, 3))};
     const uint32_t immediate = (uint32_t)random_value(&g->random);
 
     memcpy(alu + 2, &immediate, 4);
