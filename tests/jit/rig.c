@@ -222,6 +222,32 @@ static void restore_code(struct rig *r, struct guest *g)
     guest_code_written(g);
 }
 
+static bool is_meant_to_change(const struct sequence *s, unsigned at)
+{
+    for (unsigned k = 0; s->modifies && k < s->count; k++) {
+        const struct item *item = &s->item[k];
+
+        if (item->rip && item->target != NO_ITEM &&
+            at == s->item[item->target].at + s->item[item->target].len - 1u)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * A store that went astray into the sequence itself: what its instructions are then, nobody has
+ * looked at, and when a repeated string instruction notices that it is gone is undefined.
+ */
+static bool is_spoilt(struct rig *r, const struct sequence *s)
+{
+    const uint8_t *code = native_page(r, PAGE_CODE) + (s->rip & 0xffff) - PAGE_CODE * PAGE;
+
+    for (unsigned at = 0; at < s->code_len; at++)
+        if (code[at] != s->code[at] && !is_meant_to_change(s, at))
+            return true;
+    return false;
+}
+
 static bool guests_differ(struct rig *r, const struct sequence *s, struct comparison *c)
 {
     set_code(r, r->interpreter, s);
@@ -272,10 +298,11 @@ int rig_compare(struct rig *r, struct sequence *s, struct comparison *c, enum ve
     e = run_native(r, s, &c->native, err);
     if (e != 0)
         return QZ_MIN(e, 0);
-    *verdict = c->native.vector == VECTOR_ENDLESS || is_vendors_affair(r, s, &c->native)
-                   ? NOT_COMPARED
-               : guests_differ(r, s, c) ? DIFFERENT
-                                        : SAME;
+    *verdict =
+        c->native.vector == VECTOR_ENDLESS || is_vendors_affair(r, s, &c->native) || is_spoilt(r, s)
+            ? NOT_COMPARED
+        : guests_differ(r, s, c) ? DIFFERENT
+                                 : SAME;
     if (*verdict != DIFFERENT)
         return 0;
     e = is_certain(r, s, c, &certain, err);
