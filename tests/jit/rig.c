@@ -186,6 +186,8 @@ static bool is_vendors_affair(const struct rig *r, const struct sequence *s,
     const unsigned op = last.op;
     const bool whole_vector = op == OP_VEC && vec_ops[last.vec].mem_size == 16;
 
+    if (o->regs.rip >> 12 == 0xffffffffff600) /* Linux has a page there (vsyscall) */
+        return true;
     if (op == OP_VEC && (vec_ops[last.vec].implicit & VEC_IMPLICIT_RDI))
         return true;
     return (o->vector == VECTOR_AC && (whole_vector || op == OP_ENTER)) ||
