@@ -54,6 +54,7 @@ static struct sequence *begin(uint64_t rflags)
 
     sequence_generate(&s, &rig.forms[1], 1);
     s.count = 0;
+    s.modifies = false;
     s.in.rflags = 0x202 | rflags;
     return &s;
 }
@@ -192,8 +193,11 @@ static void test_code_that_modifies_itself(void **state)
     struct sequence *s = begin(0);
 
     s->rip = s->in.rip = WINDOW + PAGE_MODIFIED * PAGE + 100;
+    s->modifies = true;
     CODE(0xc6, 0x05, 4, 0, 0, 0, 7); /* movb $7, 4(%rip): the last byte of what follows */
     CODE(0xb9, 1, 0, 0, 0);          /* mov $1, %ecx */
+    s->item[0].rip = 2;
+    s->item[0].target = 1;
     assert_int_equal(agree(s, VECTOR_BP), 0x07000001);
 }
 
