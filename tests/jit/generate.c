@@ -1,5 +1,5 @@
 /*
- * generate.c - random sequences: registers, memory, and units of instructions one after the other.
+ * generate.c - random sequences: units of instructions one after the other.
  *
  * A unit is one instruction of a random form with what makes it worth executing: pointers and
  * counts before string instructions, a counter before branches that go back, an address before
@@ -9,7 +9,7 @@
 
 #include "cpu/jit/vec.h"
 
-enum { UNITS_MAX = 24, LOOPS_MAX = 6 };
+enum { UNITS_MAX = 24 };
 
 struct generator {
     struct sequence *s;
@@ -28,147 +28,6 @@ static bool percent(struct generator *g, unsigned p)
 static unsigned below(struct generator *g, unsigned n)
 {
     return random_below(&g->random, n);
-}
-
-/* ---- registers and memory */
-
-/* Values that x87 treats differently each: SDM vol 1 table 8-3. */
-static void draw_float80(struct random *r, uint8_t *to)
-{
-    const uint64_t fraction = random_value(r);
-    uint16_t exponent = (uint16_t)(0x3fff + (int)random_below(r, 80) - 40);
-
-    switch (random_below(r, 8)) {
-    case 0:
-        exponent = 0;
-        break;
-    case 1:
-        exponent = 0x7fff;
-        break;
-    case 2:
-        exponent = (uint16_t)random_below(r, 0x8000);
-        break;
-    }
-    exponent |= (uint16_t)(random_below(r, 2) << 15);
-    memcpy(to, &fraction, 8);
-    if (random_percent(r, 80))
-        to[7] |= 0x80; /* normal */
-    memcpy(to + 8, &exponent, 2);
-}
-
-static float draw_float(struct random *r)
-{
-    static const float special[] = {0.0f, -0.0f, 1.0f, -1.0f, 0.5f, 3e38f, 1e-40f, 2147483648.0f};
-
-    return random_percent(r, 50) ? special[random_below(r, QZ_ARRAY_LEN(special))]
-                                 : (float)(int32_t)random_next(r) / 65536;
-}
-
-static void draw_vector(struct random *r, uint8_t *to)
-{
-    const unsigned kind = random_below(r, 3);
-
-    for (unsigned n = 0; n < 2; n++) {
-        const double d = (double)draw_float(r);
-        const float f[2] = {draw_float(r), draw_float(r)};
-        const uint64_t v = random_value(r);
-
-        memcpy(to + 8 * n, kind == 0 ? (const void *)&d : kind == 1 ? (const void *)f : &v, 8);
-    }
-}
-
-static void draw_fx(struct generator *g, uint8_t *fx)
-{
-    struct random *r = &g->random;
-    uint16_t fcw = 0x37f, fsw = (uint16_t)(random_below(r, 8) << 11);
-    uint32_t mxcsr = 0x1f80;
-
-    if (percent(g, 30))
-        fcw = (uint16_t)((random_next(r) & 0xf3f) | 0x40);
-    if (percent(g, 20))
-        fsw |= (uint16_t)(random_next(r) & 0x477f);
-    if (percent(g, 25))
-        mxcsr = (uint32_t)random_next(r) & 0xffff;
-    else if (percent(g, 30))
-        mxcsr |= (uint32_t)random_next(r) & 0xe07f; /* rounding, sticky flags */
-    /* ES and B sum up what is unmasked (SDM vol 1 §8.1.3.3). */
-    if (fsw & ~fcw & 0x3f)
-        fsw |= 0x8080;
-    qz_store_le16(fx, fcw);
-    qz_store_le16(fx + 2, fsw);
-    fx[4] = (uint8_t)(percent(g, 50) ? 0xff : random_next(r));
-    qz_store_le32(fx + 24, mxcsr);
-    for (unsigned n = 0; n < 8; n++)
-        draw_float80(r, fx + 32 + 16 * n);
-    for (unsigned n = 0; n < 16; n++)
-        draw_vector(r, fx + 160 + 16 * n);
-}
-
-static void draw_registers(struct generator *g)
-{
-    struct registers *in = &g->s->in;
-    struct encoder *e = &g->encoder;
-    const bool wide = g->forms->width == CODE_64;
-
-    *in = (struct registers){.rflags = 0x202 | (random_next(&g->random) & 0x8d5),
-                             .cs = wide ? SELECTOR_64 : SELECTOR_32,
-                             .ss = SELECTOR_DATA,
-                             .ds = SELECTOR_DATA,
-                             .es = SELECTOR_DATA};
-    for (unsigned n = 0; n < 16; n++) {
-        if (percent(g, 55))
-            in->gpr[n] = encode_target(e, 8, true);
-        else if (percent(g, 50))
-            in->gpr[n] = below(g, 64);
-        else
-            in->gpr[n] = random_value(&g->random);
-        if (!wide) /* r8 to r15 are out of reach: the same everywhere */
-            in->gpr[n] = n < 8 ? (uint32_t)in->gpr[n] : 0;
-    }
-    in->gpr[RSP] = e->window + PAGE_STACK * PAGE + PAGE + (below(g, 512) & ~7u);
-    if (percent(g, 5))
-        in->gpr[RSP] = e->window + PAGE_STACK * PAGE + below(g, 64);
-    in->fs_base = e->fs_base = e->window + PAGE_DATA * PAGE + below(g, PAGE);
-    in->gs_base = e->gs_base = percent(g, 50) ? below(g, 4096) : in->fs_base + PAGE;
-    if (percent(g, 6))
-        in->rflags |= 0x400; /* DF */
-    if (percent(g, 6))
-        in->rflags |= 0x40000; /* AC */
-    if (percent(g, 1))
-        in->rflags |= 0x100; /* TF */
-    memcpy(e->known, in->gpr, sizeof(e->known));
-    e->is_known = wide ? 0xffff : 0xff;
-    draw_fx(g, in->fx);
-}
-
-void sequence_memory(uint8_t *window, uint64_t seed)
-{
-    struct random r = {seed};
-    uint8_t *save = window + PAGE_SAVE * PAGE;
-
-    memset(window, 0, PAGE_END * PAGE);
-    for (unsigned page = PAGE_DATA; page < PAGE_STACK + STACK_PAGES; page++)
-        for (unsigned at = 0; at < PAGE && page_kind(page) != PAGE_ABSENT; at += 16)
-            if (random_percent(&r, 10))
-                draw_float80(&r, window + page * PAGE + at);
-            else
-                draw_vector(&r, window + page * PAGE + at);
-    for (unsigned n = 0; n < 16; n++) {
-        qz_store_le32(save + SAVE_MXCSR + 4 * n,
-                      (uint32_t)random_next(&r) & (n < 14 ? 0xffff : 0x1ffff));
-        qz_store_le16(save + SAVE_FCW + 2 * n, (uint16_t)(random_next(&r) & 0xf7f));
-    }
-    qz_store_le16(save + SAVE_FXRSTOR, 0x37f);
-    qz_store_le32(save + SAVE_FXRSTOR + 24, 0x1f80);
-    for (unsigned n = 0; n < 24; n++)
-        draw_vector(&r, save + SAVE_FXRSTOR + 32 + 16 * n);
-    for (unsigned n = 0; n < 28; n += 4) {
-        qz_store_le32(save + SAVE_FLDENV + n, n < 12 ? (uint32_t)random_next(&r) & 0x3f7f : 0);
-        qz_store_le32(save + SAVE_FRSTOR + n, n < 12 ? (uint32_t)random_next(&r) & 0x3f7f : 0);
-    }
-    for (unsigned n = 0; n < 8; n++)
-        draw_float80(&r, save + SAVE_FRSTOR + 28 + 10 * n);
-    qz_store_le32(window + PAGE_COUNT * PAGE, 1 + random_below(&r, LOOPS_MAX));
 }
 
 /* ---- units */
@@ -483,7 +342,7 @@ void sequence_generate(struct sequence *s, const struct forms *forms, uint64_t s
     s->count = 0;
     g.encoder = (struct encoder){
         .random = &g.random, .forms = forms, .window = high ? WINDOW_HIGH : WINDOW};
-    draw_registers(&g);
+    sequence_registers(&s->in, &g.encoder);
     s->rip = g.encoder.window + PAGE_CODE * PAGE + below(&g, 2 * PAGE);
     s->modifies = forms->width == CODE_64 && percent(&g, 4);
     if (s->modifies)
@@ -504,57 +363,4 @@ void sequence_generate(struct sequence *s, const struct forms *forms, uint64_t s
     append_bytes(&g, "\xcc", 1);
     resolve(&g);
     s->in.rip = s->rip;
-}
-
-/* ---- placing */
-
-static void place_branch(struct sequence *s, struct item *item)
-{
-    const uint32_t next = item->at + item->len;
-    int64_t distance = (int64_t)s->item[item->target].at - next;
-
-    if (item->rel == 1 && distance != (int8_t)distance) { /* too far: to the next item instead */
-        item->target = (int16_t)(item - s->item + 1);
-        distance = 0;
-    }
-    memcpy(item->bytes + item->len - item->rel, &distance, item->rel);
-}
-
-void sequence_place(struct sequence *s)
-{
-    unsigned at = 0;
-
-    for (unsigned k = 0; k < s->count; k++) {
-        s->item[k].at = (uint16_t)at;
-        at += s->item[k].len;
-    }
-    s->code_len = at;
-    for (unsigned k = 0; k < s->count; k++) {
-        struct item *item = &s->item[k];
-
-        if (item->rel)
-            place_branch(s, item);
-        if (item->rip) {
-            const struct item *target = &s->item[QZ_MAX(item->target, 0)];
-            const uint64_t address =
-                item->target == NO_ITEM ? item->address : s->rip + target->at + target->len - 1;
-            const uint64_t disp = address - (s->rip + item->at + item->len);
-
-            memcpy(item->bytes + item->rip, &disp, 4);
-        }
-        if (item->label) {
-            const uint64_t address = s->rip + s->item[item->target].at;
-
-            memcpy(item->bytes + item->len - item->label, &address, item->label);
-        }
-        memcpy(s->code + item->at, item->bytes, item->len);
-    }
-}
-
-unsigned sequence_item_at(const struct sequence *s, uint64_t rip)
-{
-    for (unsigned k = 0; k < s->count; k++)
-        if (s->rip + s->item[k].at == rip)
-            return k;
-    return s->count;
 }

@@ -62,6 +62,10 @@ void sequence_define_flags(struct sequence *s, const struct forms *forms, uint16
 /* Arithmetic flags that item k and those behind it write before any of them reads them. */
 uint16_t sequence_dead_flags(const struct sequence *s, const struct forms *forms, unsigned k);
 
+/* Registers to begin with, which the encoder then knows. */
+struct encoder;
+void sequence_registers(struct registers *in, struct encoder *e);
+
 /* --- encode.c: one instruction */
 
 struct encoder {
