@@ -6,7 +6,8 @@
  *                    [--first-only] [--whole]
  *     jit-differential --child PATH --bytes HEX [--width 32|64] [--seed N] [--first N]
  *
- * Sequence n of a seed is always the same. What differs is shortened and printed; then the exit
+ * The unit suite executes 100000; a night, --count 10000000 with a seed of its own. Sequence n of a
+ * seed is always the same. What differs is shortened and printed; then the exit
  * status is 1. --precise counts flags in translated code that nothing reads,
  * --first-only ends with the first difference, --whole does not shorten it. --bytes executes these
  * bytes with the registers and the memory of sequence --first.
