@@ -72,11 +72,6 @@ static bool is_place_and_alignment(const struct outcome *a, const struct outcome
            (b->vector == VECTOR_SS || b->vector == VECTOR_GP);
 }
 
-static bool is_fault(unsigned vector)
-{
-    return (vector >= VECTOR_TS && vector <= VECTOR_PF) || vector == VECTOR_AC;
-}
-
 /* Across the end of 4 GiB a flat segment has its limit or goes on at 0 (SDM vol 3 §5.3). */
 static bool wraps(const struct outcome *o, const struct insn *i)
 {
@@ -84,10 +79,15 @@ static bool wraps(const struct outcome *o, const struct insn *i)
            (o->address + 512 > 1ull << 32 || o->address < 512);
 }
 
+static bool is_fault(unsigned vector)
+{
+    return (vector >= VECTOR_TS && vector <= VECTOR_PF) || vector == VECTOR_AC;
+}
+
 /* With a base that is not 0, AMD's want a canonical offset, too, and Intel's only the sum. */
 static bool is_offset(const struct outcome *a, const struct outcome *b, const struct insn *i)
 {
-    return i->seg >= SEG_FS && a->vector == VECTOR_GP && b->vector == VECTOR_PF;
+    return i->seg >= SEG_FS && a->vector == VECTOR_GP && is_fault(b->vector);
 }
 
 static void compare_events(struct text *t, const struct outcome *a, const struct outcome *b,
