@@ -157,7 +157,7 @@ static int run_one(const struct options *o, uint64_t n, struct totals *t, struct
     t->not_compared += verdict == NOT_COMPARED;
     t->differences += verdict == DIFFERENT;
     if (verdict == SAME)
-        coverage_add(&coverage[forms->width == CODE_64], &s, &c.native);
+        coverage_add(&coverage[forms->width == CODE_64], &s, forms, &c.native);
     if (verdict != DIFFERENT)
         return 0;
     report(o, n, &s, &c, forms);
