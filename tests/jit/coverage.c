@@ -1,11 +1,23 @@
 /* coverage.c - see coverage.h. */
 #include "coverage.h"
 
+/* Where it goes on is not to be told from the items. */
+static bool goes_anywhere(const struct item *item, const struct forms *forms)
+{
+    unsigned op;
+
+    if (item->form == NO_FORM || item->rel)
+        return false;
+    op = forms->form[item->form].op;
+    return op >= OP_JMP && op <= OP_IRET;
+}
+
 /*
- * What lies between the beginning and the end of the way, and under no branch that could have
- * jumped over it.
+ * What was executed, as far as the items tell: those before the end, under no branch that could
+ * have jumped over them, up to the first indirect one.
  */
-void coverage_add(struct coverage *v, const struct sequence *s, const struct outcome *o)
+void coverage_add(struct coverage *v, const struct sequence *s, const struct forms *forms,
+                  const struct outcome *o)
 {
     const unsigned end = sequence_item_at(s, o->regs.rip);
     int jumped_to = 0;
@@ -18,9 +30,8 @@ void coverage_add(struct coverage *v, const struct sequence *s, const struct out
             v->executed[item->form]++;
         if (item->rel && item->target > (int)k + 1 && item->target > jumped_to)
             jumped_to = item->target;
-        if (end == s->count && o->regs.rip != s->rip + s->code_len && !item->rel &&
-            item->form != NO_FORM && jumped_to <= (int)k)
-            break; /* it ended elsewhere: by an indirect branch, at the earliest by this */
+        if (goes_anywhere(item, forms))
+            break;
     }
     if (end < s->count && s->item[end].form != NO_FORM)
         v->faulted[s->item[end].form]++;

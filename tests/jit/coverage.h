@@ -11,7 +11,8 @@ struct coverage {
 };
 
 /* A sequence that came out the same everywhere. */
-void coverage_add(struct coverage *v, const struct sequence *s, const struct outcome *o);
+void coverage_add(struct coverage *v, const struct sequence *s, const struct forms *forms,
+                  const struct outcome *o);
 /* Forms that were never executed, then, with `all`, every one of them. Returns how many were never
  * met at all. */
 unsigned coverage_print(const struct coverage *v, const struct forms *forms, bool all);

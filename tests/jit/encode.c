@@ -339,7 +339,8 @@ static bool finish(struct encoder *e, const struct form *f, struct item *item, c
 
 /*
  * Not results that the architecture leaves open, system calls, and what the vendors do not agree
- * on: near branches with 66 in 64-bit code, far pointers with REX.W (insn.h).
+ * on: near branches with 66 in 64-bit code, far pointers with REX.W (insn.h), MOVSXD of 16 bits,
+ * for which AMD's read 32, whether ports are looked at when a count is 0.
  */
 static bool is_defined(const struct encoder *e, const struct insn *i)
 {
@@ -350,8 +351,12 @@ static bool is_defined(const struct encoder *e, const struct insn *i)
     if (i->size == 8 && i->mem &&
         ((i->op >= OP_JMP_FAR && i->op <= OP_CALL_FAR) || (i->op >= OP_LDS && i->op <= OP_LSS)))
         return false;
+    if (i->op == OP_MOVSX && i->opcode == 0x63 && i->map == 0 && i->size == 2)
+        return false;
     if ((i->op == OP_LOOPE || i->op == OP_LOOPNE) && (i->prefix & (PREFIX_REP | PREFIX_REPNE)))
         return false; /* reserved, and AMD's take it for the condition */
+    if ((i->op == OP_INS || i->op == OP_OUTS) && (i->prefix & (PREFIX_REP | PREFIX_REPNE)))
+        return false;
     if (i->op == OP_BSWAP)
         return i->size != 2;
     if (i->op == OP_SHLD || i->op == OP_SHRD)

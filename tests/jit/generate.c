@@ -1,5 +1,5 @@
 /*
- * generate.c - random sequences: registers, memory, and units of instructions one after the other.
+ * generate.c - random sequences: units of instructions one after the other.
  *
  * A unit is one instruction of a random form with what makes it worth executing: pointers and
  * counts before string instructions, a counter before branches that go back, an address before
@@ -9,14 +9,15 @@
 
 #include "cpu/jit/vec.h"
 
-enum { UNITS_MAX = 24, LOOPS_MAX = 6 };
+enum { UNITS_MAX = 24 };
 
 struct generator {
     struct sequence *s;
     const struct forms *forms;
     struct random random;
     struct encoder encoder;
-    bool begin; /* the next item begins a unit */
+    bool begin;   /* the next item begins a unit */
+    int modifier; /* an item that wants something to modify, NO_ITEM: none */
 };
 
 static bool percent(struct generator *g, unsigned p)
@@ -27,147 +28,6 @@ static bool percent(struct generator *g, unsigned p)
 static unsigned below(struct generator *g, unsigned n)
 {
     return random_below(&g->random, n);
-}
-
-/* ---- registers and memory */
-
-/* Values that x87 treats differently each: SDM vol 1 table 8-3. */
-static void draw_float80(struct random *r, uint8_t *to)
-{
-    const uint64_t fraction = random_value(r);
-    uint16_t exponent = (uint16_t)(0x3fff + (int)random_below(r, 80) - 40);
-
-    switch (random_below(r, 8)) {
-    case 0:
-        exponent = 0;
-        break;
-    case 1:
-        exponent = 0x7fff;
-        break;
-    case 2:
-        exponent = (uint16_t)random_below(r, 0x8000);
-        break;
-    }
-    exponent |= (uint16_t)(random_below(r, 2) << 15);
-    memcpy(to, &fraction, 8);
-    if (random_percent(r, 80))
-        to[7] |= 0x80; /* normal */
-    memcpy(to + 8, &exponent, 2);
-}
-
-static float draw_float(struct random *r)
-{
-    static const float special[] = {0.0f, -0.0f, 1.0f, -1.0f, 0.5f, 3e38f, 1e-40f, 2147483648.0f};
-
-    return random_percent(r, 50) ? special[random_below(r, QZ_ARRAY_LEN(special))]
-                                 : (float)(int32_t)random_next(r) / 65536;
-}
-
-static void draw_vector(struct random *r, uint8_t *to)
-{
-    const unsigned kind = random_below(r, 3);
-
-    for (unsigned n = 0; n < 2; n++) {
-        const double d = (double)draw_float(r);
-        const float f[2] = {draw_float(r), draw_float(r)};
-        const uint64_t v = random_value(r);
-
-        memcpy(to + 8 * n, kind == 0 ? (const void *)&d : kind == 1 ? (const void *)f : &v, 8);
-    }
-}
-
-static void draw_fx(struct generator *g, uint8_t *fx)
-{
-    struct random *r = &g->random;
-    uint16_t fcw = 0x37f, fsw = (uint16_t)(random_below(r, 8) << 11);
-    uint32_t mxcsr = 0x1f80;
-
-    if (percent(g, 30))
-        fcw = (uint16_t)((random_next(r) & 0xf3f) | 0x40);
-    if (percent(g, 20))
-        fsw |= (uint16_t)(random_next(r) & 0x477f);
-    if (percent(g, 25))
-        mxcsr = (uint32_t)random_next(r) & 0xffff;
-    else if (percent(g, 30))
-        mxcsr |= (uint32_t)random_next(r) & 0xe07f; /* rounding, sticky flags */
-    /* ES and B sum up what is unmasked (SDM vol 1 §8.1.3.3). */
-    if (fsw & ~fcw & 0x3f)
-        fsw |= 0x8080;
-    qz_store_le16(fx, fcw);
-    qz_store_le16(fx + 2, fsw);
-    fx[4] = (uint8_t)(percent(g, 50) ? 0xff : random_next(r));
-    qz_store_le32(fx + 24, mxcsr);
-    for (unsigned n = 0; n < 8; n++)
-        draw_float80(r, fx + 32 + 16 * n);
-    for (unsigned n = 0; n < 16; n++)
-        draw_vector(r, fx + 160 + 16 * n);
-}
-
-static void draw_registers(struct generator *g)
-{
-    struct registers *in = &g->s->in;
-    struct encoder *e = &g->encoder;
-    const bool wide = g->forms->width == CODE_64;
-
-    *in = (struct registers){.rflags = 0x202 | (random_next(&g->random) & 0x8d5),
-                             .cs = wide ? SELECTOR_64 : SELECTOR_32,
-                             .ss = SELECTOR_DATA,
-                             .ds = SELECTOR_DATA,
-                             .es = SELECTOR_DATA};
-    for (unsigned n = 0; n < 16; n++) {
-        if (percent(g, 55))
-            in->gpr[n] = encode_target(e, 8, true);
-        else if (percent(g, 50))
-            in->gpr[n] = below(g, 64);
-        else
-            in->gpr[n] = random_value(&g->random);
-        if (!wide) /* r8 to r15 are out of reach: the same everywhere */
-            in->gpr[n] = n < 8 ? (uint32_t)in->gpr[n] : 0;
-    }
-    in->gpr[RSP] = e->window + PAGE_STACK * PAGE + PAGE + (below(g, 512) & ~7u);
-    if (percent(g, 5))
-        in->gpr[RSP] = e->window + PAGE_STACK * PAGE + below(g, 64);
-    in->fs_base = e->fs_base = e->window + PAGE_DATA * PAGE + below(g, PAGE);
-    in->gs_base = e->gs_base = percent(g, 50) ? below(g, 4096) : in->fs_base + PAGE;
-    if (percent(g, 6))
-        in->rflags |= 0x400; /* DF */
-    if (percent(g, 6))
-        in->rflags |= 0x40000; /* AC */
-    if (percent(g, 1))
-        in->rflags |= 0x100; /* TF */
-    memcpy(e->known, in->gpr, sizeof(e->known));
-    e->is_known = wide ? 0xffff : 0xff;
-    draw_fx(g, in->fx);
-}
-
-void sequence_memory(uint8_t *window, uint64_t seed)
-{
-    struct random r = {seed};
-    uint8_t *save = window + PAGE_SAVE * PAGE;
-
-    memset(window, 0, PAGE_END * PAGE);
-    for (unsigned page = PAGE_DATA; page < PAGE_STACK + STACK_PAGES; page++)
-        for (unsigned at = 0; at < PAGE && page_kind(page) != PAGE_ABSENT; at += 16)
-            if (random_percent(&r, 10))
-                draw_float80(&r, window + page * PAGE + at);
-            else
-                draw_vector(&r, window + page * PAGE + at);
-    for (unsigned n = 0; n < 16; n++) {
-        qz_store_le32(save + SAVE_MXCSR + 4 * n,
-                      (uint32_t)random_next(&r) & (n < 14 ? 0xffff : 0x1ffff));
-        qz_store_le16(save + SAVE_FCW + 2 * n, (uint16_t)(random_next(&r) & 0xf7f));
-    }
-    qz_store_le16(save + SAVE_FXRSTOR, 0x37f);
-    qz_store_le32(save + SAVE_FXRSTOR + 24, 0x1f80);
-    for (unsigned n = 0; n < 24; n++)
-        draw_vector(&r, save + SAVE_FXRSTOR + 32 + 16 * n);
-    for (unsigned n = 0; n < 28; n += 4) {
-        qz_store_le32(save + SAVE_FLDENV + n, n < 12 ? (uint32_t)random_next(&r) & 0x3f7f : 0);
-        qz_store_le32(save + SAVE_FRSTOR + n, n < 12 ? (uint32_t)random_next(&r) & 0x3f7f : 0);
-    }
-    for (unsigned n = 0; n < 8; n++)
-        draw_float80(&r, save + SAVE_FRSTOR + 28 + 10 * n);
-    qz_store_le32(window + PAGE_COUNT * PAGE, 1 + random_below(&r, LOOPS_MAX));
 }
 
 /* ---- units */
@@ -346,6 +206,7 @@ static void append_placed(struct generator *g, const struct form *f, unsigned fo
     if (f->map == 3)
         item.bytes[item.len++] = (uint8_t)below(g, 256);
     append(g, item);
+    append_mov(g, RDI, encode_target(&g->encoder, 8, true)); /* nobody else reads there */
 }
 
 /* The bit is up to 2^63 bits away: rather near. */
@@ -358,6 +219,34 @@ static void before_bit(struct generator *g, const struct insn *i)
         append_mov(g, i->reg, (uint64_t)below(g, 2048) - 1024);
         g->encoder.is_known = known;
     }
+}
+
+/*
+ * movb $n, (last byte of an immediate); more units; op $immediate, %reg. The instructions stay what
+ * they are, so that what is known of their flags stays true.
+ */
+static void append_modifier(struct generator *g)
+{
+    uint8_t store[7] = {0xc6, 0x05, 0, 0, 0, 0, (uint8_t)below(g, 256)};
+
+    g->begin = true;
+    g->modifier = (int)g->s->count;
+    append_bytes(g, store, sizeof(store));
+    g->s->item[g->modifier].rip = 2;
+}
+
+static void append_modified(struct generator *g)
+{
+    static const uint8_t digits[] = {0, 1, 4, 5, 6, 7}; /* what reads no flags is not replaced */
+    const unsigned digit = digits[below(g, sizeof(digits))];
+    uint8_t alu[6] = {0x81, (uint8_t)(0xc0 | digit << 3 | below(g, 3))};
+    const uint32_t immediate = (uint32_t)random_value(&g->random);
+
+    memcpy(alu + 2, &immediate, 4);
+    g->begin = true;
+    g->s->item[g->modifier].target = (int16_t)g->s->count;
+    append_bytes(g, alu, sizeof(alu));
+    g->modifier = NO_ITEM;
 }
 
 static unsigned draw_form(struct generator *g)
@@ -426,14 +315,25 @@ static void resolve(struct generator *g)
 
         if (item->target == INT16_MAX)
             item->target = (int16_t)(s->count - 1);
-        else if (item->rel || item->label)
+        else if ((item->rel || item->label) && item->target < 0)
             item->target = draw_target(g, k, item->target == -2);
     }
 }
 
+/* An indirect jump to an address that other sequences jumped to as well, when other code was there.
+ */
+static void begin_where_others_did(struct generator *g)
+{
+    append_label(g, RAX);
+    g->s->item[0].target = 2;
+    append_bytes(g, "\xff\xe0", 2);
+    g->s->rip = g->encoder.window + PAGE_CODE * PAGE;
+}
+
 void sequence_generate(struct sequence *s, const struct forms *forms, uint64_t seed)
 {
-    struct generator g = {.s = s, .forms = forms, .random = {seed}, .begin = true};
+    struct generator g = {
+        .s = s, .forms = forms, .random = {seed}, .begin = true, .modifier = NO_ITEM};
     const bool high = forms->width == CODE_64 && random_percent(&g.random, 50);
     unsigned units;
 
@@ -442,63 +342,25 @@ void sequence_generate(struct sequence *s, const struct forms *forms, uint64_t s
     s->count = 0;
     g.encoder = (struct encoder){
         .random = &g.random, .forms = forms, .window = high ? WINDOW_HIGH : WINDOW};
-    draw_registers(&g);
+    sequence_registers(&s->in, &g.encoder);
+    s->rip = g.encoder.window + PAGE_CODE * PAGE + below(&g, 2 * PAGE);
+    s->modifies = forms->width == CODE_64 && percent(&g, 4);
+    if (s->modifies)
+        s->rip = g.encoder.window + PAGE_MODIFIED * PAGE + below(&g, 2048);
+    else if (percent(&g, 5))
+        begin_where_others_did(&g);
     units = 1 + below(&g, UNITS_MAX);
-    for (unsigned n = 0; n < units; n++)
+    for (unsigned n = 0; n < units && g.s->count < ITEMS_MAX - 20; n++) {
+        if (s->modifies && g.modifier == NO_ITEM && percent(&g, 25))
+            append_modifier(&g);
         append_unit(&g);
+        if (g.modifier != NO_ITEM && (n + 1 == units || percent(&g, 50)))
+            append_modified(&g);
+    }
+    if (g.modifier != NO_ITEM)
+        append_modified(&g);
     g.begin = true;
     append_bytes(&g, "\xcc", 1);
     resolve(&g);
-    s->rip = g.encoder.window + PAGE_CODE * PAGE + below(&g, 2 * PAGE);
     s->in.rip = s->rip;
-}
-
-/* ---- placing */
-
-static void place_branch(struct sequence *s, struct item *item)
-{
-    const uint32_t next = item->at + item->len;
-    int64_t distance = (int64_t)s->item[item->target].at - next;
-
-    if (item->rel == 1 && distance != (int8_t)distance) { /* too far: to the next item instead */
-        item->target = (int16_t)(item - s->item + 1);
-        distance = 0;
-    }
-    memcpy(item->bytes + item->len - item->rel, &distance, item->rel);
-}
-
-void sequence_place(struct sequence *s)
-{
-    unsigned at = 0;
-
-    for (unsigned k = 0; k < s->count; k++) {
-        s->item[k].at = (uint16_t)at;
-        at += s->item[k].len;
-    }
-    s->code_len = at;
-    for (unsigned k = 0; k < s->count; k++) {
-        struct item *item = &s->item[k];
-
-        if (item->rel)
-            place_branch(s, item);
-        if (item->rip) {
-            const uint64_t disp = item->address - (s->rip + item->at + item->len);
-
-            memcpy(item->bytes + item->rip, &disp, 4);
-        }
-        if (item->label) {
-            const uint64_t address = s->rip + s->item[item->target].at;
-
-            memcpy(item->bytes + item->len - item->label, &address, item->label);
-        }
-        memcpy(s->code + item->at, item->bytes, item->len);
-    }
-}
-
-unsigned sequence_item_at(const struct sequence *s, uint64_t rip)
-{
-    for (unsigned k = 0; k < s->count; k++)
-        if (s->rip + s->item[k].at == rip)
-            return k;
-    return s->count;
 }

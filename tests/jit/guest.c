@@ -127,6 +127,7 @@ static void map_window(struct guest *g, uint64_t at, uint64_t tables)
     const uint64_t pdpt = tables, pd = tables + PAGE, pt = tables + 2 * PAGE;
     static const uint64_t bits[] = {
         [PAGE_EXECUTABLE] = P | U,
+        [PAGE_MODIFIABLE] = P | U | W,
         [PAGE_WRITABLE] = P | U | W | NX,
         [PAGE_READABLE] = P | U | NX,
     };

@@ -180,6 +180,7 @@ static void map_window(uint64_t at)
 {
     static const int protection[] = {
         [PAGE_EXECUTABLE] = PROT_READ | PROT_EXEC,
+        [PAGE_MODIFIABLE] = PROT_READ | PROT_WRITE | PROT_EXEC,
         [PAGE_WRITABLE] = PROT_READ | PROT_WRITE,
         [PAGE_READABLE] = PROT_READ,
     };

@@ -53,13 +53,15 @@ static uint16_t selector(uint16_t s)
 
 /*
  * Instructions that can fault for several reasons at once, in an order that SDM vol 3 §6.9 leaves
- * open or AMD's processors do not follow: the target of a call and its stack, selectors and
- * descriptors of far transfers, the frames of ENTER, place and alignment of vectors.
+ * open or AMD's processors do not follow: the target of a call and its stack, two operands of CMPS
+ * and MOVS, the parts of 80 bits, selectors and descriptors of far transfers, the frames of ENTER,
+ * place and alignment of vectors.
  */
 static bool any_fault_will_do(const struct insn *i)
 {
-    return i->op == OP_CALL || i->op == OP_ENTER || (i->op >= OP_JMP_FAR && i->op <= OP_RET_FAR) ||
-           i->op == OP_IRET || (i->op == OP_VEC && i->asize < 8);
+    return i->op == OP_CALL || i->op == OP_CMPS || i->op == OP_MOVS || i->op == OP_X87 ||
+           i->op == OP_ENTER || (i->op >= OP_JMP_FAR && i->op <= OP_RET_FAR) || i->op == OP_IRET ||
+           (i->op == OP_VEC && i->asize < 8);
 }
 
 /* Both #SS or #GP: of an address that is not canonical, in the stack's segment and unaligned. */
@@ -70,11 +72,6 @@ static bool is_place_and_alignment(const struct outcome *a, const struct outcome
            (b->vector == VECTOR_SS || b->vector == VECTOR_GP);
 }
 
-static bool is_fault(unsigned vector)
-{
-    return (vector >= VECTOR_TS && vector <= VECTOR_PF) || vector == VECTOR_AC;
-}
-
 /* Across the end of 4 GiB a flat segment has its limit or goes on at 0 (SDM vol 3 §5.3). */
 static bool wraps(const struct outcome *o, const struct insn *i)
 {
@@ -82,12 +79,23 @@ static bool wraps(const struct outcome *o, const struct insn *i)
            (o->address + 512 > 1ull << 32 || o->address < 512);
 }
 
+static bool is_fault(unsigned vector)
+{
+    return (vector >= VECTOR_TS && vector <= VECTOR_PF) || vector == VECTOR_AC;
+}
+
+/* With a base that is not 0, AMD's want a canonical offset, too, and Intel's only the sum. */
+static bool is_offset(const struct outcome *a, const struct outcome *b, const struct insn *i)
+{
+    return i->seg >= SEG_FS && a->vector == VECTOR_GP && is_fault(b->vector);
+}
+
 static void compare_events(struct text *t, const struct outcome *a, const struct outcome *b,
                            const struct insn *last)
 {
     if (is_fault(a->vector) && is_fault(b->vector) &&
-        (any_fault_will_do(last) || is_place_and_alignment(a, b, last) || wraps(a, last) ||
-         wraps(b, last)))
+        (any_fault_will_do(last) || is_place_and_alignment(a, b, last) || is_offset(a, b, last) ||
+         wraps(a, last) || wraps(b, last)))
         return;
     compare(t, "vector", a->vector, b->vector);
     if (a->vector != b->vector)
@@ -98,7 +106,7 @@ static void compare_events(struct text *t, const struct outcome *a, const struct
         compare(t, "address", a->address, b->address);
 }
 
-/* 32-bit code has half of eight registers. */
+/* 32-bit code has half of eight registers, and half of rsp when 64-bit code ended there. */
 static void compare_general(struct text *t, const struct registers *a, const struct registers *b,
                             enum code_width width)
 {
@@ -106,7 +114,10 @@ static void compare_general(struct text *t, const struct registers *a, const str
     const uint64_t mask = width == CODE_64 ? ~0ull : 0xffffffff;
 
     for (unsigned n = 0; n < count; n++)
-        compare(t, names[n], a->gpr[n] & mask, b->gpr[n] & mask);
+        if (n == RSP && a->cs == SELECTOR_32)
+            compare(t, names[n], (uint32_t)a->gpr[n], (uint32_t)b->gpr[n]);
+        else
+            compare(t, names[n], a->gpr[n] & mask, b->gpr[n] & mask);
     compare(t, "rip", a->rip, b->rip);
     compare(t, "cs", a->cs, b->cs);
     compare(t, "ss", a->ss, b->ss);

@@ -2,6 +2,7 @@
 #include "rig.h"
 
 #include "cpu/jit/cpu.h"
+#include "cpu/jit/vec.h"
 
 static const uint8_t compared[] = {PAGE_DATA,  PAGE_DATA + 1,  PAGE_DATA + 2, PAGE_DATA + 3,
                                    PAGE_STACK, PAGE_STACK + 1, PAGE_SAVE};
@@ -108,6 +109,20 @@ static bool memory_differs(struct rig *r, struct guest *g, char *text, size_t le
 
 /* ---- a run on each */
 
+/*
+ * A branch into the middle of an instruction may find a system call there, for which the kernel
+ * ends the child: it is NOT_COMPARED, and the next sequence has another child.
+ */
+static int revive(struct rig *r, struct qz_error *err)
+{
+    native_close(r->native);
+    r->native = NULL;
+    r->memory_seed = ~0ull;
+    r->lost++;
+    return native_open(&r->native, r->program, err);
+}
+
+/* 1: there is no outcome. */
 static int run_native(struct rig *r, const struct sequence *s, struct outcome *out,
                       struct qz_error *err)
 {
@@ -115,8 +130,10 @@ static int run_native(struct rig *r, const struct sequence *s, struct outcome *o
 
     set_data(r, NULL);
     e = native_run(r->native, &s->in, out);
+    if (e == -ECHILD)
+        return revive(r, err) < 0 ? -ECHILD : 1;
     if (e < 0)
-        return qz_fail(err, e, "the child on the host's CPU is lost: %s", strerror(-e));
+        return qz_fail(err, e, "the child on the host's CPU does not answer: %s", strerror(-e));
     return 0;
 }
 
@@ -157,14 +174,24 @@ static struct insn last_of(const struct rig *r, const struct sequence *s, const 
     return i;
 }
 
-/* Unaligned vectors that need no alignment, and the place where ENTER will have rsp: #AC or not is
- * each processor's own affair. */
+/*
+ * Unaligned vectors that need no alignment, and the place where ENTER will have rsp: #AC or not is
+ * each processor's own affair. So is where a far call into 32-bit code pushes (AMD's cut rsp to 32
+ * bits before), how much of POPA is done when its stack ends, and of MASKMOVx when it faults.
+ */
 static bool is_vendors_affair(const struct rig *r, const struct sequence *s,
                               const struct outcome *o)
 {
-    const unsigned op = last_of(r, s, o).op;
+    const struct insn last = last_of(r, s, o);
+    const unsigned op = last.op;
+    const bool whole_vector = op == OP_VEC && vec_ops[last.vec].mem_size == 16;
 
-    return o->vector == VECTOR_AC && (op == OP_VEC || op == OP_ENTER);
+    if (o->regs.rip >> 12 == 0xffffffffff600) /* Linux has a page there (vsyscall) */
+        return true;
+    if (op == OP_VEC && (vec_ops[last.vec].implicit & VEC_IMPLICIT_RDI))
+        return true;
+    return (o->vector == VECTOR_AC && (whole_vector || op == OP_ENTER)) ||
+           (o->vector == VECTOR_PF && op == OP_CALL_FAR && s->width == CODE_64) || op == OP_POPA;
 }
 
 static bool guest_differs(struct rig *r, const struct sequence *s, struct guest *g,
@@ -186,6 +213,43 @@ static bool guest_differs(struct rig *r, const struct sequence *s, struct guest 
            memory_differs(r, g, c->what, sizeof(c->what));
 }
 
+/* A run may have changed the page that it may write to. */
+static void restore_code(struct rig *r, struct guest *g)
+{
+    const uint8_t *before = r->memory + PAGE_MODIFIED * PAGE;
+
+    if (memcmp(guest_page(g, PAGE_MODIFIED), before, PAGE) == 0)
+        return;
+    memcpy(guest_page(g, PAGE_MODIFIED), before, PAGE);
+    guest_code_written(g);
+}
+
+static bool is_meant_to_change(const struct sequence *s, unsigned at)
+{
+    for (unsigned k = 0; s->modifies && k < s->count; k++) {
+        const struct item *item = &s->item[k];
+
+        if (item->rip && item->target != NO_ITEM &&
+            at == s->item[item->target].at + s->item[item->target].len - 1u)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * A store that went astray into the sequence itself: what its instructions are then, nobody has
+ * looked at, and when a repeated string instruction notices that it is gone is undefined.
+ */
+static bool is_spoilt(struct rig *r, const struct sequence *s)
+{
+    const uint8_t *code = native_page(r, PAGE_CODE) + (s->rip & 0xffff) - PAGE_CODE * PAGE;
+
+    for (unsigned at = 0; at < s->code_len; at++)
+        if (code[at] != s->code[at] && !is_meant_to_change(s, at))
+            return true;
+    return false;
+}
+
 static bool guests_differ(struct rig *r, const struct sequence *s, struct comparison *c)
 {
     set_code(r, r->interpreter, s);
@@ -195,6 +259,7 @@ static bool guests_differ(struct rig *r, const struct sequence *s, struct compar
     set_code(r, r->translator, s);
     for (unsigned n = 1; n <= TRANSLATED_RUNS; n++) {
         snprintf(c->who, sizeof(c->who), "translator, run %u", n);
+        restore_code(r, r->translator);
         if (guest_differs(r, s, r->translator, c))
             return true;
     }
@@ -208,8 +273,10 @@ static int is_certain(struct rig *r, const struct sequence *s, const struct comp
     const struct insn last = {.op = OP_NOP};
     struct outcome again;
     char text[512];
-    int e = run_native(r, s, &again, err);
+    int e;
 
+    set_code(r, NULL, s);
+    e = run_native(r, s, &again, err);
     *certain =
         e == 0 && !outcome_difference(&c->native, &again, &last, s->width, 0, text, sizeof(text));
     return e;
@@ -228,17 +295,20 @@ int rig_compare(struct rig *r, struct sequence *s, struct comparison *c, enum ve
     }
     sequence_place(s);
     set_code(r, NULL, s);
+    memcpy(r->memory + PAGE_MODIFIED * PAGE, native_page(r, PAGE_MODIFIED), PAGE);
+    *verdict = NOT_COMPARED;
     e = run_native(r, s, &c->native, err);
-    if (e < 0)
-        return e;
-    *verdict = c->native.vector == VECTOR_ENDLESS || is_vendors_affair(r, s, &c->native)
-                   ? NOT_COMPARED
-               : guests_differ(r, s, c) ? DIFFERENT
-                                        : SAME;
+    if (e != 0)
+        return QZ_MIN(e, 0);
+    *verdict =
+        c->native.vector == VECTOR_ENDLESS || is_vendors_affair(r, s, &c->native) || is_spoilt(r, s)
+            ? NOT_COMPARED
+        : guests_differ(r, s, c) ? DIFFERENT
+                                 : SAME;
     if (*verdict != DIFFERENT)
         return 0;
     e = is_certain(r, s, c, &certain, err);
-    if (e == 0 && !certain)
+    if (!certain)
         *verdict = NOT_COMPARED;
-    return e;
+    return QZ_MIN(e, 0);
 }

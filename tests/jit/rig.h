@@ -16,6 +16,7 @@ struct rig {
     struct guest *interpreter, *translator;
     struct forms forms[2]; /* of 32-bit and of 64-bit code */
     bool precise;          /* flags count in the translator even where nothing reads them */
+    uint64_t lost;         /* sequences that the kernel ended with the child */
     uint64_t memory_seed;
     uint8_t memory[PAGE_END * PAGE] __attribute__((aligned(8)));
 };

@@ -26,6 +26,7 @@ struct item {
     bool begins;      /* a branch may lead here */
     bool count_known; /* the count of a shift by CL is: */
     uint8_t count;
+    /* with a target: to the target's last byte; else */
     uint64_t address; /* what the displacement from rip leads to */
     uint16_t at;      /* offset in the code, when placed */
 };
@@ -35,7 +36,8 @@ struct sequence {
     enum code_width width;
     struct item item[ITEMS_MAX];
     unsigned count;
-    uint64_t rip; /* of the first item */
+    uint64_t rip;  /* of the first item */
+    bool modifies; /* its own code, in PAGE_MODIFIED */
     struct registers in;
     uint8_t code[CODE_MAX];
     unsigned code_len;
@@ -59,6 +61,10 @@ void sequence_define_flags(struct sequence *s, const struct forms *forms, uint16
 
 /* Arithmetic flags that item k and those behind it write before any of them reads them. */
 uint16_t sequence_dead_flags(const struct sequence *s, const struct forms *forms, unsigned k);
+
+/* Registers to begin with, which the encoder then knows. */
+struct encoder;
+void sequence_registers(struct registers *in, struct encoder *e);
 
 /* --- encode.c: one instruction */
 

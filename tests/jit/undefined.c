@@ -99,6 +99,8 @@ static uint16_t after(const struct item *item, const struct insn *i, uint16_t be
     case OP_BTR:
     case OP_BTC: /* ZF is kept */
         return (before & FLAG_ZF) | (FLAGS_ARITH & ~(FLAG_CF | FLAG_ZF));
+    case OP_SAHF:
+        return before & FLAG_OF;
     case OP_CMPS:
     case OP_SCAS: /* a count of 0 keeps them */
         return i->prefix & (PREFIX_REP | PREFIX_REPNE) ? before : 0;
@@ -191,6 +193,7 @@ void sequence_define_flags(struct sequence *s, const struct forms *forms, uint16
     for (unsigned k = 0; k < s->count; k++)
         decode_item(&a, s, k);
     do {
+        sequence_place(s); /* short branches that do not reach lead elsewhere */
         memset(undefined, 0, (s->count + 1) * sizeof(*undefined));
         do {
             a.changed = false;

@@ -17,7 +17,7 @@
 
 enum {
     PAGE = 4096,
-    PAGE_CODE = 1,   /* readable, executable */
+    PAGE_CODE = 1,   /* readable, executable; the last of them also writable */
     PAGE_DATA = 5,   /* writable */
     PAGE_CONST = 9,  /* only readable, directly behind the data */
     PAGE_STACK = 11, /* writable */
@@ -29,12 +29,14 @@ enum {
     STACK_PAGES = 2,
 };
 
-enum page_kind { PAGE_ABSENT, PAGE_EXECUTABLE, PAGE_WRITABLE, PAGE_READABLE };
+enum { PAGE_MODIFIED = PAGE_CODE + CODE_PAGES - 1 };
+
+enum page_kind { PAGE_ABSENT, PAGE_EXECUTABLE, PAGE_MODIFIABLE, PAGE_WRITABLE, PAGE_READABLE };
 
 static inline enum page_kind page_kind(unsigned page)
 {
     if (page >= PAGE_CODE && page < PAGE_CODE + CODE_PAGES)
-        return PAGE_EXECUTABLE;
+        return page == PAGE_MODIFIED ? PAGE_MODIFIABLE : PAGE_EXECUTABLE;
     if ((page >= PAGE_DATA && page < PAGE_DATA + DATA_PAGES) ||
         (page >= PAGE_STACK && page < PAGE_STACK + STACK_PAGES) || page == PAGE_SAVE ||
         page == PAGE_COUNT)

@@ -179,15 +179,17 @@ static void follow_debug_registers(struct jit_cpu *cpu)
 }
 
 /* These clear TF on their way, and no trap follows them (§17.3.1.4). */
-static bool enters_handler(const struct insn *i)
+static bool enters_handler(const struct insn *i, uint64_t rflags_before)
 {
-    return i->op == OP_INT || i->op == OP_INT3 || i->op == OP_INT1 || i->op == OP_INTO ||
-           i->op == OP_SYSCALL || i->op == OP_SYSENTER;
+    return i->op == OP_INT || i->op == OP_INT3 || i->op == OP_INT1 ||
+           (i->op == OP_INTO && (rflags_before & FLAG_OF)) || i->op == OP_SYSCALL ||
+           i->op == OP_SYSENTER;
 }
 
 static void step(struct jit_cpu *cpu)
 {
-    const bool single_step = cpu->rflags & RFLAGS_TF;
+    const uint64_t before = cpu->rflags;
+    const bool single_step = before & RFLAGS_TF;
     const uint8_t shadow = cpu->shadow;
     uint64_t traps;
 
@@ -205,7 +207,7 @@ static void step(struct jit_cpu *cpu)
         cpu->rflags &= ~(uint64_t)RFLAGS_RF; /* §17.3.1.1: good for one instruction */
     cpu->debug.stepped = cpu->debug.step;
     traps = cpu->watch_hits;
-    if (single_step && !enters_handler(cpu->blocks->current->insn))
+    if (single_step && !enters_handler(cpu->blocks->current->insn, before))
         traps |= DR6_SINGLE_STEP;
     /* MOV SS holds the trap of its own instruction back, and it is lost with it (§6.8.3). */
     if (traps && !(cpu->shadow & SHADOW_MOV_SS))
