@@ -142,7 +142,7 @@ REPLACE(bool, blocks_written, struct jit_vm *vm, uint64_t gpa, uint64_t len)
 
 REPLACE(void, jump_cache_flush, struct jit_cpu *cpu)
 {
-    if (!injected("jump-cache") || !cpu->jump_generation) /* the first one makes it valid */
+    if (!injected("jump-cache") || !cpu->jump_generation[0]) /* the first one makes it valid */
         __real_jump_cache_flush(cpu);
 }
 
