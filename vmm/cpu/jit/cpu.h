@@ -168,6 +168,7 @@ struct jit_cpu {
     uint64_t code_base;  /* linear address of the page that is executed */
     uint64_t scratch;
     bool fpu_loaded; /* xmm and MXCSR are in the host's registers, not in .fpu */
+    bool x87_loaded; /* and the x87 registers; never without the others */
     bool gs_set;     /* this thread's gs: is this structure */
     uint32_t host_mxcsr;
     struct jit_link *exit_link;
@@ -176,6 +177,7 @@ struct jit_cpu {
                       */
     bool interpret;  /* translated code could not run this block */
     bool vectors_native; /* xmm registers may be the host's now */
+    bool x87_native;     /* x87 registers may be */
     uint64_t jump_key;   /* mixed into the tags, so that a new key empties the jump cache */
     uint64_t jump_pages[JIT_JUMP_PAGES / 64]; /* pages that the cache may know, hashed */
     struct jit_jump jump[JIT_JUMPS];

@@ -60,9 +60,12 @@ struct insn_flags insn_flags(const struct insn *i)
     case OP_VEC:
         f.writes = vec_ops[i->vec].flags ? FLAGS_ARITH : 0;
         break;
-    case OP_X87: /* FCOMI, FCOMIP, FUCOMI, FUCOMIP write, FCMOV reads; the interpreter does them: as
-                    if both */
-        f.reads = FLAGS_ARITH;
+    case OP_X87:
+        if (!i->mem && (i->opcode == 0xda || i->opcode == 0xdb) && i->modrm < 0xe0)
+            f.reads = FLAG_CF | FLAG_ZF | FLAG_PF; /* FCMOV */
+        if (!i->mem && (i->opcode == 0xdb || i->opcode == 0xdf) && i->modrm >= 0xe8 &&
+            i->modrm < 0xf8)
+            f.writes = FLAGS_ARITH; /* FUCOMI, FCOMI, and those that pop */
         break;
     default:
         break;

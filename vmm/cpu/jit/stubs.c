@@ -41,39 +41,95 @@ static void xmm(struct emitter *e, unsigned n, bool store)
     emit_env(e, op2(4, store ? 0x29 : 0x28), n, ENV(fpu.xmm) + n * 16); /* MOVAPS */
 }
 
-/* cmp byte gs:[fpu_loaded], 0 */
-static void test_loaded(struct emitter *e)
-{
-    emit8(e, 0x65);
-    emit_rmx(e, op1(4, 0x80), 7, 0xff, 0xff, 0, ENV(fpu_loaded));
-    emit8(e, 0);
-}
-
-static void set_loaded(struct emitter *e, bool loaded)
-{
-    emit8(e, 0x65);
-    emit_rmx(e, op1(4, 0xc6), 0, 0xff, 0xff, 0, ENV(fpu_loaded));
-    emit8(e, loaded);
-}
-
 static void mxcsr(struct emitter *e, bool store, uint32_t offset)
 {
     emit_env(e, op2(4, 0xae), store ? 3 : 2, offset);
 }
 
-/* C code uses the vector registers as it likes: they go to memory first. */
-static void save_fpu(struct emitter *e)
+/* cmp byte gs:[flag], 0 */
+static void test_flag(struct emitter *e, uint32_t flag)
 {
-    uint8_t *hole;
+    emit8(e, 0x65);
+    emit_rmx(e, op1(4, 0x80), 7, 0xff, 0xff, 0, flag);
+    emit8(e, 0);
+}
 
-    test_loaded(e);
-    hole = emit_jcc_hole(e, CC_E);
+static void set_flag(struct emitter *e, uint32_t flag, bool set)
+{
+    emit8(e, 0x65);
+    emit_rmx(e, op1(4, 0xc6), 0, 0xff, 0xff, 0, flag);
+    emit8(e, set);
+}
+
+static void test_loaded(struct emitter *e)
+{
+    test_flag(e, ENV(fpu_loaded));
+}
+
+static void set_loaded(struct emitter *e, bool loaded)
+{
+    set_flag(e, ENV(fpu_loaded), loaded);
+}
+
+static void save_xmm(struct emitter *e)
+{
     for (unsigned i = 0; i < 16; i++)
         xmm(e, i, true);
     mxcsr(e, true, ENV(fpu.mxcsr));
+}
+
+static void clear(struct emitter *e, unsigned size, uint32_t field)
+{
+    emit8(e, 0x65);
+    emit_rmx(e, op1(size, 0xc7), 0, 0xff, 0xff, 0, field); /* mov, 0 */
+    emit_bytes(e, &(uint32_t){0}, size == 2 ? 2 : 4);
+}
+
+/* All of it, as FXSAVE64 has it, but not the host's addresses. C finds the x87 registers empty. */
+static void save_x87(struct emitter *e)
+{
+    emit_env(e, op2(8, 0xae), 0, ENV(fpu));
+    clear(e, 8, ENV(fpu.fip));
+    clear(e, 8, ENV(fpu.fdp));
+    clear(e, 2, ENV(fpu.fop));
+    emit_bytes(e, (const uint8_t[]){0xdb, 0xe3}, 2); /* fninit */
+    set_flag(e, ENV(x87_loaded), false);
+}
+
+/* C code uses the vector registers as it likes: they go to memory first. */
+static void save_fpu(struct emitter *e)
+{
+    uint8_t *none, *no_x87, *saved;
+
+    test_loaded(e);
+    none = emit_jcc_hole(e, CC_E);
+    test_flag(e, ENV(x87_loaded));
+    no_x87 = emit_jcc_hole(e, CC_E);
+    save_x87(e);
+    saved = emit_jmp_hole(e);
+    emit_fill(e, no_x87);
+    save_xmm(e);
+    emit_fill(e, saved);
     mxcsr(e, false, ENV(host_mxcsr));
     set_loaded(e, false);
-    emit_fill(e, hole);
+    emit_fill(e, none);
+}
+
+static void emit_x87_need(struct emitter *e)
+{
+    uint8_t *loaded, *in_memory;
+
+    test_flag(e, ENV(x87_loaded));
+    loaded = emit_jcc_hole(e, CC_NE);
+    test_loaded(e);
+    in_memory = emit_jcc_hole(e, CC_E);
+    save_xmm(e);
+    emit_fill(e, in_memory);
+    emit_env(e, op2(8, 0xae), 1, ENV(fpu)); /* fxrstor64 */
+    set_flag(e, ENV(x87_loaded), true);
+    set_loaded(e, true);
+    emit_fill(e, loaded);
+    emit8(e, 0xc3);
 }
 
 static void emit_fpu_need(struct emitter *e)
@@ -196,6 +252,8 @@ void jit_stubs_emit(struct jit_stubs *s, struct emitter *e)
     emit_execute(e, (void *)translate_execute_at);
     s->fpu_need = align(e);
     emit_fpu_need(e);
+    s->x87_need = align(e);
+    emit_x87_need(e);
     for (unsigned kind = 0; kind < TLB_KINDS; kind++)
         for (unsigned size = 0; size < STUB_SIZES; size++) {
             s->fill[kind][size] = align(e);

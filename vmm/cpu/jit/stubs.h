@@ -35,7 +35,8 @@ struct jit_stubs {
     /* The interpreter executes an instruction (r10: it, or STUB_AT); r11: not 0 when the block has
      * to be left. */
     const uint8_t *execute, *execute_at;
-    const uint8_t *fpu_need; /* xmm and MXCSR are loaded afterwards; r10 and r11 stay */
+    /* xmm and MXCSR are loaded afterwards, or all of them; r10 and r11 stay. */
+    const uint8_t *fpu_need, *x87_need;
 };
 
 void jit_stubs_emit(struct jit_stubs *s, struct emitter *e);

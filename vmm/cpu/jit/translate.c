@@ -60,7 +60,7 @@ static bool translate_native(struct translation *x, const struct insn *i)
 {
     return translate_integer(x, i) || translate_stack(x, i) || translate_flow(x, i) ||
            translate_divide(x, i) || translate_system(x, i) ||
-           (x->vectors && translate_vector(x, i));
+           (x->vectors && translate_vector(x, i)) || (x->x87 && translate_x87(x, i));
 }
 
 /* What may change the flow or the mode: nothing of this block is executed behind it. */
@@ -69,19 +69,24 @@ static bool ends_block(const struct translation *x)
     return x->k + 1 == x->block->count;
 }
 
-/* After these it has to be looked anew whether vector code may run natively. */
-static bool changes_vectors(const struct insn *i)
+/* After these it has to be looked anew whether vector and x87 code may run natively. */
+static bool changes_fpu(const struct insn *i)
 {
-    return i->op == OP_LDMXCSR || i->op == OP_FXRSTOR || i->op == OP_XRSTOR;
+    return i->op == OP_LDMXCSR || i->op == OP_FXRSTOR || i->op == OP_XRSTOR || i->op == OP_X87;
 }
 
-/* Vectors that come after a call into C are loaded again. */
-static bool more_vectors(const struct translation *x)
+/* What comes after a call into C may need registers that it used. */
+static bool more_fpu(const struct translation *x)
 {
-    for (unsigned k = x->k + 1; x->vectors && k < x->block->count; k++)
-        if (is_native_vector(&x->block->insn[k]))
+    for (unsigned k = x->k + 1; (x->vectors || x->x87) && k < x->block->count; k++)
+        if (is_native_vector(&x->block->insn[k]) || is_native_x87(&x->block->insn[k]))
             return true;
     return false;
+}
+
+static void load_fpu(struct translation *x)
+{
+    emit_call(&x->e, x->x87 ? x->t->stubs.x87_need : x->t->stubs.fpu_need);
 }
 
 const struct insn *keep_instruction(struct translation *x)
@@ -101,7 +106,7 @@ static void translate_by_interpreter(struct translation *x, const struct insn *i
 
     flags_lose(x, flags_live_before(x));
     emit_imm(e, H_R10, (uintptr_t)keep_instruction(x));
-    if (ends_block(x) || changes_vectors(i)) {
+    if (ends_block(x) || changes_fpu(i)) {
         emit_jmp(e, x->t->stubs.execute_end);
         x->ended = true;
         return;
@@ -111,8 +116,8 @@ static void translate_by_interpreter(struct translation *x, const struct insn *i
     emit_jcc(e, CC_NE, x->t->stubs.leave);
     x->flags_in_memory = true;
     x->flags_in_host = false;
-    if (more_vectors(x))
-        emit_call(e, x->t->stubs.fpu_need);
+    if (more_fpu(x))
+        load_fpu(x);
 }
 
 /* ---- slow paths
@@ -137,8 +142,8 @@ static void emit_slow_path(struct translation *x, const struct slow_path *s)
                     table + offsetof(struct tlb_entry, tag)); /* linear again */
         emit_imm(e, H_R10, i->page_offset);
         emit_call(e, x->t->stubs.fill[s->access][log2_of(s->size)]);
-        if (x->vectors)
-            emit_call(e, x->t->stubs.fpu_need);
+        if (x->vectors || x->x87)
+            load_fpu(x);
         emit_rr(e, op1(8, 0x85), H_R11, H_R11);
         emit_jcc(e, CC_NE, s->resume);
     }
@@ -150,8 +155,8 @@ static void emit_slow_path(struct translation *x, const struct slow_path *s)
     emit_call(e, x->t->stubs.execute_at);
     emit_rr(e, op1(4, 0x85), H_R11, H_R11);
     emit_jcc(e, CC_NE, x->t->stubs.leave);
-    if (x->vectors)
-        emit_call(e, x->t->stubs.fpu_need);
+    if (x->vectors || x->x87)
+        load_fpu(x);
     if (x->flags_in_host_at[s->insn + 1])
         flags_load(e);
     emit_jmp(e, x->start[s->insn + 1]);
@@ -169,17 +174,17 @@ static uint8_t *emit_attention_check(struct translation *x)
     return emit_jcc_hole(&x->e, CC_NE);
 }
 
-/* xmm registers in the host's from here on; or not at all, when an instruction of theirs has to
+/* Their registers in the host's from here on; or not at all, when one of their instructions has to
  * raise something. */
-static uint8_t *emit_vectors_check(struct translation *x)
+static uint8_t *emit_fpu_check(struct translation *x)
 {
     uint8_t *hole;
 
-    emit8(&x->e, 0x65);
-    emit_rmx(&x->e, op1(4, 0x80), 7, 0xff, 0xff, 0, ENV(vectors_native)); /* cmp byte, 0 */
+    emit8(&x->e, 0x65); /* cmp byte, 0 */
+    emit_rmx(&x->e, op1(4, 0x80), 7, 0xff, 0xff, 0, x->x87 ? ENV(x87_native) : ENV(vectors_native));
     emit8(&x->e, 0);
     hole = emit_jcc_hole(&x->e, CC_E);
-    emit_call(&x->e, x->t->stubs.fpu_need);
+    load_fpu(x);
     return hole;
 }
 
@@ -219,12 +224,14 @@ static void number_instructions(struct jit_block *b)
 static void emit_block(struct translation *x)
 {
     struct jit_block *b = x->block;
-    uint8_t *attention = emit_attention_check(x), *vectors = NULL;
+    uint8_t *attention = emit_attention_check(x), *fpu = NULL;
 
-    for (unsigned k = 0; k < b->count; k++)
+    for (unsigned k = 0; k < b->count; k++) {
         x->vectors = x->vectors || is_native_vector(&b->insn[k]);
-    if (x->vectors)
-        vectors = emit_vectors_check(x);
+        x->x87 = x->x87 || is_native_x87(&b->insn[k]);
+    }
+    if (x->vectors || x->x87)
+        fpu = emit_fpu_check(x);
     for (x->k = 0; x->k < b->count && !x->e.full && !x->ended; x->k++) {
         x->start[x->k] = emit_here(&x->e);
         x->flags_in_host_at[x->k] = x->flags_in_host;
@@ -240,8 +247,8 @@ static void emit_block(struct translation *x)
     for (unsigned k = 0; k < x->slows; k++)
         emit_slow_path(x, &x->slow[k]);
     emit_attention_exit(x, attention);
-    if (x->vectors)
-        emit_interpret_exit(x, vectors);
+    if (fpu)
+        emit_interpret_exit(x, fpu);
 }
 
 static unsigned count_links(const struct jit_block *b)

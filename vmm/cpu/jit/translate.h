@@ -8,6 +8,7 @@
  *   rsp                                             in host r15
  *   r10 r11 r15                                     in memory, through gs:
  *   xmm0-xmm15, MXCSR                               in themselves while cpu->fpu_loaded
+ *   x87 registers                                   in themselves while cpu->x87_loaded
  *
  * Host r10 and r11 are scratch, gs: is struct jit_cpu, rsp stays a real stack. The arithmetic flags
  * live in the host's, or in cpu->host_flags: the translator knows at every place which, and moves

@@ -44,6 +44,7 @@ struct translation {
     unsigned set; /* TLB set of data accesses in this block's mode */
     unsigned k;   /* instruction being translated */
     bool vectors; /* this block uses xmm registers in the host's */
+    bool x87;     /* and the x87's */
     bool flags_in_host, flags_in_memory;
     uint16_t live[JIT_BLOCK_MAX];
     const uint8_t *start[JIT_BLOCK_MAX + 1];
@@ -119,6 +120,8 @@ bool translate_divide(struct translation *x, const struct insn *i);
 bool translate_system(struct translation *x, const struct insn *i);
 bool translate_vector(struct translation *x, const struct insn *i);
 bool is_native_vector(const struct insn *i);
+bool translate_x87(struct translation *x, const struct insn *i);
+bool is_native_x87(const struct insn *i);
 
 /* The ways out that were put off. */
 void translate_side_exits(struct translation *x);

@@ -15,6 +15,8 @@ QZ_SYSCALLS(vcpu, "arch_prctl");
 
 enum {
     MXCSR_MASKS = 0x1f80, /* also its value after reset: all exceptions masked */
+    X87_MASKS = 0x3f,
+    X87_ERROR = 1 << 7, /* of the status word: an unmasked exception is pending */
     FLAGS_LAHF = FLAGS_ARITH & 0xff,
     KEY_MODE_SHIFT = 48,
     KEY_GENERATION_SHIFT = 56,
@@ -42,6 +44,19 @@ static bool vectors_can_be_native(const struct jit_cpu *cpu)
            (cpu->fpu.mxcsr & MXCSR_MASKS) == MXCSR_MASKS;
 }
 
+/* The same for the x87's: nothing pending, nothing unmasked (SDM vol 1 §8.1.3, §8.1.5). */
+static bool x87_can_be_native(const struct jit_cpu *cpu)
+{
+    return !(cpu->cr0 & (CR0_EM | CR0_TS)) && (cpu->fpu.fcw & X87_MASKS) == X87_MASKS &&
+           !(cpu->fpu.fsw & X87_ERROR) && vectors_can_be_native(cpu);
+}
+
+static void look_at_fpu(struct jit_cpu *cpu)
+{
+    cpu->vectors_native = vectors_can_be_native(cpu);
+    cpu->x87_native = x87_can_be_native(cpu);
+}
+
 bool translate_wanted(const struct jit_cpu *cpu, const struct jit_block *b)
 {
     return cpu->long_mode && b->insn != NULL;
@@ -64,7 +79,7 @@ void translate_run(struct translator *t, struct jit_cpu *cpu, struct jit_block *
     cpu->exit_link = NULL;
     cpu->interpret = false;
     cpu->code_base = cpu->rip & ~0xfffull;
-    cpu->vectors_native = vectors_can_be_native(cpu);
+    look_at_fpu(cpu);
     cpu->host_mxcsr = MXCSR_MASKS;
     jump_cache_mode(cpu);
     translate_enter_state(cpu);
@@ -236,7 +251,7 @@ static const uint8_t *go_on(struct jit_cpu *cpu)
     if (j->tag != (cpu->rip ^ cpu->jump_key))
         return NULL;
     cpu->code_base = cpu->rip & ~0xfffull;
-    cpu->vectors_native = vectors_can_be_native(cpu);
+    look_at_fpu(cpu);
     translate_enter_state(cpu);
     return j->code;
 }
