@@ -21,6 +21,7 @@ enum { DISK_QUEUES_MAX = 256 };
 int queue_new(struct disk_queue **q, unsigned depth, struct qz_error *err);
 void queue_free(struct disk_queue *q); /* nothing in flight, no task left */
 unsigned queue_index(const struct disk_queue *q);
+uint64_t queue_id(const struct disk_queue *q); /* never used again; not 0 */
 
 int queue_fd(struct disk_queue *q);   /* readable: completions or work from other threads wait */
 int queue_poll(struct disk_queue *q); /* serves what is there, sends what that gathered; how many */

@@ -12,6 +12,7 @@ struct disk_queue {
     pthread_t owner;
     bool bound;       /* owner is known, the ring runs */
     bool files_ready; /* the table of registered files exists */
+    uint64_t id;
     unsigned index, files;
 
     /* Work from other threads: a stack, pushed with compare-and-swap, taken whole. */
