@@ -110,6 +110,12 @@ void queue_free(struct disk_queue *q)
         return;
     assert(!q->living && !q->ready);
     task_pool_free(q);
+    while (q->blocks) {
+        struct queue_block *b = q->blocks;
+
+        q->blocks = b->next;
+        free(b);
+    }
     io_uring_queue_exit(&q->ring);
     close(q->event_fd);
     give_index(q->index);
@@ -144,6 +150,24 @@ int queue_register_file(struct disk_queue *q, int fd)
         io_uring_register_files_update(&q->ring, q->files, &fd, 1) < 0)
         return -1;
     return (int)q->files++;
+}
+
+void *queue_take(struct disk_queue *q)
+{
+    struct queue_block *b = q->blocks;
+
+    if (!b)
+        return malloc(QUEUE_BLOCK);
+    q->blocks = b->next;
+    return b;
+}
+
+void queue_give(struct disk_queue *q, void *block)
+{
+    struct queue_block *b = block;
+
+    b->next = q->blocks;
+    q->blocks = b;
 }
 
 /* ---- entries */

@@ -30,6 +30,12 @@ int queue_poll(struct disk_queue *q); /* serves what is there, sends what that g
 int queue_wait(struct disk_queue *q);
 void queue_kick(struct disk_queue *q); /* sends what was gathered */
 
+/* A block of QUEUE_BLOCK bytes, undefined, from the queue's own free list, for what a layer keeps
+ * of a request on its way. NULL: no memory. */
+enum { QUEUE_BLOCK = 256 };
+void *queue_take(struct disk_queue *q);
+void queue_give(struct disk_queue *q, void *block);
+
 /* ---- for protocol layers */
 
 /* An entry of io_uring; done(io, res) when it completed. */

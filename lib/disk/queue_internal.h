@@ -7,6 +7,10 @@
 #include "queue.h"
 #include "task.h"
 
+struct queue_block {
+    struct queue_block *next;
+};
+
 struct disk_queue {
     struct io_uring ring;
     pthread_t owner;
@@ -21,6 +25,8 @@ struct disk_queue {
     uint64_t event_count; /* where the ring's read of event_fd goes */
     struct queue_io event_io;
     struct queue_work *posted;
+
+    struct queue_block *blocks; /* free ones */
 
     /* task.c */
     struct task *ready, *ready_last; /* resumed while another one ran */
