@@ -31,7 +31,7 @@
  *     backing.OPTION=...   options of the backing file: backing.format=qcow2
  *     data-file=FILE|header  the same for an external data file
  *     block-cache=SIZE     memory for cached blocks
- *     metadata-cache=SIZE  memory for cached tables of a format
+ *     memory=SIZE          for all caches of the disk together
  *     iops= iops-read= iops-write=    requests a second, and iops-burst= and so on: how many at
  * once bps= bps-read= bps-write=       bytes a second, and bps-burst= and so on throttle-group=NAME
  * disks of one process share the limits stats                count latencies inject=RULES

@@ -242,8 +242,6 @@ static int throttle_keys(struct throttle_limits *t, struct options *o, struct qz
         /* iops-burst, iops-burst-read */
         snprintf(burst, sizeof(burst), "%.*s-burst%s", dash ? (int)(dash - names[k]) : 4, names[k],
                  dash ? dash : "");
-        if (k >= THROTTLE_BYTES && !dash)
-            snprintf(burst, sizeof(burst), "bps-burst");
         if (k < THROTTLE_BYTES)
             r = options_number(o, names[k], 1, 1000000000, &t->rate[k], err) < 0
                     ? -EINVAL
