@@ -317,6 +317,18 @@ static void abandon(struct chain *c)
     *c = (struct chain){0};
 }
 
+/* A raw disk has none, which is what these two ask for. */
+static void no_backing(struct options *o)
+{
+    for (unsigned i = 0; i < o->count; i++) {
+        struct option *p = &o->list[i];
+
+        if (!strcmp(p->key, "backing") && p->value &&
+            (!strcmp(p->value, "none") || !strcmp(p->value, "header")))
+            p->taken = true;
+    }
+}
+
 static int build(struct chain *c, struct options *o, bool readonly, bool check, unsigned depth,
                  struct disk_queue *q, struct qz_error *err)
 {
@@ -327,7 +339,11 @@ static int build(struct chain *c, struct options *o, bool readonly, bool check, 
     if ((r = add_inject(c, o, "inject-below", err)) < 0 ||
         (r = chain_find_format(&c->format, o, c->top, q, err)) < 0)
         return r;
-    if (c->format && (r = open_format(c, o, readonly, check, depth, q, err)) < 0)
+    if (c->format)
+        r = open_format(c, o, readonly, check, depth, q, err);
+    else
+        no_backing(o);
+    if (r < 0)
         return r;
     c->format_layer = c->top;
     if ((r = add_filters(c, o, err)) < 0)
