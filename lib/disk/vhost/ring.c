@@ -1,7 +1,7 @@
-/* vring.c - the device's side of virtqueues (vring.h). */
+/* ring.c - the device's side of virtqueues (ring.h). */
 #include <linux/virtio_ring.h>
 
-#include "vring.h"
+#include "ring.h"
 
 /* The spec's names for what <linux/virtio_ring.h> has: vring_desc, vring_avail, vring_used,
  * vring_packed_desc, vring_packed_desc_event. */
@@ -26,22 +26,22 @@ static void store16_release(void *p, uint16_t v)
     __atomic_store_n((uint16_t *)p, v, __ATOMIC_RELEASE);
 }
 
-size_t vring_desc_bytes(const struct vring *v)
+size_t ring_desc_bytes(const struct device_ring *v)
 {
     return (size_t)v->size * 16;
 }
 
-size_t vring_driver_bytes(const struct vring *v)
+size_t ring_driver_bytes(const struct device_ring *v)
 {
     return v->packed ? 4 : 6 + 2 * (size_t)v->size;
 }
 
-size_t vring_device_bytes(const struct vring *v)
+size_t ring_device_bytes(const struct device_ring *v)
 {
     return v->packed ? 4 : 6 + 8 * (size_t)v->size;
 }
 
-static int broken(struct vring *v, const char *why)
+static int broken(struct device_ring *v, const char *why)
 {
     if (!v->broken)
         qz_guest_warn("vhost-user: the driver broke its ring: %s", why);
@@ -51,7 +51,7 @@ static int broken(struct vring *v, const char *why)
 
 /* ---- base */
 
-void vring_start(struct vring *v, uint32_t base)
+void ring_start(struct device_ring *v, uint32_t base)
 {
     v->broken = false;
     v->used_since = 0;
@@ -66,11 +66,9 @@ void vring_start(struct vring *v, uint32_t base)
         v->next_avail = (uint16_t)base;
         v->next_used = load16(&((struct vring_used *)v->device)->idx);
     }
-    v->signalled = v->next_used;
-    v->signalled_wrap = v->used_wrap;
 }
 
-uint32_t vring_base(const struct vring *v)
+uint32_t ring_base(const struct device_ring *v)
 {
     if (!v->packed)
         return v->next_avail;
@@ -80,7 +78,8 @@ uint32_t vring_base(const struct vring *v)
 
 /* ---- chains */
 
-static int add(struct vring *v, struct vring_chain *c, uint64_t gpa, uint32_t length, bool writable)
+static int add(struct device_ring *v, struct ring_chain *c, uint64_t gpa, uint32_t length,
+               bool writable)
 {
     if (!writable && c->in_count)
         return broken(v, "what the device reads comes after what it writes");
@@ -91,7 +90,7 @@ static int add(struct vring *v, struct vring_chain *c, uint64_t gpa, uint32_t le
 
         if (!p)
             return broken(v, "a buffer outside of its memory");
-        if (at == VRING_SEGMENTS_MAX)
+        if (at == RING_SEGMENTS_MAX)
             return broken(v, "a request in too many pieces");
         c->iov[at] = (struct iovec){p, n};
         if (writable) {
@@ -107,7 +106,7 @@ static int add(struct vring *v, struct vring_chain *c, uint64_t gpa, uint32_t le
     return 0;
 }
 
-static void chain_begin(struct vring_chain *c, uint16_t id)
+static void chain_begin(struct ring_chain *c, uint16_t id)
 {
     c->id = id;
     c->descriptors = 0;
@@ -116,7 +115,8 @@ static void chain_begin(struct vring_chain *c, uint16_t id)
 }
 
 /* A descriptor table in guest memory; *count: how many. */
-static const void *indirect_table(struct vring *v, uint64_t gpa, uint32_t length, uint32_t *count)
+static const void *indirect_table(struct device_ring *v, uint64_t gpa, uint32_t length,
+                                  uint32_t *count)
 {
     uint64_t n;
     const void *p = memory_map_span(v->memory, gpa, length, &n);
@@ -130,7 +130,7 @@ static const void *indirect_table(struct vring *v, uint64_t gpa, uint32_t length
 }
 
 /* From desc[i] of a table of size on; the ring's own table may name one indirect table. */
-static int walk_split(struct vring *v, struct vring_chain *c, const struct vring_desc *desc,
+static int walk_split(struct device_ring *v, struct ring_chain *c, const struct vring_desc *desc,
                       uint32_t size, uint16_t i, bool inner)
 {
     for (uint32_t seen = 0;; seen++) {
@@ -158,7 +158,7 @@ static int walk_split(struct vring *v, struct vring_chain *c, const struct vring
     }
 }
 
-int vring_chain_again(struct vring *v, uint16_t head, struct vring_chain *c)
+int ring_chain_again(struct device_ring *v, uint16_t head, struct ring_chain *c)
 {
     int r;
 
@@ -167,7 +167,7 @@ int vring_chain_again(struct vring *v, uint16_t head, struct vring_chain *c)
     return r < 0 ? r : 1;
 }
 
-static int pop_split(struct vring *v, struct vring_chain *c)
+static int pop_split(struct device_ring *v, struct ring_chain *c)
 {
     const struct vring_avail *avail = v->driver;
     uint16_t ready = (uint16_t)(load16_acquire(&avail->idx) - v->next_avail); /* §2.7.13 */
@@ -181,7 +181,7 @@ static int pop_split(struct vring *v, struct vring_chain *c)
     if (head >= v->size)
         return broken(v, "a head behind its end");
     v->next_avail++;
-    return vring_chain_again(v, head, c);
+    return ring_chain_again(v, head, c);
 }
 
 /* §2.8.1: available when the AVAIL bit is the wrap counter and the USED bit is not. */
@@ -191,7 +191,8 @@ static bool is_available(uint16_t flags, bool wrap)
            !!(flags & 1 << VRING_PACKED_DESC_F_USED) != wrap;
 }
 
-static int walk_packed_table(struct vring *v, struct vring_chain *c, uint64_t gpa, uint32_t length)
+static int walk_packed_table(struct device_ring *v, struct ring_chain *c, uint64_t gpa,
+                             uint32_t length)
 {
     uint32_t count;
     const struct vring_packed_desc *table = indirect_table(v, gpa, length, &count);
@@ -210,7 +211,7 @@ static int walk_packed_table(struct vring *v, struct vring_chain *c, uint64_t gp
     return 0;
 }
 
-static int pop_packed(struct vring *v, struct vring_chain *c)
+static int pop_packed(struct device_ring *v, struct ring_chain *c)
 {
     const struct vring_packed_desc *ring = v->desc;
     uint16_t at = v->next_avail, flags = load16_acquire(&ring[at].flags);
@@ -250,7 +251,7 @@ static int pop_packed(struct vring *v, struct vring_chain *c)
     return 1;
 }
 
-int vring_pop(struct vring *v, struct vring_chain *c)
+int ring_pop(struct device_ring *v, struct ring_chain *c)
 {
     if (v->broken)
         return -EPROTO;
@@ -259,7 +260,7 @@ int vring_pop(struct vring *v, struct vring_chain *c)
 
 /* ---- used */
 
-static void push_packed(struct vring *v, uint16_t id, uint16_t descriptors, uint32_t written)
+static void push_packed(struct device_ring *v, uint16_t id, uint16_t descriptors, uint32_t written)
 {
     struct vring_packed_desc *d = (struct vring_packed_desc *)v->desc + v->next_used;
     uint16_t flags =
@@ -276,7 +277,7 @@ static void push_packed(struct vring *v, uint16_t id, uint16_t descriptors, uint
     }
 }
 
-void vring_push(struct vring *v, uint16_t id, uint16_t descriptors, uint32_t written)
+void ring_push(struct device_ring *v, uint16_t id, uint16_t descriptors, uint32_t written)
 {
     if (v->packed) {
         push_packed(v, id, descriptors, written);
@@ -291,7 +292,7 @@ void vring_push(struct vring *v, uint16_t id, uint16_t descriptors, uint32_t wri
 }
 
 /* §2.8.10, the same arithmetic as for split rings once old and new count on in one line. */
-static bool packed_wants_call(struct vring *v)
+static bool packed_wants_call(struct device_ring *v)
 {
     const struct vring_packed_desc_event *e = v->driver;
     uint16_t flags = load16(&e->flags) & 3, off_wrap = load16(&e->off_wrap),
@@ -306,7 +307,7 @@ static bool packed_wants_call(struct vring *v)
     return vring_need_event(event, v->next_used, (uint16_t)(v->next_used - v->used_since));
 }
 
-bool vring_wants_call(struct vring *v)
+bool ring_wants_call(struct device_ring *v)
 {
     bool wants;
 
@@ -328,7 +329,7 @@ bool vring_wants_call(struct vring *v)
     return wants;
 }
 
-void vring_set_kicks(struct vring *v, bool on)
+void ring_set_kicks(struct device_ring *v, bool on)
 {
     if (v->packed) {
         struct vring_packed_desc_event *e = v->device;
