@@ -181,14 +181,14 @@ static int receive_message(struct vhost *v, struct message *m)
     return receive(v, m, &m->p, m->size);
 }
 
-static int send_bytes(int socket, const void *bytes, size_t n, int fd)
+static int send_message(int socket, struct message *m, int fd)
 {
     union {
         struct cmsghdr h;
         char bytes[CMSG_SPACE(sizeof(int))];
     } control = {0};
-    struct iovec iov = {(void *)(uintptr_t)bytes, n};
-    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+    struct iovec iov[2] = {{m, HEADER}, {&m->p, m->size}};
+    struct msghdr h = {.msg_iov = iov, .msg_iovlen = 2};
 
     if (fd >= 0) {
         h.msg_control = &control;
@@ -198,14 +198,14 @@ static int send_bytes(int socket, const void *bytes, size_t n, int fd)
         memcpy(CMSG_DATA(&control.h), &fd, sizeof(fd));
     }
     /* A few bytes: they fit the socket's buffer, or the frontend does not read. */
-    return sendmsg(socket, &h, MSG_NOSIGNAL) == (ssize_t)n ? 0 : -EIO;
+    return sendmsg(socket, &h, MSG_NOSIGNAL) == (ssize_t)(HEADER + m->size) ? 0 : -EIO;
 }
 
 static int reply(struct vhost *v, struct message *m, uint32_t size, int fd)
 {
     m->flags = VERSION | FLAG_REPLY;
     m->size = size;
-    return send_bytes(v->connection, m, HEADER + size, fd);
+    return send_message(v->connection, m, fd);
 }
 
 static int reply_u64(struct vhost *v, struct message *m, uint64_t value)
@@ -223,7 +223,7 @@ static void tell_resize(struct vhost *v)
     if (v->backend_fd < 0 || size == v->told_size)
         return;
     v->told_size = size;
-    send_bytes(v->backend_fd, &m, HEADER, -1);
+    send_message(v->backend_fd, &m, -1);
 }
 
 /* ---- memory */
