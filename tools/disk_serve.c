@@ -10,12 +10,24 @@
 
 struct config {
     const char *vhost_user, *nbd, *serial, *name;
-    uint64_t queues, threads;
+    uint64_t queues;
 };
 
 static int set_vhost_user(void *target, const char *value, struct qz_error *err)
 {
     ((struct config *)target)->vhost_user = value;
+    return 0;
+}
+
+static int set_nbd(void *target, const char *value, struct qz_error *err)
+{
+    ((struct config *)target)->nbd = value;
+    return 0;
+}
+
+static int set_name(void *target, const char *value, struct qz_error *err)
+{
+    ((struct config *)target)->name = value;
     return 0;
 }
 
@@ -33,6 +45,8 @@ static int set_queues(void *target, const char *value, struct qz_error *err)
 const struct qz_option serve_options[] = {
     {"vhost-user", "SOCKET", "serve virtual machines: QEMU, cloud-hypervisor, Queztl",
      set_vhost_user},
+    {"nbd", "SOCKET|HOST:PORT", "serve NBD clients, on a unix socket or by TCP", set_nbd},
+    {"name", "TEXT", "NBD: of the export (default: empty)", set_name},
     {"queues", "N", "vhost-user: how many, each with a thread (default 1)", set_queues},
     {"serial", "TEXT", "vhost-user: the serial number that the guest sees", set_serial},
     {0},
@@ -96,23 +110,75 @@ static void block_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-static int serve(const struct config *c, struct qz_disk *d, struct qz_error *err)
+static int listen_tcp(const char *text, struct qz_error *err)
 {
-    struct qz_disk_vhost_options vhost = {.queues = (unsigned)c->queues};
-    struct qz_disk_server *s;
+    QZ_AUTO_FREE char *host = strdup(text);
+    char *colon = host ? strrchr(host, ':') : NULL;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list;
+    int one = 1, r, saved = 0;
+
+    if (!colon)
+        return qz_fail(err, -EINVAL, "%s: HOST:PORT or the name of a socket with a slash", text);
+    *colon = 0;
+    r = getaddrinfo(*host ? host : NULL, colon + 1, &hints, &list);
+    if (r)
+        return qz_fail(err, -EINVAL, "%s: %s", text, gai_strerror(r));
+    r = -1;
+    for (struct addrinfo *a = list; a && r < 0; a = a->ai_next) {
+        QZ_AUTO_FD int fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
+
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+        if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, 64) == 0)
+            r = QZ_TAKE_FD(fd);
+        else
+            saved = errno;
+    }
+    freeaddrinfo(list);
+    return r < 0 ? qz_fail(err, -saved, "%s: cannot listen: %s", text, strerror(saved)) : r;
+}
+
+static bool is_path(const char *text)
+{
+    return strchr(text, '/') || !strchr(text, ':');
+}
+
+static int start_vhost_user(const struct config *c, struct qz_disk *d, struct qz_disk_server **s,
+                            struct qz_error *err)
+{
+    struct qz_disk_vhost_options o = {.queues = (unsigned)c->queues};
     QZ_AUTO_FD int fd = listen_unix(c->vhost_user, err);
-    int r;
 
     if (fd < 0)
         return fd;
     if (c->serial)
-        memcpy(vhost.serial, c->serial, strlen(c->serial));
-    r = qz_disk_serve_vhost_user(&s, d, fd, &vhost, err);
-    if (r == 0) {
+        memcpy(o.serial, c->serial, strlen(c->serial));
+    return qz_disk_serve_vhost_user(s, d, fd, &o, err);
+}
+
+static int start_nbd(const struct config *c, struct qz_disk *d, struct qz_disk_server **s,
+                     struct qz_error *err)
+{
+    struct qz_disk_nbd_options o = {.export_name = c->name};
+    QZ_AUTO_FD int fd = is_path(c->nbd) ? listen_unix(c->nbd, err) : listen_tcp(c->nbd, err);
+
+    return fd < 0 ? fd : qz_disk_serve_nbd(s, d, fd, &o, err);
+}
+
+static int serve(const struct config *c, struct qz_disk *d, struct qz_error *err)
+{
+    struct qz_disk_server *vhost = NULL, *nbd = NULL;
+    int r = c->vhost_user ? start_vhost_user(c, d, &vhost, err) : 0;
+
+    if (r == 0 && c->nbd)
+        r = start_nbd(c, d, &nbd, err);
+    if (r == 0)
         r = wait_for_signal();
-        qz_disk_server_stop(s);
-    }
-    unlink(c->vhost_user);
+    if (vhost)
+        unlink(c->vhost_user);
+    if (nbd && is_path(c->nbd))
+        unlink(c->nbd);
+    qz_disk_server_stop(vhost);
+    qz_disk_server_stop(nbd);
     return r;
 }
 
@@ -125,8 +191,8 @@ int disk_serve(int argc, char **argv)
 
     if (i < 0)
         return QZ_EXIT_USAGE;
-    if (!config.vhost_user) {
-        qz_fail(&err, -EINVAL, "serve: say --vhost-user SOCKET");
+    if (!config.vhost_user && !config.nbd) {
+        qz_fail(&err, -EINVAL, "serve: say --vhost-user SOCKET or --nbd SOCKET");
         return qz_complain("queztl-disk", QZ_EXIT_USAGE, &err);
     }
     block_signals();
