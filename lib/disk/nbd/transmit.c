@@ -14,11 +14,12 @@ uint16_t nbd_flags(const struct nbd_server *s)
 {
     const struct layer_info *i = &s->top->info;
 
-    /* HAS_FLAGS, SEND_FLUSH, SEND_FUA, CAN_MULTI_CONN, SEND_CACHE; a flush on one connection covers
+    /* HAS_FLAGS, SEND_FLUSH, SEND_FUA, SEND_DF (a reply is one chunk always),
+     * CAN_MULTI_CONN, SEND_CACHE; a flush on one connection covers
      * what was acknowledged on any other, because there is one disk below. */
     return (uint16_t)(1 << 0 | (i->readonly ? 1 << 1 : 0) | 1 << 2 | 1 << 3 |
                       (i->is_rotational ? 1 << 4 : 0) | (i->discard ? 1 << 5 : 0) |
-                      (i->write_zeroes ? 1 << 6 : 0) | 1 << 8 | 1 << 10 |
+                      (i->write_zeroes ? 1 << 6 : 0) | 1 << 7 | 1 << 8 | 1 << 10 |
                       (i->write_zeroes ? 1 << 11 : 0));
 }
 
