@@ -200,9 +200,9 @@ void qz_disk_kick(struct qz_disk_queue *q)
     queue_kick(q->q);
 }
 
-int qz_disk_fd(struct qz_disk_queue *q)
+int qz_disk_fd(struct qz_disk_queue *q, struct qz_error *err)
 {
-    return queue_fd(q->q);
+    return queue_fd(q->q, err);
 }
 
 int qz_disk_poll(struct qz_disk_queue *q)
