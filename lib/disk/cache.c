@@ -14,6 +14,9 @@
  */
 #include "filter.h"
 
+QZ_SYSCALLS(io, "madvise");
+QZ_SYSCALLS(main, "madvise munmap");
+
 enum { LINE = 4096, SHARDS = 16, EPOCHS = 1024, READ_MAX = 128 << 10 };
 #define BUDGET_MAX (16ull << 30)
 

@@ -15,9 +15,10 @@
 
 #include "queue_internal.h"
 
-QZ_SYSCALLS(io, "io_uring_enter io_uring_register write");
+QZ_SYSCALLS(io, "io_uring_enter io_uring_register preadv2 write");
 QZ_SYSCALLS(main,
-            "io_uring_setup io_uring_enter io_uring_register eventfd2 write mmap munmap close");
+            "io_uring_setup io_uring_enter io_uring_register eventfd2 preadv2 write mmap munmap "
+            "close sched_yield");
 
 enum { FILES_MAX = 32, DEPTH_MIN = 8, DEPTH_MAX = 4096 };
 
