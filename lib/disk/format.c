@@ -5,6 +5,7 @@ static const struct format_ops *const formats[] = {
 #ifdef DISK_HAS_QCOW2
     &qcow2_format,
 #endif
+    &cow_format,
 #ifdef DISK_HAS_LUKS
     &luks_format,
 #endif

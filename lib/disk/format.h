@@ -109,6 +109,7 @@ void format_snapshots_free(struct format_snapshot *list, unsigned count);
 void format_names_clear(struct format_names *n);
 
 /* Where each of them is defined; format.c lists them. */
+extern const struct format_ops cow_format;
 extern const struct format_ops qcow2_format;
 extern const struct format_ops luks_format;
 
