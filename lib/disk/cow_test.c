@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "filter.h"
 #include "format.h"
 #include "memory.h"
 #include "queue.h"
@@ -15,7 +16,7 @@ enum { SIZE = 256 << 10, BACKING = 200 << 10, ROUNDS = 400, CUTS = 40 };
 
 struct fixture {
     struct disk_queue *q;
-    struct layer *file, *backing, *l;
+    struct layer *memory, *file, *backing, *l;
     uint8_t shadow[SIZE], touched[SIZE];
     struct qz_error err;
 };
@@ -52,13 +53,14 @@ static int make(struct disk_queue *q, void *argument)
     return open_on(f, f->file, q);
 }
 
-static void set_up(struct fixture *f)
+static void set_up(struct fixture *f, const char *rules)
 {
     struct memory_options file = {.size_max = 4 << 20, .records = true, .defers = true},
                           base = {.size = BACKING};
 
     assert_int_equal(queue_new(&f->q, 16, &f->err), 0);
-    assert_int_equal(memory_open(&f->file, &file, &f->err), 0);
+    assert_int_equal(memory_open(&f->memory, &file, &f->err), 0);
+    assert_int_equal(inject_open(&f->file, f->memory, rules, &f->err), 0);
     assert_int_equal(memory_open(&f->backing, &base, &f->err), 0);
     for (unsigned i = 0; i < BACKING; i++)
         f->shadow[i] = memory_bytes(f->backing)[i] = (uint8_t)(i / 512 + 1);
@@ -69,6 +71,7 @@ static void end(struct fixture *f)
 {
     f->l->ops->free(f->l);
     f->file->ops->free(f->file);
+    f->memory->ops->free(f->memory);
     f->backing->ops->free(f->backing);
     queue_free(f->q);
     free(f);
@@ -137,7 +140,7 @@ static void test_changes(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
 
-    set_up(f);
+    set_up(f, "");
     assert_int_equal(task_run(f->q, changes, f), 0);
     assert_int_equal(task_run(f->q, again, f), 0);
     end(f);
@@ -154,6 +157,8 @@ static int flush_and_go_on(struct disk_queue *q, void *argument)
     /* These may be lost, but nothing beside them. */
     for (unsigned i = 0; i < 10; i++)
         change(f, q, (uint8_t)(i + 50));
+    /* The power fails when the bits have been written and not flushed: rule of the test. */
+    assert_int_equal(layer_flush(f->l, q), -EIO);
     return 0;
 }
 
@@ -164,7 +169,7 @@ static int check_cut(struct disk_queue *q, void *argument)
     uint8_t *b = malloc(SIZE);
 
     for (unsigned cut = 0; cut < CUTS; cut++) {
-        assert_int_equal(memory_power_cut(f->file, seed + cut, &after, &f->err), 0);
+        assert_int_equal(memory_power_cut(f->memory, seed + cut, &after, &f->err), 0);
         assert_int_equal(open_on(f, after, q), 0);
         assert_int_equal(layer_read(f->l, q, 0, b, SIZE), 0);
         for (unsigned i = 0; i < SIZE; i++)
@@ -183,7 +188,8 @@ static void test_power_cuts(void **state)
     for (unsigned i = 0; i < 25; i++) {
         struct fixture *f = calloc(1, sizeof(*f));
 
-        set_up(f);
+        /* One flush when it is made, two for each of its own but the last half. */
+        set_up(f, "flush:error=EIO:after=4");
         assert_int_equal(task_run(f->q, flush_and_go_on, f), 0);
         assert_int_equal(task_run(f->q, check_cut, f), 0);
         end(f);
@@ -201,7 +207,7 @@ static int hostile(struct disk_queue *q, void *argument)
         {16, 8, 0, "size"},        {16, 8, UINT64_MAX, "size"}, {16, 8, 1ull << 43, "data"},
         {24, 8, 0, "bitmap"},      {32, 8, 4096, "data"},       {16, 8, SIZE + 4096, "file has"}};
     struct fixture *f = argument;
-    uint8_t saved[4096], *bytes = memory_bytes(f->file);
+    uint8_t saved[4096], *bytes = memory_bytes(f->memory);
     struct layer *good = f->l;
 
     memcpy(saved, bytes, sizeof(saved));
@@ -223,7 +229,7 @@ static void test_hostile_headers(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
 
-    set_up(f);
+    set_up(f, "");
     assert_int_equal(task_run(f->q, hostile, f), 0);
     end(f);
 }
