@@ -185,7 +185,7 @@ static int check_cut(struct disk_queue *q, void *argument)
 
 static void test_power_cuts(void **state)
 {
-    for (unsigned i = 0; i < 25; i++) {
+    for (unsigned i = 0; i < 8; i++) {
         struct fixture *f = calloc(1, sizeof(*f));
 
         /* One flush when it is made, two for each of its own but the last half. */
