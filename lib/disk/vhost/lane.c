@@ -146,7 +146,7 @@ static bool take_one(struct lane *l)
 
 static bool is_served(const struct lane *l)
 {
-    return l->running && l->enabled && !l->ring.broken && !l->draining;
+    return l->running && l->enabled && !l->ring.broken;
 }
 
 static unsigned serve(struct lane *l)
@@ -365,6 +365,7 @@ static void drain_main(struct lane_call *c)
 {
     struct lane *l = c->lane;
 
+    l->enabled = false; /* nothing is taken from here on */
     if (l->in_flight)
         l->draining = c; /* the last one ends it */
     else
@@ -391,7 +392,6 @@ uint32_t lane_stop(struct lane *l)
 {
     if (l->running) { /* written by the lane while we waited for it, so ours to read */
         lane_run(l, drain_main, 0);
-        l->enabled = false;
         lane_run(l, stop_main, 0);
         l->base = ring_base(&l->ring);
     }

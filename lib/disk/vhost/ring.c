@@ -315,7 +315,7 @@ bool ring_wants_call(struct device_ring *v)
         return false;
     /* What was pushed is seen before we look whether the driver sleeps; pairs with the driver's
      * barrier between asking for a call and looking for used buffers. */
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    __sync_synchronize();
     if (v->packed) {
         wants = packed_wants_call(v);
     } else {
@@ -348,5 +348,5 @@ void ring_set_kicks(struct device_ring *v, bool on)
             store16(&used->ring[v->size], v->next_avail); /* avail_event */
     }
     if (on)
-        __atomic_thread_fence(__ATOMIC_SEQ_CST); /* pairs with the driver's, before it looks here */
+        __sync_synchronize(); /* pairs with the driver's, before it looks here */
 }

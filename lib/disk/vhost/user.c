@@ -189,6 +189,7 @@ static int send_message(int socket, struct message *m, int fd)
     } control = {0};
     struct iovec iov[2] = {{m, HEADER}, {&m->p, m->size}};
     struct msghdr h = {.msg_iov = iov, .msg_iovlen = 2};
+    ssize_t sent;
 
     if (fd >= 0) {
         h.msg_control = &control;
@@ -198,7 +199,10 @@ static int send_message(int socket, struct message *m, int fd)
         memcpy(CMSG_DATA(&control.h), &fd, sizeof(fd));
     }
     /* A few bytes: they fit the socket's buffer, or the frontend does not read. */
-    return sendmsg(socket, &h, MSG_NOSIGNAL) == (ssize_t)(HEADER + m->size) ? 0 : -EIO;
+    do
+        sent = sendmsg(socket, &h, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent == (ssize_t)(HEADER + m->size) ? 0 : -EIO;
 }
 
 static int reply(struct vhost *v, struct message *m, uint32_t size, int fd)
