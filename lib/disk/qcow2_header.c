@@ -119,8 +119,8 @@ static const char *feature_name(const uint8_t *table, uint32_t length, unsigned 
     snprintf(buf, size, "bit %u", bit);
     for (uint32_t at = 0; table && at + 48 <= length; at += 48)
         if (table[at] == 0 && table[at + 1] == bit) {
-            snprintf(buf, size, "bit %u", bit);
             char name[47] = {0};
+
             memcpy(name, table + at + 2, 46);
             for (char *c = name; *c; c++)
                 if (*c < ' ' || *c > '~')
