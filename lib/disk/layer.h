@@ -83,7 +83,7 @@ struct layer_ops {
     const char *name;
     /* Takes a request. Never fails itself: done() tells, possibly before submit() returns. */
     void (*submit)(struct layer *l, struct disk_queue *q, struct request *r);
-    /* A batch ended: what was gathered goes out (optional; layers without it pass it on). */
+    /* A batch ended: what this layer gathered goes down (optional). */
     void (*kick)(struct layer *l, struct disk_queue *q);
     /* [task] What is stored at offset; length is cut to what is alike (optional: all data). */
     int (*map)(struct layer *l, struct disk_queue *q, uint64_t offset, uint64_t length,
@@ -123,10 +123,31 @@ int layer_write_zeroes(struct layer *l, struct disk_queue *q, uint64_t offset, u
 int layer_map(struct layer *l, struct disk_queue *q, uint64_t offset, uint64_t length,
               struct extent *e);
 int layer_resize(struct layer *l, struct disk_queue *q, uint64_t size, struct qz_error *err);
+/* Closes this layer only: whoever holds a layer below or a backing file closes it after. */
+int layer_close(struct layer *l, struct disk_queue *q, struct qz_error *err);
+void layer_set_memory(struct layer *l, uint64_t bytes);
 
 static inline void layer_submit(struct layer *l, struct disk_queue *q, struct request *r)
 {
     l->ops->submit(l, q, r);
 }
+
+/* Passes the end of a batch down; queue_kick() is what sends it. */
+static inline void layer_kick(struct layer *l, struct disk_queue *q)
+{
+    for (; l; l = l->below)
+        if (l->ops->kick)
+            l->ops->kick(l, q);
+}
+
+/* ---- vectors: skip counts bytes from the front of all of them together */
+size_t iov_length(const struct iovec *iov, unsigned count);
+/* The vectors of length bytes after skip; out has room for count of them. How many were used. */
+unsigned iov_slice(struct iovec *out, const struct iovec *in, unsigned count, size_t skip,
+                   size_t length);
+void iov_to_flat(void *flat, const struct iovec *iov, unsigned count, size_t skip, size_t length);
+void iov_from_flat(const struct iovec *iov, unsigned count, size_t skip, const void *flat,
+                   size_t length);
+void iov_fill(const struct iovec *iov, unsigned count, size_t skip, int byte, size_t length);
 
 #endif

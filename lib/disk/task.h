@@ -40,11 +40,12 @@ struct task_mutex {
 void task_mutex_lock(struct task_mutex *m);
 void task_mutex_unlock(struct task_mutex *m);
 
-/* Any number of shared holders or one exclusive; writers are not starved. Zero-filled is free. */
+/* Any number of shared holders or one exclusive; first come, first served, so that writers are not
+ * starved: who holds it shared must not take it again. Zero-filled is free. */
 struct task_rwlock {
-    struct task_mutex mutex;
-    unsigned shared;
-    struct task *first, *last;
+    unsigned shared; /* holders */
+    bool exclusive;
+    struct task *first, *last; /* waiting */
     int guard;
 };
 

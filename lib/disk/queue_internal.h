@@ -1,0 +1,33 @@
+/* queue_internal.h - what queue.c and task.c know of each other. */
+#ifndef DISK_QUEUE_INTERNAL_H
+#define DISK_QUEUE_INTERNAL_H
+
+#include <liburing.h>
+
+#include "queue.h"
+#include "task.h"
+
+struct disk_queue {
+    struct io_uring ring;
+    pthread_t owner;
+    bool bound;       /* owner is known, the ring runs */
+    bool files_ready; /* the table of registered files exists */
+    unsigned index, files;
+
+    /* Work from other threads: a stack, pushed with compare-and-swap, taken whole. */
+    int event_fd;
+    bool event_armed;
+    uint64_t event_count; /* where the ring's read of event_fd goes */
+    struct queue_io event_io;
+    struct queue_work *posted;
+
+    /* task.c */
+    struct task *ready, *ready_last; /* resumed while another one ran */
+    struct task *pool;
+    unsigned pooled, living;
+};
+
+/* Frees the pooled tasks. */
+void task_pool_free(struct disk_queue *q);
+
+#endif
