@@ -201,6 +201,8 @@ struct qcow2_io {
 };
 
 uint32_t qcow2_enter(struct qcow2 *i, struct disk_queue *q);
+/* [task] The same, but at the gate as long as it is closed. */
+uint32_t qcow2_begin(struct qcow2 *i, struct disk_queue *q);
 void qcow2_leave(struct qcow2 *i, struct disk_queue *q, uint32_t phase);
 struct qcow2_io *qcow2_io_get(struct qcow2 *i, struct disk_queue *q);
 void qcow2_io_put(struct qcow2_io *io);
