@@ -31,12 +31,20 @@ static bool anybody_inside(struct qcow2 *i)
     return false;
 }
 
-static void wake_drainer(struct disk_queue *q, void *argument)
+/* On the drainer's own queue: it cannot go on before this has returned, so no mutex is held. */
+static void wake_drainer(struct queue_work *w)
 {
-    struct qcow2 *i = argument;
+    struct qcow2 *i = QZ_CONTAINER_OF(w, struct qcow2, drain_work);
+    struct qcow2_wait *drainer;
 
-    QZ_LOCKED(&i->gate_mutex);
-    qcow2_wake_all(&i->drainer);
+    pthread_mutex_lock(&i->gate_mutex);
+    i->drain_posted = false;
+    drainer = QZ_TAKE_PTR(i->drainer);
+    pthread_mutex_unlock(&i->gate_mutex);
+    if (!drainer)
+        return;
+    drainer->woken = true;
+    task_resume(drainer->task);
 }
 
 void qcow2_leave(struct qcow2 *i, struct disk_queue *q, uint32_t phase)
@@ -44,10 +52,11 @@ void qcow2_leave(struct qcow2 *i, struct disk_queue *q, uint32_t phase)
     atomic_fetch_sub(&i->lanes[queue_index(q)].inside[phase & 1], 1);
     if (!atomic_load(&i->closed))
         return;
-    /* A task of its own, because this may be a completion; should there be no memory for one, the
-     * next that leaves or the drainer's own look wakes it. */
-    if (task_current() || task_start(q, wake_drainer, i))
-        wake_drainer(q, i);
+    QZ_LOCKED(&i->gate_mutex);
+    if (i->drain_queue && !i->drain_posted) {
+        i->drain_posted = true;
+        queue_post(i->drain_queue, &i->drain_work);
+    }
 }
 
 void qcow2_sleep(struct qcow2_wait **list, pthread_mutex_t *m)
@@ -79,18 +88,22 @@ void qcow2_wake_all(struct qcow2_wait **list)
     }
 }
 
-void qcow2_gate_close(struct qcow2 *i)
+void qcow2_gate_close(struct qcow2 *i, struct disk_queue *q)
 {
     pthread_mutex_lock(&i->gate_mutex);
     while (atomic_load(&i->closed)) { /* somebody else's turn */
         qcow2_sleep(&i->at_gate, &i->gate_mutex);
         pthread_mutex_lock(&i->gate_mutex);
     }
+    i->drain_queue = q;
+    i->drain_work.run = wake_drainer;
     atomic_store(&i->closed, true);
-    while (anybody_inside(i)) {
+    /* A posted look must have come, too: it points into the image. */
+    while (anybody_inside(i) || i->drain_posted) {
         qcow2_sleep(&i->drainer, &i->gate_mutex);
         pthread_mutex_lock(&i->gate_mutex);
     }
+    i->drain_queue = NULL;
     pthread_mutex_unlock(&i->gate_mutex);
 }
 

@@ -140,6 +140,9 @@ struct qcow2 {
     _Atomic bool closed;
     pthread_mutex_t gate_mutex;
     struct qcow2_wait *at_gate, *drainer;
+    struct disk_queue *drain_queue;
+    struct queue_work drain_work;
+    bool drain_posted;
 
     struct qcow2_snapshot *snapshots;
     unsigned snapshot_count;
@@ -207,7 +210,7 @@ void qcow2_leave(struct qcow2 *i, struct disk_queue *q, uint32_t phase);
 struct qcow2_io *qcow2_io_get(struct qcow2 *i, struct disk_queue *q);
 void qcow2_io_put(struct qcow2_io *io);
 /* [task] Lets nothing in and waits until nothing is inside; then lets all in again. */
-void qcow2_gate_close(struct qcow2 *i);
+void qcow2_gate_close(struct qcow2 *i, struct disk_queue *q);
 void qcow2_gate_open(struct qcow2 *i);
 /* [task] At the gate, until it opens. */
 void qcow2_gate_wait(struct qcow2 *i);
