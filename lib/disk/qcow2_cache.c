@@ -49,8 +49,9 @@ struct qcow2_cache {
     struct shard shards[SHARDS];
     struct layer *file;
     uint32_t unit, unit_bits;
-    _Atomic uint64_t budget, used; /* bytes; used: of slices in shards */
-    _Atomic uint64_t dirty;        /* slices */
+    _Atomic uint64_t budget, used;                 /* bytes; used: of slices in shards */
+    _Atomic uint64_t dirty;                        /* slices */
+    _Atomic uint32_t classes[QCOW2_SLICE_CLASSES]; /* of them, by class */
     pthread_mutex_t pool_mutex;
     struct qcow2_slice *pool;
     struct chunk *chunks;
@@ -186,6 +187,12 @@ static void pool_give(struct qcow2_cache *c, struct qcow2_slice *s, bool give_pa
 
 /* ---- one shard; its mutex is held */
 
+static void count_dirty(struct qcow2_cache *c, const struct qcow2_slice *s, int delta)
+{
+    c->dirty += (uint64_t)(int64_t)delta;
+    c->classes[s->class] += (uint32_t)delta;
+}
+
 static struct qcow2_slice *lookup(struct qcow2_cache *c, struct shard *h, uint64_t offset)
 {
     struct qcow2_slice *s = *bucket_of(c, h, offset);
@@ -250,7 +257,7 @@ static void take_out(struct qcow2_cache *c, struct shard *h, struct qcow2_slice 
     s->newer->older = s->older;
     if (s->dirty) {
         s->dirty = false;
-        c->dirty--;
+        count_dirty(c, s, -1);
     }
     h->count--;
     c->used -= c->unit;
@@ -433,11 +440,11 @@ int qcow2_cache_get_new(struct qcow2_cache *c, uint64_t offset, enum qcow2_slice
         return -ENOMEM;
     pthread_mutex_lock(&h->mutex);
     memset(s->bytes, 0, c->unit);
+    if (s->dirty)
+        count_dirty(c, s, -1);
     s->class = class;
-    if (!s->dirty) {
-        s->dirty = true;
-        c->dirty++;
-    }
+    s->dirty = true;
+    count_dirty(c, s, 1);
     pthread_mutex_unlock(&h->mutex);
     if (made)
         loaded(h, s, 0);
@@ -478,7 +485,7 @@ void qcow2_slice_write(struct qcow2_cache *c, struct qcow2_slice *s, uint64_t of
     memcpy(s->bytes + (offset - s->offset), bytes, length);
     if (!s->dirty && s->hashed) {
         s->dirty = true;
-        c->dirty++;
+        count_dirty(c, s, 1);
     }
     pthread_mutex_unlock(&h->mutex);
 }
@@ -525,7 +532,7 @@ static unsigned take_from(struct qcow2_cache *c, struct shard *h, enum qcow2_sli
         if (!s->dirty || s->class != class)
             continue;
         s->dirty = false;
-        c->dirty--;
+        count_dirty(c, s, -1);
         s->pins++;
         copies[n] = (struct qcow2_copy){s, s->offset, bytes + (size_t)n * c->unit};
         memcpy(copies[n].bytes, s->bytes, c->unit);
@@ -534,10 +541,10 @@ static unsigned take_from(struct qcow2_cache *c, struct shard *h, enum qcow2_sli
     return n;
 }
 
-int qcow2_cache_take_dirty(struct qcow2_cache *c, enum qcow2_slice_class class, unsigned max,
+int qcow2_cache_take_dirty(struct qcow2_cache *c, enum qcow2_slice_class class,
                            struct qcow2_copy **out)
 {
-    unsigned want = (unsigned)QZ_MIN((uint64_t)max, (uint64_t)c->dirty), n = 0;
+    unsigned want = (unsigned)c->classes[class], n = 0;
     struct qcow2_copy *copies;
     size_t head = QZ_ALIGN_UP(want * sizeof(*copies), 4096);
 
@@ -570,7 +577,7 @@ void qcow2_cache_give_dirty(struct qcow2_cache *c, struct qcow2_copy *copies, un
         pthread_mutex_lock(&h->mutex);
         if (failed && s->hashed && !s->dirty) {
             s->dirty = true;
-            c->dirty++;
+            count_dirty(c, s, 1);
         }
         pthread_mutex_unlock(&h->mutex);
         qcow2_cache_put(c, s);

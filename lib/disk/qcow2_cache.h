@@ -63,9 +63,9 @@ struct qcow2_copy {
     uint8_t *bytes; /* unit bytes, inside the block that the first copy of a take points into */
 };
 
-/* Takes up to max dirty slices of a class, sorted by offset, with copies of their bytes. The slices
+/* Takes all dirty slices of a class, sorted by offset, with copies of their bytes. The slices
  * are clean from now on but pinned. Returns how many, or -ENOMEM. */
-int qcow2_cache_take_dirty(struct qcow2_cache *c, enum qcow2_slice_class class, unsigned max,
+int qcow2_cache_take_dirty(struct qcow2_cache *c, enum qcow2_slice_class class,
                            struct qcow2_copy **copies);
 /* Gives copies back; failed: the slices are dirty again. */
 void qcow2_cache_give_dirty(struct qcow2_cache *c, struct qcow2_copy *copies, unsigned count,

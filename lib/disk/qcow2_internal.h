@@ -34,17 +34,19 @@ struct qcow2_top {
     uint64_t offset;       /* in the file */
     uint8_t *dirty;        /* for each 64 entries */
     pthread_mutex_t mutex; /* guards dirty */
-    bool any_dirty;
+    _Atomic bool any_dirty;
+    uint32_t piece; /* entries that are written together */
 };
 
 /* What take_dirty gave: big-endian bytes to be written at offset. */
 struct qcow2_top_copy {
     uint32_t first, count;
     uint64_t offset;
-    uint8_t bytes[512];
+    uint32_t length;
+    uint8_t *bytes; /* behind the copies */
 };
 
-int qcow2_top_init(struct qcow2_top *t, uint64_t offset, uint32_t count);
+int qcow2_top_init(struct qcow2_top *t, uint64_t offset, uint32_t count, uint32_t cluster);
 void qcow2_top_clear(struct qcow2_top *t);
 void qcow2_top_set(struct qcow2_top *t, uint32_t index, uint64_t value);
 int qcow2_top_take_dirty(struct qcow2_top *t, struct qcow2_top_copy **copies);
@@ -114,7 +116,7 @@ struct qcow2 {
     uint32_t l2_bits;                      /* log2 of entries in an L2 table */
     uint32_t ref_bits;                     /* log2 of refcounts in a refcount block */
     uint64_t cluster_size;
-    bool discard_no_unref;
+    _Atomic bool closing; /* refcounts are no longer put off */
 
     struct qcow2_top l1, reftable;
     struct task_mutex lock;        /* see above */
@@ -252,6 +254,20 @@ int qcow2_commit(struct qcow2 *i, struct disk_queue *q, bool durable);
 bool qcow2_commit_needed(struct qcow2 *i);
 /* Rewrites the header's cluster. */
 int qcow2_write_header(struct qcow2 *i, struct disk_queue *q);
+
+/* ---- several requests at once (qcow2_fan.c) */
+
+struct qcow2_fan {
+    struct task *task;
+    unsigned running;
+    int error; /* the first one */
+};
+
+/* Submits a request with copies of the vectors; the bytes stay the caller's until the wait. */
+int qcow2_fan_submit(struct qcow2_fan *f, struct layer *l, struct disk_queue *q, enum disk_op op,
+                     uint64_t offset, const struct iovec *iov, unsigned count);
+/* [task] Until all are done; the first error. */
+int qcow2_fan_wait(struct qcow2_fan *f);
 
 /* ---- data */
 

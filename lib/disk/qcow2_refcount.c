@@ -213,7 +213,7 @@ static int grow_table(struct qcow2 *i, struct disk_queue *q)
     if (clusters << i->cluster_bits > QCOW2_REFTABLE_BYTES_MAX)
         return -EFBIG;
     rc = qcow2_top_init(&grown, (first + blocks) << i->cluster_bits,
-                        (uint32_t)(clusters * per_cluster));
+                        (uint32_t)(clusters * per_cluster), (uint32_t)i->cluster_size);
     if (rc)
         return rc;
     bytes = qcow2_buffer((blocks + clusters) << i->cluster_bits);
@@ -243,9 +243,11 @@ static int grow_table(struct qcow2 *i, struct disk_queue *q)
         qcow2_top_clear(&grown);
         return rc;
     }
+    task_mutex_lock(&i->commit_lock); /* a commit of another queue may be reading the old one */
     qcow2_top_clear(&i->reftable);
     i->reftable = grown;
     pthread_mutex_init(&i->reftable.mutex, NULL);
+    task_mutex_unlock(&i->commit_lock);
     i->header.reftable_offset = grown.offset;
     i->header.reftable_clusters = (uint32_t)clusters;
     atomic_store(&i->fresh, QZ_MAX(atomic_load(&i->fresh), first + blocks + clusters));
@@ -291,7 +293,8 @@ static int free_run(struct qcow2 *i, struct disk_queue *q, uint64_t at, uint64_t
 static int find(struct qcow2 *i, struct disk_queue *q, uint64_t want, uint64_t least, uint64_t *at,
                 uint64_t *count)
 {
-    uint64_t run = 0, from = *at;
+    uint64_t run = 0, from = *at,
+             size = __atomic_load_n(&i->layer.below->info.size, __ATOMIC_RELAXED);
 
     for (uint64_t next = from;;) {
         uint64_t skip, got;
@@ -307,17 +310,21 @@ static int find(struct qcow2 *i, struct disk_queue *q, uint64_t want, uint64_t l
         }
         if (rc)
             return rc;
-        if (skip || !run)
+        if (skip || !run) {
             from = next + skip;
-        if (skip)
             run = 0;
+        }
         run += got;
         next += skip + got;
-        if (run >= least && (run >= want || got || skip)) {
+        if (run >= least) {
             *at = from;
             *count = run;
             return 0;
         }
+        /* Refcounts may lie, but not make us search for ever. */
+        if (next > (size >> i->cluster_bits) + (2ull << i->ref_bits) + least)
+            return qcow2_corrupt(i,
+                                 "refcounts say that clusters past the end of the file are used");
     }
 }
 
