@@ -28,7 +28,7 @@ struct request;
 enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_WRITE_ZEROES, DISK_OPS };
 
 enum request_flags {
-    REQUEST_FUA = 1 << 0,         /* write, write zeroes: on the medium before done */
+    REQUEST_FUA = 1 << 0,         /* write: on the medium before done */
     REQUEST_MAY_UNMAP = 1 << 1,   /* write zeroes: giving the space back is welcome */
     REQUEST_NO_FALLBACK = 1 << 2, /* write zeroes: -ENOTSUP when bytes would have to be written */
 };

@@ -21,6 +21,7 @@ enum { FILES_MAX = 32, DEPTH_MIN = 8, DEPTH_MAX = 4096 };
 
 static pthread_mutex_t index_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool index_used[DISK_QUEUES_MAX];
+static uint64_t last_id;
 
 static int take_index(void)
 {
@@ -45,6 +46,11 @@ static void give_index(unsigned i)
 unsigned queue_index(const struct disk_queue *q)
 {
     return q->index;
+}
+
+uint64_t queue_id(const struct disk_queue *q)
+{
+    return q->id;
 }
 
 /* Kernels before 6.1 have no DEFER_TASKRUN; a plain ring does the same, slower. */
@@ -76,6 +82,7 @@ int queue_new(struct disk_queue **out, unsigned depth, struct qz_error *err)
         return qz_fail(err, r, "disk queue: this process has %d of them already", DISK_QUEUES_MAX);
     }
     q->index = (unsigned)r;
+    q->id = __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
     q->event_fd = eventfd(0, EFD_CLOEXEC);
     if (q->event_fd < 0) {
         r = qz_fail(err, -errno, "disk queue: eventfd: %s", strerror(errno));
@@ -103,6 +110,12 @@ void queue_free(struct disk_queue *q)
         return;
     assert(!q->living && !q->ready);
     task_pool_free(q);
+    while (q->blocks) {
+        struct queue_block *b = q->blocks;
+
+        q->blocks = b->next;
+        free(b);
+    }
     io_uring_queue_exit(&q->ring);
     close(q->event_fd);
     give_index(q->index);
@@ -137,6 +150,24 @@ int queue_register_file(struct disk_queue *q, int fd)
         io_uring_register_files_update(&q->ring, q->files, &fd, 1) < 0)
         return -1;
     return (int)q->files++;
+}
+
+void *queue_take(struct disk_queue *q)
+{
+    struct queue_block *b = q->blocks;
+
+    if (!b)
+        return malloc(QUEUE_BLOCK);
+    q->blocks = b->next;
+    return b;
+}
+
+void queue_give(struct disk_queue *q, void *block)
+{
+    struct queue_block *b = block;
+
+    b->next = q->blocks;
+    q->blocks = b;
 }
 
 /* ---- entries */

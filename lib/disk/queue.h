@@ -21,6 +21,7 @@ enum { DISK_QUEUES_MAX = 256 };
 int queue_new(struct disk_queue **q, unsigned depth, struct qz_error *err);
 void queue_free(struct disk_queue *q); /* nothing in flight, no task left */
 unsigned queue_index(const struct disk_queue *q);
+uint64_t queue_id(const struct disk_queue *q); /* never used again; not 0 */
 
 int queue_fd(struct disk_queue *q);   /* readable: completions or work from other threads wait */
 int queue_poll(struct disk_queue *q); /* serves what is there, sends what that gathered; how many */
@@ -28,6 +29,12 @@ int queue_poll(struct disk_queue *q); /* serves what is there, sends what that g
  * errno. */
 int queue_wait(struct disk_queue *q);
 void queue_kick(struct disk_queue *q); /* sends what was gathered */
+
+/* A block of QUEUE_BLOCK bytes, undefined, from the queue's own free list, for what a layer keeps
+ * of a request on its way. NULL: no memory. */
+enum { QUEUE_BLOCK = 256 };
+void *queue_take(struct disk_queue *q);
+void queue_give(struct disk_queue *q, void *block);
 
 /* ---- for protocol layers */
 

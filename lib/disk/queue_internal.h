@@ -7,11 +7,16 @@
 #include "queue.h"
 #include "task.h"
 
+struct queue_block {
+    struct queue_block *next;
+};
+
 struct disk_queue {
     struct io_uring ring;
     pthread_t owner;
     bool bound;       /* owner is known, the ring runs */
     bool files_ready; /* the table of registered files exists */
+    uint64_t id;
     unsigned index, files;
 
     /* Work from other threads: a stack, pushed with compare-and-swap, taken whole. */
@@ -20,6 +25,8 @@ struct disk_queue {
     uint64_t event_count; /* where the ring's read of event_fd goes */
     struct queue_io event_io;
     struct queue_work *posted;
+
+    struct queue_block *blocks; /* free ones */
 
     /* task.c */
     struct task *ready, *ready_last; /* resumed while another one ran */
