@@ -283,9 +283,32 @@ int qcow2_write(struct qcow2 *i, struct disk_queue *q, uint64_t guest, const str
 int qcow2_zero(struct qcow2 *i, struct disk_queue *q, uint64_t guest, uint64_t length,
                unsigned flags);
 int qcow2_discard(struct qcow2 *i, struct disk_queue *q, uint64_t guest, uint64_t length);
-/* [task] The size of the guest's disk in entries' L2 tables: L1 index -> pinned L2 slice, made and
- * made writable as needed. Called with lock held. */
+/* ---- L2 entries to be changed (qcow2_table.c); [task, lock] */
+
+/* The L2 table for a guest offset, ours alone from now on: made or copied as needed. */
 int qcow2_table_for_write(struct qcow2 *i, struct disk_queue *q, uint64_t guest, uint64_t *table);
+
+/* The entries of a piece of guest disk, in one pinned slice of a table that may be written. */
+struct qcow2_hold {
+    struct qcow2_slice *slice;
+    uint64_t table, where; /* file offsets of the table and of the first entry */
+    unsigned count;        /* entries, cut at the slice's end */
+    const uint8_t
+        *entries; /* the first one; read them only with the clusters claimed or lock held */
+};
+int qcow2_hold(struct qcow2 *i, struct disk_queue *q, uint64_t guest, uint64_t length,
+               struct qcow2_hold *h);
+void qcow2_hold_end(struct qcow2 *i, struct qcow2_hold *h);
+void qcow2_set_entry(struct qcow2 *i, struct qcow2_hold *h, unsigned n, uint64_t entry,
+                     uint64_t bitmap);
+/* Gives back what an entry that is no longer there mentioned. */
+int qcow2_release_entry(struct qcow2 *i, uint64_t entry);
+
+/* Guest clusters from first on that nobody is filling, up to last; 0: the first one was, it has
+ * been waited for and lock is no longer held: begin again. */
+uint64_t qcow2_claim_wait(struct qcow2 *i, uint64_t first, uint64_t last);
+void qcow2_claim(struct qcow2 *i, struct qcow2_allocation *a);
+void qcow2_unclaim(struct qcow2 *i, struct qcow2_allocation *a); /* [task] */
 
 /* The queue's buffers: length bytes, aligned for the layers below. */
 void *qcow2_buffer(size_t length);
