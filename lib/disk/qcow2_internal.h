@@ -232,6 +232,8 @@ void qcow2_release_end(struct qcow2 *i, bool durable); /* and has ended */
 /* [task, lock] Puts down refcounts of what nobody can see any more. */
 int qcow2_release_settle(struct qcow2 *i, struct disk_queue *q);
 bool qcow2_release_pending(struct qcow2 *i);
+/* Are more ranges than `most` on their way? */
+bool qcow2_release_crowded(struct qcow2 *i, unsigned most);
 void qcow2_release_clear(struct qcow2 *i);
 
 /* ---- refcounts (qcow2_refcount.c); all [task, lock] */
@@ -279,6 +281,7 @@ int qcow2_unpack(struct qcow2 *i, struct disk_queue *q, uint64_t entry, uint8_t 
 /* [task] */
 int qcow2_write(struct qcow2 *i, struct disk_queue *q, uint64_t guest, const struct iovec *iov,
                 unsigned count, uint64_t length);
+void qcow2_submit(struct layer *l, struct disk_queue *q, struct request *r);
 /* [task] */
 int qcow2_zero(struct qcow2 *i, struct disk_queue *q, uint64_t guest, uint64_t length,
                unsigned flags);

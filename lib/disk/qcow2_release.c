@@ -78,6 +78,12 @@ bool qcow2_release_pending(struct qcow2 *i)
     return i->unlinked.count || i->unflushed.count || i->current.count || i->waiting.count;
 }
 
+bool qcow2_release_crowded(struct qcow2 *i, unsigned most)
+{
+    QZ_LOCKED(&i->release_mutex);
+    return i->unlinked.count > most;
+}
+
 static bool phase_empty(struct qcow2 *i, uint32_t phase)
 {
     for (unsigned n = 0; n < DISK_QUEUES_MAX; n++)
@@ -105,6 +111,30 @@ static struct qcow2_ranges take_settled(struct qcow2 *i)
     return done;
 }
 
+/* Gives the space of clusters that are about to be free to the layer below; while their refcount is
+ * still 1, so that nobody has them. A failure costs space only. */
+static void punch(struct qcow2 *i, struct disk_queue *q, uint64_t first, uint64_t count)
+{
+    struct layer *file = i->layer.below;
+    uint64_t size = __atomic_load_n(&file->info.size, __ATOMIC_RELAXED), run = 0;
+
+    if (!file->info.discard)
+        return;
+    for (uint64_t n = 0; n <= count; n++) {
+        uint64_t value = 0, end = (first + n) << i->cluster_bits;
+
+        if (n < count && qcow2_refcount_get(i, q, first + n, &value))
+            return;
+        if (n < count && value == 1) {
+            run++;
+            continue;
+        }
+        if (run && end <= size)
+            layer_discard(file, q, end - (run << i->cluster_bits), run << i->cluster_bits);
+        run = 0;
+    }
+}
+
 int qcow2_release_settle(struct qcow2 *i, struct disk_queue *q)
 {
     int result = 0;
@@ -114,7 +144,11 @@ int qcow2_release_settle(struct qcow2 *i, struct disk_queue *q)
         struct qcow2_ranges done = take_settled(i);
 
         for (unsigned n = 0; n < done.count; n++) {
-            int rc = qcow2_refcount_change(i, q, done.list[n].first, done.list[n].count, -1);
+            struct qcow2_range *r = &done.list[n];
+            int rc;
+
+            punch(i, q, r->first, r->count);
+            rc = qcow2_refcount_change(i, q, r->first, r->count, -1);
 
             /* A failure leaves them marked used; that is safe. */
             if (rc && !result)

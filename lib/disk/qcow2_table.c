@@ -149,12 +149,12 @@ static uint64_t claimed(struct qcow2 *i, uint64_t first, uint64_t last,
 
 uint64_t qcow2_claim_wait(struct qcow2 *i, uint64_t first, uint64_t last)
 {
-    struct qcow2_allocation *by;
+    struct qcow2_allocation *by = NULL;
     uint64_t at;
 
     pthread_mutex_lock(&i->allocating_mutex);
     at = claimed(i, first, last, &by);
-    if (at == first) {
+    if (by && at == first) {
         /* lock is held: give it away while waiting, or the one we wait for may never end. */
         task_mutex_unlock(&i->lock);
         qcow2_sleep(&by->waiting, &i->allocating_mutex);

@@ -135,18 +135,30 @@ static int write_encrypted(struct qcow2 *i, struct disk_queue *q, uint64_t host,
     return rc ? rc : layer_write(i->data, q, host, flat, length);
 }
 
+/* A cluster that the file does not reach: the last one of an image need not be whole. */
+static int reach(struct qcow2 *i, struct disk_queue *q, uint64_t host, uint64_t guest, uint64_t end)
+{
+    bool inside = i->data == i->layer.below;
+    int rc;
+
+    if (inside && host >> i->cluster_bits >> i->ref_bits >= i->reftable.count)
+        return qcow2_corrupt(i, "guest offset 0x%llx is stored at 0x%llx, where no refcount is",
+                             (unsigned long long)guest, (unsigned long long)host);
+    /* Under lock, because a second one with an older idea of the size would cut the file. */
+    task_mutex_lock(&i->lock);
+    if (inside)
+        rc = qcow2_grow_file(i, q, end);
+    else
+        rc = end > i->data->info.size ? layer_resize(i->data, q, end, NULL) : 0;
+    task_mutex_unlock(&i->lock);
+    return rc;
+}
+
 static int write_at(struct qcow2 *i, struct disk_queue *q, uint64_t host, uint64_t guest,
                     const struct iovec *iov, unsigned count, uint64_t length)
 {
-    uint64_t size = __atomic_load_n(&i->data->info.size, __ATOMIC_RELAXED);
-
-    if (host + length > size) {
-        int rc = i->data == i->layer.below
-                     ? qcow2_corrupt(i,
-                                     "guest offset 0x%llx is stored at 0x%llx, past the end of "
-                                     "the file",
-                                     (unsigned long long)guest, (unsigned long long)host)
-                     : layer_resize(i->data, q, host + length, NULL);
+    if (host + length > __atomic_load_n(&i->data->info.size, __ATOMIC_RELAXED)) {
+        int rc = reach(i, q, host, guest, host + length);
 
         if (rc)
             return rc;
