@@ -118,6 +118,9 @@ struct qcow2 {
     uint64_t cluster_size;
     _Atomic bool closing; /* refcounts are no longer put off */
 
+    uint64_t file_size;     /* when it was opened */
+    _Atomic bool untouched; /* nothing was changed yet */
+
     struct qcow2_top l1, reftable;
     struct task_mutex lock;        /* see above */
     struct task_mutex commit_lock; /* inside lock */

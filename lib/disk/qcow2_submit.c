@@ -2,7 +2,7 @@
  * qcow2_submit.c - the way in: at once when the tables are in memory and the bytes lie together,
  * in a task otherwise.
  */
-#include "qcow2_internal.h"
+#include "qcow2_image.h"
 
 enum { PENDING_MAX = 4096 };
 
@@ -66,8 +66,8 @@ static bool fast_write(struct qcow2 *i, struct disk_queue *q, struct request *r,
     struct qcow2_run run;
 
     if (i->crypto || i->layer.info.readonly || atomic_load(&i->corrupt) ||
-        qcow2_map_peek(i, r->offset, r->length, &run) || run.length < r->length ||
-        run.kind != QCOW2_DATA || !run.copied)
+        atomic_load(&i->untouched) || qcow2_map_peek(i, r->offset, r->length, &run) ||
+        run.length < r->length || run.kind != QCOW2_DATA || !run.copied)
         return false;
     return hand_on(i, q, i->data, r, run.host, phase);
 }
@@ -127,7 +127,12 @@ static void in_task(struct disk_queue *q, void *argument)
     struct qcow2 *i = (struct qcow2 *)(uintptr_t)r->scratch[0];
     bool changes = r->op == DISK_WRITE || r->op == DISK_DISCARD || r->op == DISK_WRITE_ZEROES;
     uint32_t phase = qcow2_begin(i, q);
-    int rc = changes && i->layer.info.readonly ? -EROFS : perform(i, q, r);
+    int rc = changes && i->layer.info.readonly ? -EROFS : 0;
+
+    if (!rc && changes && atomic_load(&i->untouched))
+        rc = qcow2_touch(i, q);
+    if (!rc)
+        rc = perform(i, q, r);
 
     if (rc == -ENOSPC && qcow2_release_pending(i)) {
         /* Outside, so that what this request itself keeps from being free is given back too. */
