@@ -197,21 +197,37 @@ static int write_image(struct plan *p, struct layer *file, struct disk_queue *q,
     return rc ? qz_fail(err, rc, "cannot write the new image: %s", strerror(-rc)) : 0;
 }
 
-/* Zeroes that take up their space: reserved, or written. */
-static int fill(struct layer *l, struct disk_queue *q, uint64_t from, bool write)
+/* Zeroes that take up their space in all of [from, from + length): reserved, or written. */
+static int fill(struct layer *l, struct disk_queue *q, uint64_t from, uint64_t length, bool write)
 {
     enum { STEP = 4 << 20 };
     QZ_AUTO_FREE uint8_t *zero = write ? qcow2_buffer(STEP) : NULL;
-    uint64_t end = l->info.size;
     int rc = 0;
 
     if (!write)
-        return end > from ? layer_write_zeroes(l, q, from, end - from, 0) : 0;
+        return layer_write_zeroes(l, q, from, length, 0);
     if (!zero)
         return -ENOMEM;
     memset(zero, 0, STEP);
-    for (; !rc && from < end; from += STEP)
-        rc = layer_write(l, q, from, zero, QZ_MIN(end - from, (uint64_t)STEP));
+    for (; !rc && length;
+         from += QZ_MIN(length, (uint64_t)STEP), length -= QZ_MIN(length, (uint64_t)STEP))
+        rc = layer_write(l, q, from, zero, QZ_MIN(length, (uint64_t)STEP));
+    return rc;
+}
+
+/* All places that the guest's bytes have. */
+static int fill_places(struct qcow2 *i, struct disk_queue *q, bool write)
+{
+    int rc = 0;
+
+    for (uint64_t at = 0; !rc && at < i->header.size;) {
+        struct qcow2_run run;
+
+        rc = qcow2_map(i, q, at, i->header.size - at, &run);
+        if (!rc && run.host)
+            rc = fill(i->data, q, run.host, run.length, write);
+        at += run.length;
+    }
     return rc;
 }
 
@@ -219,7 +235,6 @@ static int preallocate(struct plan *p, struct layer *file, struct disk_queue *q,
                        const struct format_create *c, struct qz_error *err)
 {
     struct format_open o = {.data_file = c->data_file};
-    uint64_t from = file->info.size;
     struct layer *l;
     int rc = qcow2_open(&l, file, q, &o, err), closed;
 
@@ -228,13 +243,12 @@ static int preallocate(struct plan *p, struct layer *file, struct disk_queue *q,
     rc = qcow2_touch(qcow2_of(l), q);
     if (!rc)
         rc = qcow2_preallocate(qcow2_of(l), q, 0, p->header.size);
+    if (!rc && p->preallocation > METADATA)
+        rc = fill_places(qcow2_of(l), q, p->preallocation == FULL);
     closed = layer_close(l, q, err);
     l->ops->free(l);
     if (!rc)
         rc = closed;
-    if (!rc && p->preallocation > METADATA)
-        rc = c->data_file ? fill(c->data_file, q, 0, p->preallocation == FULL)
-                          : fill(file, q, from, p->preallocation == FULL);
     if (!rc)
         rc = layer_flush(file, q);
     return rc ? qz_fail(err, rc, "cannot preallocate: %s", strerror(-rc)) : 0;

@@ -18,7 +18,12 @@ int qcow2_read_table(struct layer *file, struct disk_queue *q, uint64_t offset, 
 /* Entries for the guest's bytes of [from, to) that have no place yet: places, without bytes. */
 int qcow2_preallocate(struct qcow2 *i, struct disk_queue *q, uint64_t from, uint64_t to);
 
-/* qcow2_snapshot.c */
+/* A larger (or as large) L1 table in another place; the header still has to be written. [lock] */
+int qcow2_move_l1(struct qcow2 *i, struct disk_queue *q, uint32_t entries);
+
+/* qcow2_snapshot_table.c, qcow2_snapshot.c */
+/* Writes the list of snapshots and the header that points at it. [lock] */
+int qcow2_snapshots_store(struct qcow2 *i, struct disk_queue *q);
 int qcow2_snapshots_load(struct qcow2 *i, struct disk_queue *q, struct qz_error *err);
 void qcow2_snapshots_clear(struct qcow2 *i);
 int qcow2_snapshot_list(struct layer *l, struct disk_queue *q, struct format_snapshot **list,

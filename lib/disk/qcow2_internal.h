@@ -151,6 +151,7 @@ struct qcow2 {
 
     struct qcow2_snapshot *snapshots;
     unsigned snapshot_count;
+    uint64_t snapshots_bytes; /* of the table in the file */
 };
 
 static inline struct qcow2 *qcow2_of(struct layer *l)

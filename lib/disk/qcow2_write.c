@@ -8,7 +8,7 @@
  * be zeroes in the file already.
  */
 #include "qcow2_crypto.h"
-#include "qcow2_internal.h"
+#include "qcow2_image.h"
 
 /* A piece that needs its L2 entries changed. */
 struct piece {
@@ -22,6 +22,7 @@ struct piece {
     bool fresh;             /* new clusters, not a place that the entry has */
     bool zeroed;            /* the clusters read as zeroes */
     bool whole;             /* subclusters: all of the cluster is filled */
+    bool empty;             /* subclusters: none is */
 };
 
 static uint64_t entry_at(const struct qcow2 *i, const struct qcow2_hold *h, unsigned n)
@@ -213,7 +214,7 @@ static int publish(struct qcow2 *i, struct piece *p)
 
         entry = (p->host + ((uint64_t)n << i->cluster_bits)) | QCOW2_COPIED;
         if (i->subs > 1) {
-            mask = p->whole ? UINT32_MAX : sub_mask(i, from, to);
+            mask = p->empty ? 0 : p->whole ? UINT32_MAX : sub_mask(i, from, to);
             bitmap = (bitmap | mask) & ~(mask << 32);
         }
         qcow2_set_entry(i, &p->hold, n, entry, bitmap);
@@ -339,6 +340,54 @@ int qcow2_write(struct qcow2 *i, struct disk_queue *q, uint64_t guest, const str
             rc = write_piece(i, q, &p, iov, count, done);
         if (!rc)
             done += p.length;
+        else if (rc == -EAGAIN)
+            rc = 0;
+        if (!rc && qcow2_cache_crowded(i->cache))
+            rc = qcow2_commit(i, q, false);
+    }
+    return rc;
+}
+
+/* Places for what the piece covers; new ones read as zeroes. */
+static int reserve_piece(struct qcow2 *i, struct disk_queue *q, struct piece *p)
+{
+    uint64_t bytes;
+    int rc = begin(i, q, p);
+
+    if (rc)
+        return rc;
+    bytes = (uint64_t)p->count << i->cluster_bits;
+    p->whole = true;
+    p->empty = i->layer.backing || i->header.backing_name;
+    if (p->fresh && !p->zeroed) {
+        rc = i->data == i->layer.below ? layer_write_zeroes(i->data, q, p->host, bytes, 0) : 0;
+        atomic_store(&i->copied, true);
+    }
+    if (!rc)
+        rc = publish(i, p);
+    qcow2_hold_end(i, &p->hold);
+    qcow2_unclaim(i, &p->claim);
+    return rc;
+}
+
+int qcow2_preallocate(struct qcow2 *i, struct disk_queue *q, uint64_t from, uint64_t to)
+{
+    int rc = 0;
+
+    while (!rc && from < to) {
+        struct piece p = {.guest = from, .length = to - from};
+        struct qcow2_run run;
+
+        rc = qcow2_map(i, q, from, to - from, &run);
+        if (!rc && (run.kind == QCOW2_DATA || run.host)) {
+            from += run.length;
+            continue;
+        }
+        p.length = QZ_MIN(p.length, run.length);
+        if (!rc)
+            rc = reserve_piece(i, q, &p);
+        if (!rc)
+            from += p.length;
         else if (rc == -EAGAIN)
             rc = 0;
         if (!rc && qcow2_cache_crowded(i->cache))
