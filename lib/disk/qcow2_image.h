@@ -18,8 +18,10 @@ int qcow2_read_table(struct layer *file, struct disk_queue *q, uint64_t offset, 
 /* Entries for the guest's bytes of [from, to) that have no place yet: places, without bytes. */
 int qcow2_preallocate(struct qcow2 *i, struct disk_queue *q, uint64_t from, uint64_t to);
 
-/* A larger (or as large) L1 table in another place; the header still has to be written. [lock] */
-int qcow2_move_l1(struct qcow2 *i, struct disk_queue *q, uint32_t entries);
+/* Another L1 table in another place, with from's entries (which may be the one in use); the header
+ * still has to be written. [lock] */
+int qcow2_switch_l1(struct qcow2 *i, struct disk_queue *q, const struct qcow2_top *from,
+                    uint32_t entries);
 
 /* qcow2_snapshot_table.c, qcow2_snapshot.c */
 /* Writes the list of snapshots and the header that points at it. [lock] */

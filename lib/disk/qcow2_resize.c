@@ -6,39 +6,43 @@
  */
 #include "qcow2_image.h"
 
-int qcow2_move_l1(struct qcow2 *i, struct disk_queue *q, uint32_t entries)
+int qcow2_switch_l1(struct qcow2 *i, struct disk_queue *q, const struct qcow2_top *from,
+                    uint32_t entries)
 {
     uint64_t clusters = (entries * 8ull + i->cluster_size - 1) >> i->cluster_bits, first, got;
     uint64_t old = i->l1.offset >> i->cluster_bits;
     uint64_t old_count = (i->l1.count * 8ull + i->cluster_size - 1) >> i->cluster_bits;
     QZ_AUTO_FREE uint8_t *bytes = qcow2_buffer(clusters << i->cluster_bits);
-    struct qcow2_top grown;
+    struct qcow2_top next;
     bool zeroed;
-    int rc = bytes ? qcow2_allocate(i, q, clusters, clusters, &first, &got, &zeroed) : -ENOMEM;
+    int rc = bytes ? qcow2_allocate(i, q, QZ_MAX(clusters, 1ull), QZ_MAX(clusters, 1ull), &first,
+                                    &got, &zeroed)
+                   : -ENOMEM;
 
     if (rc)
         return rc;
-    rc = qcow2_top_init(&grown, first << i->cluster_bits, entries, (uint32_t)i->cluster_size);
+    rc = qcow2_top_init(&next, first << i->cluster_bits, entries, (uint32_t)i->cluster_size);
     if (rc)
         return rc;
     memset(bytes, 0, clusters << i->cluster_bits);
-    for (uint32_t n = 0; n < QZ_MIN(entries, i->l1.count); n++) {
-        grown.entries[n] = qcow2_top_get(&i->l1, n);
-        qz_store_be64(bytes + n * 8ull, grown.entries[n]);
+    for (uint32_t n = 0; n < QZ_MIN(entries, from->count); n++) {
+        next.entries[n] = qcow2_top_get(from, n);
+        qz_store_be64(bytes + n * 8ull, next.entries[n]);
     }
-    rc = layer_write(i->layer.below, q, grown.offset, bytes, clusters << i->cluster_bits);
+    rc = clusters ? layer_write(i->layer.below, q, next.offset, bytes, clusters << i->cluster_bits)
+                  : 0;
     if (!rc)
         rc = qcow2_commit(i, q, true);
     if (rc) {
-        qcow2_top_clear(&grown);
+        qcow2_top_clear(&next);
         return rc;
     }
     task_mutex_lock(&i->commit_lock); /* a commit of another queue may be at the old one */
     qcow2_top_clear(&i->l1);
-    i->l1 = grown;
+    i->l1 = next;
     pthread_mutex_init(&i->l1.mutex, NULL);
     task_mutex_unlock(&i->commit_lock);
-    i->header.l1_offset = grown.offset;
+    i->header.l1_offset = next.offset;
     i->header.l1_entries = entries;
     return old && old_count ? qcow2_release(i, old, old_count) : 0;
 }
@@ -59,7 +63,7 @@ static int grow(struct qcow2 *i, struct disk_queue *q, uint64_t size, struct qz_
         return rc;
     task_mutex_lock(&i->lock);
     if (entries > i->l1.count)
-        rc = qcow2_move_l1(i, q, (uint32_t)entries);
+        rc = qcow2_switch_l1(i, q, &i->l1, (uint32_t)entries);
     if (!rc) {
         i->header.size = i->layer.info.size = size;
         rc = 0;
