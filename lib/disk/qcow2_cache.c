@@ -303,6 +303,11 @@ void qcow2_cache_set_budget(struct qcow2_cache *c, uint64_t bytes)
     shrink(c, 0, c->budget, true);
 }
 
+void qcow2_cache_drop_clean(struct qcow2_cache *c)
+{
+    shrink(c, 0, 0, false);
+}
+
 bool qcow2_cache_peek(struct qcow2_cache *c, uint64_t offset, void *out, uint32_t length)
 {
     uint64_t start = QZ_ALIGN_DOWN(offset, c->unit);

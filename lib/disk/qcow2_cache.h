@@ -56,6 +56,9 @@ const uint8_t *qcow2_slice_bytes(const struct qcow2_slice *s);
 /* Drops the slices of [offset, offset + length), dirty or not: their cluster is no table now. */
 void qcow2_cache_forget(struct qcow2_cache *c, uint64_t offset, uint64_t length);
 
+/* Drops all slices that are clean and not pinned. */
+void qcow2_cache_drop_clean(struct qcow2_cache *c);
+
 /* ---- for the commit */
 struct qcow2_copy {
     struct qcow2_slice *slice; /* pinned */

@@ -72,8 +72,8 @@ static void entry_clusters(const struct qcow2 *i, uint64_t entry, uint64_t *firs
 
 /* ---- what is done to a tree */
 
-static int share(struct qcow2 *i, struct disk_queue *q, uint64_t table, struct qcow2_slice *s,
-                 uint64_t where, uint64_t entry)
+static int share_entry(struct qcow2 *i, struct disk_queue *q, uint64_t table, struct qcow2_slice *s,
+                       uint64_t where, uint64_t entry)
 {
     uint64_t first, count;
     uint8_t b[8];
@@ -90,8 +90,8 @@ static int share(struct qcow2 *i, struct disk_queue *q, uint64_t table, struct q
     return 0;
 }
 
-static int unshare(struct qcow2 *i, struct disk_queue *q, uint64_t table, struct qcow2_slice *s,
-                   uint64_t where, uint64_t entry)
+static int unshare_entry(struct qcow2 *i, struct disk_queue *q, uint64_t table,
+                         struct qcow2_slice *s, uint64_t where, uint64_t entry)
 {
     return s ? qcow2_release_entry(i, entry) : qcow2_release(i, table >> i->cluster_bits, 1);
 }
@@ -154,11 +154,11 @@ static int share_tree(struct qcow2 *i, struct disk_queue *q, const struct qcow2_
                       uint32_t count)
 {
     uint32_t done, ignored;
-    int rc = visit_tree(i, q, l1, count, share, &done);
+    int rc = visit_tree(i, q, l1, count, share_entry, &done);
 
     /* Whole tables go back; the one where it failed keeps some clusters marked used. */
     if (rc)
-        visit_tree(i, q, l1, done, unshare, &ignored);
+        visit_tree(i, q, l1, done, unshare_entry, &ignored);
     return rc;
 }
 
@@ -279,7 +279,7 @@ static int delete (struct qcow2 *i, struct disk_queue *q, unsigned n, struct qz_
         qcow2_top_clear(&l1);
         return rc;
     }
-    rc = visit_tree(i, q, &l1, l1.count, unshare, &done);
+    rc = visit_tree(i, q, &l1, l1.count, unshare_entry, &done);
     if (!rc && clusters)
         rc = qcow2_release(i, gone.l1_offset >> i->cluster_bits, clusters);
     qcow2_top_clear(&l1);
@@ -319,7 +319,7 @@ static int apply(struct qcow2 *i, struct disk_queue *q, unsigned n, struct qz_er
         rc = qcow2_write_header(i, q);
     }
     if (!rc)
-        rc = visit_tree(i, q, &old, old.count, unshare, &done);
+        rc = visit_tree(i, q, &old, old.count, unshare_entry, &done);
     qcow2_top_clear(&old);
     qcow2_top_clear(&l1);
     if (!rc)
