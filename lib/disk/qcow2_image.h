@@ -5,6 +5,9 @@
 #include "format.h"
 #include "qcow2_internal.h"
 
+/* The header of an image that is not open. */
+int qcow2_read_header(struct layer *file, struct disk_queue *q, struct qcow2_header *h,
+                      struct qz_error *err);
 int qcow2_open(struct layer **l, struct layer *file, struct disk_queue *q,
                const struct format_open *o, struct qz_error *err);
 int qcow2_create(struct layer *file, struct disk_queue *q, const struct format_create *c,

@@ -10,8 +10,8 @@
 
 enum { METADATA_MEMORY = 32 << 20 };
 
-static int read_header(struct layer *file, struct disk_queue *q, struct qcow2_header *h,
-                       struct qz_error *err)
+int qcow2_read_header(struct layer *file, struct disk_queue *q, struct qcow2_header *h,
+                      struct qz_error *err)
 {
     QZ_AUTO_FREE uint8_t *bytes = qcow2_buffer(1 << QCOW2_CLUSTER_BITS_MAX);
     uint64_t length = QZ_MIN(file->info.size, 4096ull);
@@ -165,7 +165,7 @@ static int load(struct qcow2 *i, struct disk_queue *q, const struct format_open 
     uint64_t budget = METADATA_MEMORY;
     bool readonly = o->readonly || file->info.readonly;
     uint32_t cluster;
-    int rc = read_header(file, q, &i->header, err);
+    int rc = qcow2_read_header(file, q, &i->header, err);
 
     if (rc)
         return rc;
