@@ -23,7 +23,7 @@
 
 QZ_SYSCALLS(io, "preadv2 pwritev2 preadv pwritev fdatasync lseek ftruncate fcntl");
 
-enum { ZEROES = 256 << 10, ZERO_VECTORS = 64, SLOW_NS = 2000000, SLOW_PAUSE_NS = 200000000 };
+enum { ZEROES = 256 << 10, ZERO_VECTORS = 64, SLOW_NS = 10000000, SLOW_PAUSE_NS = 30000000 };
 
 static const uint8_t zeroes[ZEROES] __attribute__((aligned(4096)));
 

@@ -38,6 +38,10 @@ void child_end(struct child *c, int result);
 
 /* ---- the filters. They do not own the layer below. */
 
+/* Takes requests of any alignment over a layer that does not (align.c). A write that ends inside
+ * the last block makes the file longer, up to a whole block. */
+int align_open(struct layer **l, struct layer *below, struct qz_error *err);
+
 /* Errors and latency by rules, for tests (inject.c). */
 int inject_open(struct layer **l, struct layer *below, const char *rules, struct qz_error *err);
 

@@ -22,7 +22,7 @@ struct format_open {
     bool readonly;
     bool check;              /* open what is damaged as far as check and repair need it */
     struct layer *data_file; /* NULL: none was opened */
-    struct options *options; /* takes the keys that it knows: metadata_memory, key_secret, ... */
+    struct options *options; /* takes the keys that it knows */
     const char *label;
 };
 

@@ -8,6 +8,7 @@
  */
 #include <assert.h>
 #include <linux/time_types.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 
@@ -109,6 +110,9 @@ void queue_free(struct disk_queue *q)
     if (!q)
         return;
     assert(!q->living && !q->ready);
+    /* Work of another thread may be done before that thread has left queue_post(). */
+    while (__atomic_load_n(&q->posting, __ATOMIC_ACQUIRE))
+        sched_yield();
     task_pool_free(q);
     while (q->blocks) {
         struct queue_block *b = q->blocks;
@@ -125,8 +129,8 @@ void queue_free(struct disk_queue *q)
 /* The calling thread becomes the queue's own. */
 static void make_own(struct disk_queue *q)
 {
-    q->bound = true;
     q->owner = pthread_self();
+    __atomic_store_n(&q->bound, true, __ATOMIC_RELEASE); /* pairs with queue_is_current */
     /* By its number: liburing 2.3 declares io_uring_enable_rings() and does not export it. */
     syscall(SYS_io_uring_register, q->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
     q->files_ready = io_uring_register_files_sparse(&q->ring, FILES_MAX) == 0;
@@ -140,7 +144,7 @@ static void use(struct disk_queue *q)
 
 bool queue_is_current(const struct disk_queue *q)
 {
-    return q->bound && pthread_equal(q->owner, pthread_self());
+    return __atomic_load_n(&q->bound, __ATOMIC_ACQUIRE) && pthread_equal(q->owner, pthread_self());
 }
 
 int queue_register_file(struct disk_queue *q, int fd)
@@ -206,6 +210,7 @@ void queue_post(struct disk_queue *q, struct queue_work *w)
     static const uint64_t one = 1;
     struct queue_work *old = __atomic_load_n(&q->posted, __ATOMIC_RELAXED);
 
+    __atomic_add_fetch(&q->posting, 1, __ATOMIC_RELAXED); /* the CAS below publishes it */
     do
         w->next = old;
     while (!__atomic_compare_exchange_n(&q->posted, &old, w, true, __ATOMIC_RELEASE,
@@ -213,6 +218,7 @@ void queue_post(struct disk_queue *q, struct queue_work *w)
     /* Only the first of a batch wakes: the others are found with it. */
     if (!old && write(q->event_fd, &one, sizeof(one)) != sizeof(one))
         qz_error_log("disk queue: cannot wake its thread: %s", strerror(errno));
+    __atomic_sub_fetch(&q->posting, 1, __ATOMIC_RELEASE);
 }
 
 static int run_posted(struct disk_queue *q)

@@ -25,6 +25,7 @@ struct disk_queue {
     uint64_t event_count; /* where the ring's read of event_fd goes */
     struct queue_io event_io;
     struct queue_work *posted;
+    unsigned posting; /* threads inside queue_post() */
 
     struct queue_block *blocks; /* free ones */
 

@@ -1,0 +1,389 @@
+/* disk.c - opening disks, their queues and requests (<queztl/disk.h>). */
+#include <assert.h>
+
+#include "disk_internal.h"
+
+enum { CONTROL_DEPTH = 16 };
+
+_Static_assert((int)QZ_DISK_OPS == (int)DISK_OPS && (int)QZ_DISK_DISCARD == (int)DISK_DISCARD &&
+                   (int)QZ_DISK_WRITE_ZEROES == (int)DISK_WRITE_ZEROES,
+               "the same numbers");
+_Static_assert((int)QZ_DISK_FUA == (int)REQUEST_FUA &&
+                   (int)QZ_DISK_MAY_UNMAP == (int)REQUEST_MAY_UNMAP &&
+                   (int)QZ_DISK_NO_FALLBACK == (int)REQUEST_NO_FALLBACK,
+               "the same bits");
+_Static_assert((int)QZ_DISK_COMPRESSED == (int)EXTENT_COMPRESSED &&
+                   (int)QZ_DISK_HOLE == (int)EXTENT_UNALLOCATED,
+               "the same numbers");
+_Static_assert(sizeof(struct request) <= sizeof(((struct qz_disk_request *)0)->internal),
+               "must fit");
+
+int disk_run(int (*fn)(struct disk_queue *q, void *argument), void *argument, struct qz_error *err)
+{
+    struct disk_queue *q;
+    int r = queue_new(&q, CONTROL_DEPTH, err);
+
+    if (r < 0)
+        return r;
+    r = task_run(q, fn, argument);
+    queue_free(q);
+    return r;
+}
+
+/* ---- opening */
+
+struct open_call {
+    struct qz_disk *disk;
+    struct options options;
+    struct qz_error *err;
+};
+
+static int open_main(struct disk_queue *q, void *argument)
+{
+    struct open_call *c = argument;
+
+    return chain_open(&c->disk->chain, &c->options, false, q, c->err);
+}
+
+static void set_initial_memory(struct qz_disk *d)
+{
+    const uint64_t mib = 1 << 20;
+
+    chain_set_memory(&d->chain, 32 * mib);
+}
+
+int qz_disk_open(struct qz_disk **out, const char *options, struct qz_error *err)
+{
+    struct open_call c = {.err = err};
+    uint64_t memory = 0;
+    int r = options_parse(&c.options, options, "file", err);
+
+    if (r < 0)
+        return r;
+    c.disk = calloc(1, sizeof(*c.disk));
+    if (!c.disk)
+        r = qz_fail(err, -ENOMEM, "disk: no memory");
+    else if ((r = options_size(&c.options, "memory", &memory, err)) == 0)
+        r = disk_run(open_main, &c, err);
+    options_clear(&c.options);
+    if (r < 0) {
+        free(c.disk);
+        return r;
+    }
+    c.disk->label = c.disk->chain.top->label;
+    if (memory)
+        chain_set_memory(&c.disk->chain, memory);
+    else
+        set_initial_memory(c.disk);
+    *out = c.disk;
+    return 0;
+}
+
+static int close_main(struct disk_queue *q, void *argument)
+{
+    struct open_call *c = argument;
+
+    return chain_close(&c->disk->chain, q, c->err);
+}
+
+int qz_disk_close(struct qz_disk *d, struct qz_error *err)
+{
+    struct open_call c = {.disk = d, .err = err};
+    int r;
+
+    if (!d)
+        return 0;
+    assert(!__atomic_load_n(&d->queues, __ATOMIC_ACQUIRE));
+    r = disk_run(close_main, &c, err);
+    free(d);
+    return r;
+}
+
+void qz_disk_get_info(struct qz_disk *d, struct qz_disk_info *info)
+{
+    const struct layer *top = d->chain.top;
+
+    *info = (struct qz_disk_info){
+        .size = __atomic_load_n(&top->info.size, __ATOMIC_RELAXED),
+        .block_size = top->info.preferred,
+        .readonly = top->info.readonly,
+        .discard = top->info.discard,
+        .write_zeroes = top->info.write_zeroes,
+        .is_rotational = top->info.is_rotational,
+        .format = d->chain.format ? d->chain.format->name : "raw",
+        .label = d->label,
+    };
+}
+
+void qz_disk_set_memory(struct qz_disk *d, uint64_t bytes)
+{
+    chain_set_memory(&d->chain, bytes);
+}
+
+/* ---- queues and requests */
+
+int qz_disk_queue_new(struct qz_disk_queue **out, struct qz_disk *d, unsigned depth,
+                      struct qz_error *err)
+{
+    struct qz_disk_queue *q = calloc(1, sizeof(*q));
+    int r;
+
+    if (!q)
+        return qz_fail(err, -ENOMEM, "%s: no memory", d->label);
+    r = queue_new(&q->q, depth, err);
+    if (r < 0) {
+        free(q);
+        return r;
+    }
+    q->disk = d;
+    __atomic_add_fetch(&d->queues, 1, __ATOMIC_RELEASE);
+    *out = q;
+    return 0;
+}
+
+void qz_disk_queue_free(struct qz_disk_queue *q)
+{
+    if (!q)
+        return;
+    queue_free(q->q);
+    __atomic_sub_fetch(&q->disk->queues, 1, __ATOMIC_RELEASE);
+    free(q);
+}
+
+static void on_done(struct request *r, int result)
+{
+    struct qz_disk_request *p =
+        (struct qz_disk_request *)((char *)r - offsetof(struct qz_disk_request, internal));
+
+    p->done(p, result);
+}
+
+static bool is_inside(const struct layer *l, uint64_t offset, uint64_t length)
+{
+    uint64_t size = __atomic_load_n(&l->info.size, __ATOMIC_RELAXED);
+
+    return offset <= size && length <= size - offset;
+}
+
+void qz_disk_submit(struct qz_disk_queue *q, struct qz_disk_request *p)
+{
+    struct layer *top = q->disk->chain.top;
+    struct request *r = (struct request *)p->internal;
+
+    if (p->op == QZ_DISK_FLUSH) {
+        p->offset = p->length = 0;
+    } else if (!is_inside(top, p->offset, p->length)) {
+        p->done(p, -EINVAL);
+        return;
+    } else if (p->op != QZ_DISK_READ && top->info.readonly) {
+        p->done(p, -EROFS);
+        return;
+    } else if (!p->length) {
+        p->done(p, 0);
+        return;
+    }
+    r->op = (enum disk_op)p->op;
+    r->flags = p->flags;
+    r->offset = p->offset;
+    r->length = p->length;
+    r->iov = p->iov;
+    r->iov_count = p->iov_count;
+    r->done = on_done;
+    r->next = NULL;
+    layer_submit(top, q->q, r);
+}
+
+void qz_disk_kick(struct qz_disk_queue *q)
+{
+    layer_kick(q->disk->chain.top, q->q);
+    queue_kick(q->q);
+}
+
+int qz_disk_fd(struct qz_disk_queue *q)
+{
+    return queue_fd(q->q);
+}
+
+int qz_disk_poll(struct qz_disk_queue *q)
+{
+    int n = queue_poll(q->q);
+
+    layer_kick(q->disk->chain.top, q->q);
+    return n;
+}
+
+int qz_disk_wait(struct qz_disk_queue *q)
+{
+    layer_kick(q->disk->chain.top, q->q);
+    return queue_wait(q->q);
+}
+
+/* ---- waiting for them */
+
+struct blocking {
+    struct qz_disk_request r;
+    bool done;
+    int result;
+};
+
+static void on_blocking_done(struct qz_disk_request *r, int result)
+{
+    struct blocking *b = QZ_CONTAINER_OF(r, struct blocking, r);
+
+    b->result = result;
+    b->done = true;
+}
+
+static int run_request(struct qz_disk_queue *q, enum qz_disk_op op, unsigned flags, uint64_t offset,
+                       uint64_t length, const struct iovec *iov)
+{
+    struct blocking b = {.r = {.op = op,
+                               .flags = flags,
+                               .offset = offset,
+                               .length = length,
+                               .iov = iov,
+                               .iov_count = iov != NULL,
+                               .done = on_blocking_done}};
+
+    qz_disk_submit(q, &b.r);
+    while (!b.done) {
+        int r = qz_disk_wait(q);
+
+        assert(r >= 0); /* the ring itself broke, with our memory in it */
+    }
+    return b.result;
+}
+
+int qz_disk_read(struct qz_disk_queue *q, uint64_t offset, void *bytes, size_t length)
+{
+    struct iovec v = {bytes, length};
+
+    return run_request(q, QZ_DISK_READ, 0, offset, length, &v);
+}
+
+int qz_disk_write(struct qz_disk_queue *q, uint64_t offset, const void *bytes, size_t length)
+{
+    struct iovec v = {(void *)(uintptr_t)bytes, length};
+
+    return run_request(q, QZ_DISK_WRITE, 0, offset, length, &v);
+}
+
+int qz_disk_flush(struct qz_disk_queue *q)
+{
+    return run_request(q, QZ_DISK_FLUSH, 0, 0, 0, NULL);
+}
+
+int qz_disk_zero(struct qz_disk_queue *q, uint64_t offset, uint64_t length, unsigned flags)
+{
+    return run_request(q, QZ_DISK_WRITE_ZEROES, flags, offset, length, NULL);
+}
+
+int qz_disk_discard(struct qz_disk_queue *q, uint64_t offset, uint64_t length)
+{
+    return run_request(q, QZ_DISK_DISCARD, 0, offset, length, NULL);
+}
+
+struct map_call {
+    struct qz_disk *disk;
+    uint64_t offset, length;
+    bool deep;
+    struct extent e;
+    bool zero;
+};
+
+static int map_main(struct disk_queue *q, void *argument)
+{
+    struct map_call *c = argument;
+
+    return chain_map(&c->disk->chain, q, c->offset, c->length, c->deep, &c->e, &c->zero);
+}
+
+int qz_disk_map(struct qz_disk_queue *q, uint64_t offset, uint64_t length, bool deep,
+                struct qz_disk_extent *e)
+{
+    struct map_call c = {.disk = q->disk, .offset = offset, .length = length, .deep = deep};
+    int r = task_run(q->q, map_main, &c);
+
+    if (r < 0)
+        return r;
+    *e = (struct qz_disk_extent){
+        .length = c.e.length,
+        .state = (enum qz_disk_state)c.e.state,
+        .zero = c.zero,
+        .has_offset = c.e.has_offset,
+        .offset = c.e.offset,
+        .depth = c.e.depth,
+    };
+    return 0;
+}
+
+struct pack_call {
+    struct qz_disk *disk;
+    uint64_t offset;
+    const void *bytes;
+    size_t length;
+};
+
+static int pack_main(struct disk_queue *q, void *argument)
+{
+    struct pack_call *c = argument;
+    struct chain *chain = &c->disk->chain;
+
+    return chain->format->write_compressed(chain->format_layer, q, c->offset, c->bytes, c->length);
+}
+
+int qz_disk_write_compressed(struct qz_disk_queue *q, uint64_t offset, const void *bytes,
+                             size_t length)
+{
+    struct pack_call c = {q->disk, offset, bytes, length};
+    const struct layer *top = q->disk->chain.top;
+
+    if (!q->disk->chain.format || !q->disk->chain.format->write_compressed)
+        return -ENOTSUP;
+    if (top->info.readonly)
+        return -EROFS;
+    if (!is_inside(top, offset, length) || offset % top->info.preferred || length == 0)
+        return -EINVAL;
+    return task_run(q->q, pack_main, &c);
+}
+
+/* ---- limits and statistics */
+
+int qz_disk_set_limits(struct qz_disk *d, const struct qz_disk_limits *limits)
+{
+    struct throttle_limits t = {0};
+
+    if (!d->chain.throttle)
+        return -ENOTSUP;
+    for (unsigned i = 0; i < 3; i++) {
+        t.rate[THROTTLE_OPS + i] = limits->iops[i];
+        t.burst[THROTTLE_OPS + i] = limits->iops_burst[i];
+        t.rate[THROTTLE_BYTES + i] = limits->bps[i];
+        t.burst[THROTTLE_BYTES + i] = limits->bps_burst[i];
+    }
+    throttle_set(d->chain.throttle, &t);
+    return 0;
+}
+
+int qz_disk_get_stats(struct qz_disk *d, struct qz_disk_stats *out)
+{
+    QZ_AUTO_FREE struct stats_op *s = malloc(sizeof(*s));
+
+    if (!d->chain.stats)
+        return -ENOTSUP;
+    if (!s)
+        return -ENOMEM;
+    for (unsigned i = 0; i < QZ_DISK_OPS; i++) {
+        stats_get(d->chain.stats, (enum disk_op)i, s);
+        out->op[i].count = s->count;
+        out->op[i].bytes = s->bytes;
+        out->op[i].errors = s->errors;
+        out->op[i].total_ns = s->total_ns;
+        out->op[i].p50_ns = stats_percentile(s, 0.5);
+        out->op[i].p90_ns = stats_percentile(s, 0.9);
+        out->op[i].p99_ns = stats_percentile(s, 0.99);
+        out->op[i].p999_ns = stats_percentile(s, 0.999);
+        out->op[i].max_ns = stats_percentile(s, 1);
+    }
+    return 0;
+}

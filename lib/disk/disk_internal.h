@@ -1,0 +1,25 @@
+/* disk_internal.h - the public handles as the engine's own servers see them. */
+#ifndef DISK_DISK_INTERNAL_H
+#define DISK_DISK_INTERNAL_H
+
+#include <queztl/disk.h>
+
+#include "chain.h"
+#include "queue.h"
+#include "task.h"
+
+struct qz_disk {
+    struct chain chain;
+    char *label;
+    unsigned queues; /* atomic: living qz_disk_queues */
+};
+
+struct qz_disk_queue {
+    struct qz_disk *disk;
+    struct disk_queue *q;
+};
+
+/* Runs fn in a task on a queue made for it, and waits for its end. */
+int disk_run(int (*fn)(struct disk_queue *q, void *argument), void *argument, struct qz_error *err);
+
+#endif
