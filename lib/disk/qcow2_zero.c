@@ -29,7 +29,7 @@ static struct change zero_cluster(const struct qcow2 *i, uint64_t old, uint64_t 
 {
     struct change c = {.release = true};
 
-    if (own_place(i, old) && !unmap) {
+    if (own_place(i, old) && !unmap && i->header.version >= 3) {
         c.release = false;
         c.entry = old & ~QCOW2_ZERO;
     }
