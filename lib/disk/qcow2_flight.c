@@ -104,12 +104,14 @@ void qcow2_gate_close(struct qcow2 *i, struct disk_queue *q)
         pthread_mutex_lock(&i->gate_mutex);
     }
     i->drain_queue = NULL;
+    atomic_store(&i->closing, true); /* whole again: refcounts are not put off meanwhile */
     pthread_mutex_unlock(&i->gate_mutex);
 }
 
 void qcow2_gate_open(struct qcow2 *i)
 {
     QZ_LOCKED(&i->gate_mutex);
+    atomic_store(&i->closing, false);
     atomic_store(&i->closed, false);
     qcow2_wake_all(&i->at_gate);
 }

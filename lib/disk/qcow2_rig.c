@@ -129,7 +129,8 @@ static void close_image(struct rig *r)
 
 static void say(struct format_check *c, const char *text)
 {
-    print_message("  %s\n", text);
+    if (c->errors + c->leaks < 8)
+        print_message("  %s\n", text);
 }
 
 void rig_check(struct rig *r, const char *what)
