@@ -307,6 +307,9 @@ static int apply(struct qcow2 *i, struct disk_queue *q, unsigned n, struct qz_er
     if (rc)
         return rc;
     rc = share_tree(i, q, &l1, l1.count);
+    /* Other programs leave the bit as it was when the snapshot was taken. */
+    for (uint32_t k = 0; k < l1.count; k++)
+        l1.entries[k] &= ~QCOW2_COPIED;
     /* The old tree is remembered, the L1 table moves with the snapshot's entries. */
     if (!rc)
         rc = qcow2_top_init(&old, 0, i->l1.count, (uint32_t)i->cluster_size);
