@@ -96,12 +96,13 @@ void rig_open(struct rig *r, uint64_t size, const char *options, uint64_t backin
     assert_int_equal(options_parse(&o, options ? options : "", NULL, &err), 0);
     r->model = calloc(1, size);
     assert_non_null(r->model);
-    assert_int_equal(memory_open(&r->file,
-                                 &(struct memory_options){.size_max = FILE_MAX,
-                                                          .defers = r->defers,
-                                                          .records = r->records},
-                                 &err),
-                     0);
+    assert_int_equal(
+        memory_open(&r->file,
+                    &(struct memory_options){.size_max = r->file_max ? r->file_max : FILE_MAX,
+                                             .defers = r->defers,
+                                             .records = r->records},
+                    &err),
+        0);
     r->backing = NULL;
     if (backing) {
         c.backing_file = "base.raw";

@@ -13,6 +13,7 @@ struct rig {
     struct layer *file, *backing, *image;
     uint8_t *model; /* size bytes */
     uint64_t size, random;
+    uint64_t file_max; /* how large the file may become; 0: large */
     bool defers, records;
 };
 
