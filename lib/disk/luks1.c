@@ -115,18 +115,6 @@ int luks1_open(struct luks_volume *v, struct layer *file, struct disk_queue *q, 
 
 /* ---- a new one */
 
-static void new_uuid(char *out)
-{
-    uint8_t b[16];
-
-    RAND_bytes(b, sizeof(b));
-    b[6] = (b[6] & 0x0f) | 0x40;
-    b[8] = (b[8] & 0x3f) | 0x80;
-    snprintf(out, 40, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
-             b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
-             b[14], b[15]);
-}
-
 static int fill(uint8_t *b, const struct luks_new *n, const uint8_t *key, uint64_t iterations,
                 struct qz_error *err)
 {
@@ -143,7 +131,7 @@ static int fill(uint8_t *b, const struct luks_new *n, const uint8_t *key, uint64
     if (RAND_bytes(b + 132, SALT) != 1)
         return qz_fail(err, -EIO, "no randomness");
     qz_store_be32(b + 164, (uint32_t)digest_iterations);
-    new_uuid((char *)b + 168);
+    luks_new_uuid((char *)b + 168);
     for (unsigned i = 0; i < SLOTS; i++) {
         uint8_t *slot = b + SLOTS_AT + i * SLOT;
 

@@ -1,6 +1,7 @@
 /* luks_volume.c - what both versions of LUKS have in common (luks_volume.h). */
 #include "luks_volume.h"
 #include <openssl/crypto.h>
+#include <openssl/rand.h>
 
 enum { SECRET_MAX = 8192 };
 
@@ -144,6 +145,18 @@ int luks_slot_write(const struct luks_slot *k, struct layer *file, struct disk_q
     luks_cipher_free(c);
     free(material);
     return rc ? qz_fail(err, rc, "cannot write a key slot: %s", strerror(-rc)) : 0;
+}
+
+void luks_new_uuid(char out[40])
+{
+    uint8_t b[16];
+
+    RAND_bytes(b, sizeof(b));
+    b[6] = (b[6] & 0x0f) | 0x40;
+    b[8] = (b[8] & 0x3f) | 0x80;
+    snprintf(out, 40, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
+             b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
+             b[14], b[15]);
 }
 
 /* ---- the passphrase */

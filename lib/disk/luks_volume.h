@@ -38,6 +38,10 @@ uint64_t luks_header_bytes(unsigned version);
 int luks_volume_create(struct layer *file, struct disk_queue *q, uint64_t base,
                        const struct luks_new *n, const struct luks_secret *s, struct qz_error *err);
 
+/* luks_layer.c: luks_version, luks_kdf, luks_iterations, luks_memory_kib, luks_sector; n->version
+ * is the version unless said. */
+int luks_take_new(struct luks_new *n, struct options *o, struct qz_error *err);
+
 /* Versions, for luks_volume.c. */
 int luks1_open(struct luks_volume *v, struct layer *file, struct disk_queue *q, uint64_t base,
                uint64_t length, const struct luks_secret *s, struct qz_error *err);
@@ -61,6 +65,8 @@ int luks_slot_open(const struct luks_slot *k, struct layer *file, struct disk_qu
 int luks_slot_write(const struct luks_slot *k, struct layer *file, struct disk_queue *q,
                     uint64_t base, const uint8_t *slot_key, const uint8_t *key,
                     struct qz_error *err);
+
+void luks_new_uuid(char out[40]);
 
 /* The passphrase that options name: key_secret=TEXT or key_file=PATH (all of its bytes). *owned is
  * given back by luks_secret_clear(). */

@@ -1,9 +1,10 @@
 /*
  * qcow2_create.c - new images.
  *
- * In the file, one behind the other: header, refcount table, L1 table, refcount blocks. The header
- * is written last, after a flush, so that half an image is none.
+ * In the file, one behind the other: header, refcount table, L1 table, LUKS header, refcount
+ * blocks. The header is written last, after a flush, so that half an image is none.
  */
+#include "luks_volume.h"
 #include "qcow2_image.h"
 
 enum preallocation { OFF, METADATA, FALLOC, FULL };
@@ -11,7 +12,7 @@ enum preallocation { OFF, METADATA, FALLOC, FULL };
 struct plan {
     struct qcow2_header header;
     unsigned preallocation;
-    uint64_t reftable, l1, blocks; /* clusters */
+    uint64_t reftable, l1, crypto, blocks; /* clusters */
 };
 
 static int log2_of(uint64_t v)
@@ -43,8 +44,9 @@ static int take_words(struct plan *p, struct options *o, bool *lazy, bool *exten
 {
     static const char *const compat[] = {"0.10", "1.1", NULL};
     static const char *const compression[] = {"zlib", "zstd", NULL};
+    static const char *const encryption[] = {"none", "luks", NULL};
     static const char *const preallocation[] = {"off", "metadata", "falloc", "full", NULL};
-    unsigned version = 1, how = QCOW2_ZLIB;
+    unsigned version = 1, how = QCOW2_ZLIB, luks = 0;
     int rc = options_word(o, "compat", compat, &version, err);
 
     if (!rc)
@@ -57,6 +59,9 @@ static int take_words(struct plan *p, struct options *o, bool *lazy, bool *exten
         rc = options_switch(o, "extended_l2", extended, err);
     if (!rc)
         rc = options_switch(o, "data_file_raw", raw, err);
+    if (!rc)
+        rc = options_word(o, "encryption", encryption, &luks, err);
+    p->header.crypt = luks ? QCOW2_CRYPT_LUKS : QCOW2_CRYPT_NONE;
     p->header.version = version ? 3 : 2;
     p->header.compression = how;
     return rc;
@@ -72,6 +77,10 @@ static int check_plan(const struct plan *p, const struct format_create *c, bool 
         return qz_fail(err, -EINVAL,
                        "compat=0.10 has no refcount_bits but 16, no lazy_refcounts, extended_l2, "
                        "data file or zstd");
+    if (h->crypt && p->preallocation)
+        return qz_fail(err, -EINVAL,
+                       "an encrypted image cannot be preallocated: its zeroes are "
+                       "not zeroes in the file");
     if (qcow2_extended(h) && h->cluster_bits < QCOW2_EXTENDED_BITS_MIN)
         return qz_fail(err, -EINVAL, "extended_l2 needs a cluster_size of at least 16 KiB");
     if (raw && !c->data_file_name)
@@ -101,9 +110,10 @@ static int layout(struct plan *p, struct qz_error *err)
             (unsigned long long)cluster, (unsigned long long)(QCOW2_L1_BYTES_MAX / 8 * span));
     h->l1_entries = (uint32_t)l1;
     p->l1 = QZ_MAX(1ull, (l1 * 8 + cluster - 1) >> h->cluster_bits);
+    p->crypto = h->crypt ? (luks_header_bytes(1) + cluster - 1) >> h->cluster_bits : 0;
     p->reftable = p->blocks = 1;
     for (;;) {
-        total = 1 + p->reftable + p->l1 + p->blocks;
+        total = 1 + p->reftable + p->l1 + p->crypto + p->blocks;
         if (p->blocks * per_block >= total && p->reftable * (cluster / 8) >= p->blocks)
             break;
         p->blocks = (total + per_block - 1) / per_block;
@@ -112,6 +122,10 @@ static int layout(struct plan *p, struct qz_error *err)
     h->reftable_offset = cluster;
     h->reftable_clusters = (uint32_t)p->reftable;
     h->l1_offset = (1 + p->reftable) << h->cluster_bits;
+    if (h->crypt) {
+        h->crypto_offset = (1 + p->reftable + p->l1) << h->cluster_bits;
+        h->crypto_length = luks_header_bytes(1);
+    }
     return 0;
 }
 
@@ -144,8 +158,9 @@ static int make_plan(struct plan *p, const struct format_create *c, struct qz_er
 static int write_tables(struct plan *p, struct layer *file, struct disk_queue *q, uint8_t *cluster)
 {
     const struct qcow2_header *h = &p->header;
-    uint64_t size = qcow2_cluster_size(h), used = 1 + p->reftable + p->l1 + p->blocks;
-    uint64_t first_block = 1 + p->reftable + p->l1, per_block = size * 8 >> h->refcount_order;
+    uint64_t size = qcow2_cluster_size(h), used = 1 + p->reftable + p->l1 + p->crypto + p->blocks;
+    uint64_t first_block = 1 + p->reftable + p->l1 + p->crypto,
+             per_block = size * 8 >> h->refcount_order;
     int rc = 0;
 
     for (uint64_t n = 0; !rc && n < p->reftable; n++) {
@@ -167,7 +182,7 @@ static int write_tables(struct plan *p, struct layer *file, struct disk_queue *q
 }
 
 static int write_image(struct plan *p, struct layer *file, struct disk_queue *q,
-                       struct qz_error *err)
+                       const struct format_create *c, struct qz_error *err)
 {
     uint64_t size = qcow2_cluster_size(&p->header);
     QZ_AUTO_FREE uint8_t *cluster = qcow2_buffer(size);
@@ -182,7 +197,11 @@ static int write_image(struct plan *p, struct layer *file, struct disk_queue *q,
     if (file->info.alignment > size)
         return qz_fail(err, -EINVAL, "the file wants multiples of %u bytes: choose larger clusters",
                        file->info.alignment);
-    rc = layer_resize(file, q, (1 + p->reftable + p->l1 + p->blocks) * size, err);
+    rc = layer_resize(file, q, (1 + p->reftable + p->l1 + p->crypto + p->blocks) * size, err);
+    if (rc)
+        return rc;
+    if (p->crypto)
+        rc = qcow2_crypto_create(file, q, p->header.crypto_offset, c->options, err);
     if (rc)
         return rc;
     rc = write_tables(p, file, q, cluster);
@@ -267,7 +286,7 @@ int qcow2_create(struct layer *file, struct disk_queue *q, const struct format_c
     if (c->data_file && c->data_file->info.size < c->size)
         rc = layer_resize(c->data_file, q, c->size, err);
     if (!rc)
-        rc = write_image(&p, file, q, err);
+        rc = write_image(&p, file, q, c, err);
     if (!rc && (p.preallocation || (p.header.autoclear & QCOW2_AUTOCLEAR_DATA_RAW)))
         rc = preallocate(&p, file, q, c, err);
     return rc;

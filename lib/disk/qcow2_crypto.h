@@ -12,10 +12,8 @@
 struct qcow2_crypto;
 
 /* In place; length is a multiple of 512. Any thread. */
-int qcow2_encrypt(struct qcow2_crypto *c, uint64_t host, uint64_t guest, void *bytes,
-                  uint64_t length);
-int qcow2_decrypt(struct qcow2_crypto *c, uint64_t host, uint64_t guest, void *bytes,
-                  uint64_t length);
+int qcow2_encrypt(struct qcow2_crypto *c, uint64_t host, void *bytes, uint64_t length);
+int qcow2_decrypt(struct qcow2_crypto *c, uint64_t host, void *bytes, uint64_t length);
 void qcow2_crypto_free(struct qcow2_crypto *c);
 
 #endif

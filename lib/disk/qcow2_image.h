@@ -55,6 +55,9 @@ int qcow2_packer_end(struct qcow2 *i, struct disk_queue *q);
 void qcow2_packer_free(struct qcow2 *i);
 
 /* qcow2_crypto.c */
+/* A LUKS header for a new image, at an offset of its file. */
+int qcow2_crypto_create(struct layer *file, struct disk_queue *q, uint64_t offset,
+                        struct options *o, struct qz_error *err);
 int qcow2_crypto_open(struct qcow2 *i, struct disk_queue *q, const struct format_open *o,
                       struct qz_error *err);
 

@@ -32,7 +32,7 @@ static int from_layer(struct reading *r, struct layer *l, uint64_t offset, uint6
     return qcow2_fan_submit(&r->fan, l, r->q, DISK_READ, offset, r->piece, n);
 }
 
-static int encrypted(struct reading *r, const struct qcow2_run *run, uint64_t guest, uint64_t skip)
+static int encrypted(struct reading *r, const struct qcow2_run *run, uint64_t skip)
 {
     QZ_AUTO_FREE uint8_t *flat = qcow2_buffer(run->length);
     struct iovec v = {flat, run->length};
@@ -45,7 +45,7 @@ static int encrypted(struct reading *r, const struct qcow2_run *run, uint64_t gu
     if (!rc)
         rc = qcow2_fan_wait(&inner.fan);
     if (!rc)
-        rc = qcow2_decrypt(r->i->crypto, run->host, guest, flat, run->length);
+        rc = qcow2_decrypt(r->i->crypto, run->host, flat, run->length);
     if (!rc)
         iov_from_flat(r->iov, r->count, skip, flat, run->length);
     return rc;
@@ -67,7 +67,7 @@ static int one_run(struct reading *r, const struct qcow2_run *run, uint64_t gues
     switch (run->kind) {
     case QCOW2_DATA:
         if (r->i->crypto)
-            return encrypted(r, run, guest, skip);
+            return encrypted(r, run, skip);
         return from_layer(r, r->i->data, run->host, skip, run->length);
     case QCOW2_PACKED:
         return packed(r, run, guest, skip);

@@ -151,9 +151,15 @@ static void in_task(struct disk_queue *q, void *argument)
 void qcow2_submit(struct layer *l, struct disk_queue *q, struct request *r)
 {
     struct qcow2 *i = qcow2_of(l);
-    uint32_t phase = qcow2_enter(i, q);
     bool done = false;
+    uint32_t phase;
 
+    if (i->header.crypt && !i->crypto) {
+        /* Opened for a check, without the key. */
+        r->done(r, -EACCES);
+        return;
+    }
+    phase = qcow2_enter(i, q);
     if (!atomic_load(&i->closed)) {
         if (r->op == DISK_READ)
             done = fast_read(i, q, r, phase);

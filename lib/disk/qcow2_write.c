@@ -1,5 +1,5 @@
 /*
- * qcow2_write.c - writes into clusters that have to be allocated, copied or decrypted.
+ * qcow2_write.c - writes into clusters that have to be allocated, copied or encrypted.
  *
  * A write is cut into pieces of one kind: clusters that are ours alone are written in place; a
  * cluster that has a place in the file but no bytes yet is filled there; everything else gets new
@@ -123,7 +123,7 @@ static int border_bytes(struct qcow2 *i, struct disk_queue *q, struct piece *p, 
 }
 
 /* Encrypts a copy: the guest's memory stays as it is. */
-static int write_encrypted(struct qcow2 *i, struct disk_queue *q, uint64_t host, uint64_t guest,
+static int write_encrypted(struct qcow2 *i, struct disk_queue *q, uint64_t host,
                            const struct iovec *iov, unsigned count, uint64_t length)
 {
     QZ_AUTO_FREE uint8_t *flat = qcow2_buffer(length);
@@ -132,7 +132,7 @@ static int write_encrypted(struct qcow2 *i, struct disk_queue *q, uint64_t host,
     if (!flat)
         return -ENOMEM;
     iov_to_flat(flat, iov, count, 0, length);
-    rc = qcow2_encrypt(i->crypto, host, guest, flat, length);
+    rc = qcow2_encrypt(i->crypto, host, flat, length);
     return rc ? rc : layer_write(i->data, q, host, flat, length);
 }
 
@@ -164,7 +164,7 @@ static int write_at(struct qcow2 *i, struct disk_queue *q, uint64_t host, uint64
         if (rc)
             return rc;
     }
-    return i->crypto ? write_encrypted(i, q, host, guest, iov, count, length)
+    return i->crypto ? write_encrypted(i, q, host, iov, count, length)
                      : layer_writev(i->data, q, host, iov, count);
 }
 
