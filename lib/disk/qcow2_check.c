@@ -24,7 +24,7 @@ void qcow2_say(struct qcow2_checking *k, const char *fmt, ...)
     k->c->say(k->c, text);
 }
 
-bool qcow2_count(struct qcow2_checking *k, uint64_t offset, uint64_t length, const char *what)
+static bool count(struct qcow2_checking *k, uint64_t offset, uint64_t length, const char *what)
 {
     uint64_t first = offset >> k->i->cluster_bits, last;
 
@@ -51,12 +51,38 @@ static void flaw(struct qcow2_checking *k, uint64_t where, uint64_t value)
         struct qcow2_flaw *f =
             k->flaw_count < FLAWS_MAX ? realloc(k->flaws, room * sizeof(*f)) : NULL;
 
-        if (!f)
-            return; /* found again by the next check */
+        if (!f) {
+            k->outside = true; /* not all can be mended at once */
+            return;
+        }
         k->flaws = f;
         k->flaw_room = room;
     }
     k->flaws[k->flaw_count++] = (struct qcow2_flaw){where, value};
+}
+
+bool qcow2_count(struct qcow2_checking *k, uint64_t offset, uint64_t length, const char *what)
+{
+    bool there = count(k, offset, length, what);
+
+    k->outside |= !there;
+    return there;
+}
+
+bool qcow2_count_entry(struct qcow2_checking *k, uint64_t offset, uint64_t length, const char *what,
+                       uint64_t where, uint64_t instead)
+{
+    if (count(k, offset, length, what))
+        return true;
+    /* Its bytes are not there; should the file grow, somebody else's would be. */
+    flaw(k, where, instead);
+    return false;
+}
+
+/* An entry that reads as zeroes, whatever is behind it, where the version can say so. */
+static uint64_t zeroes(const struct qcow2_checking *k)
+{
+    return k->i->subs > 1 || k->i->header.version < 3 ? 0 : QCOW2_ZERO;
 }
 
 /* ---- L2 entries */
@@ -73,7 +99,8 @@ static void packed_entry(struct qcow2_checking *k, uint64_t entry, uint64_t wher
         k->c->errors++;
         flaw(k, where, entry & ~QCOW2_COPIED);
     }
-    qcow2_count(k, QZ_ALIGN_DOWN(at, 512), sectors * 512, "a compressed cluster");
+    qcow2_count_entry(k, QZ_ALIGN_DOWN(at, 512), sectors * 512, "a compressed cluster", where,
+                      zeroes(k));
     k->c->allocated += k->active;
     k->c->compressed += k->active;
 }
@@ -118,8 +145,12 @@ static void plain_entry(struct qcow2_checking *k, uint64_t entry, uint64_t bitma
         k->c->errors++;
         return;
     }
-    if (!external && !qcow2_count(k, host, k->i->cluster_size, "a data cluster"))
+    if (!external &&
+        !qcow2_count_entry(k, host, k->i->cluster_size, "a data cluster", where, zeroes(k))) {
+        if (k->i->subs > 1)
+            flaw(k, where + 8, bitmap >> 32 << 32 | bitmap << 32);
         return;
+    }
     if (k->active) {
         k->c->allocated++;
         k->c->fragmented += k->last_host && host != k->last_host + k->i->cluster_size;
@@ -165,7 +196,8 @@ static int check_l1(struct qcow2_checking *k, const struct qcow2_top *l1, const 
             k->c->errors++;
             continue;
         }
-        if (!qcow2_count(k, table, k->i->cluster_size, "an L2 table"))
+        if (!qcow2_count_entry(k, table, k->i->cluster_size, "an L2 table", l1->offset + n * 8ull,
+                               0))
             continue;
         if (k->counts[table >> k->i->cluster_bits] > k->tables) {
             qcow2_say(k, "%s: entry %u names an L2 table that something else uses: 0x%llx", what, n,

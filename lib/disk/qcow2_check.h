@@ -19,6 +19,7 @@ struct qcow2_checking {
     unsigned tables;    /* L1 tables gone through, with the one under way */
     bool active;        /* it is the one in use */
     bool bad_refcounts; /* table or blocks cannot be used: they must be made anew */
+    bool outside;       /* something past the end of the file is named that cannot be let go */
     struct qcow2_flaw *flaws;
     unsigned flaw_count, flaw_room;
     uint64_t last_host; /* for fragmentation */
@@ -28,6 +29,9 @@ void qcow2_say(struct qcow2_checking *k, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 /* Counts the clusters of [offset, offset + length); an error is said when they are not there. */
 bool qcow2_count(struct qcow2_checking *k, uint64_t offset, uint64_t length, const char *what);
+/* The same, for what may be let go when it is not there: the entry at `where` becomes `instead`. */
+bool qcow2_count_entry(struct qcow2_checking *k, uint64_t offset, uint64_t length, const char *what,
+                       uint64_t where, uint64_t instead);
 /* All of it, from counting to mending. */
 int qcow2_check_walk(struct qcow2_checking *k);
 int qcow2_count_bitmaps(struct qcow2_checking *k);

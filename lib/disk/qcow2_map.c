@@ -15,13 +15,14 @@ struct sub {
 
 int qcow2_corrupt(struct qcow2 *i, const char *fmt, ...)
 {
+    static struct qz_ratelimit limit; /* who opens hostile images again and again fills no log */
     char text[300];
     va_list args;
 
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    if (!atomic_exchange(&i->corrupt, true))
+    if (!atomic_exchange(&i->corrupt, true) && qz_ratelimit_ok(&limit))
         qz_error_log("%s: %s; the image takes no more changes until it is repaired (queztl-disk "
                      "check --repair)",
                      i->layer.label, text);

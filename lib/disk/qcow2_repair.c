@@ -67,6 +67,13 @@ static void count_refcounts(struct qcow2_checking *k)
             k->bad_refcounts = true;
             continue;
         }
+        if (at >= k->clusters << i->cluster_bits) {
+            qcow2_say(k, "refcount block %u lies past the end of the file: 0x%llx", n,
+                      (unsigned long long)at);
+            k->c->errors++;
+            k->bad_refcounts = true;
+            continue;
+        }
         if (!qcow2_count(k, at, i->cluster_size, "a refcount block")) {
             k->bad_refcounts = true;
             continue;
@@ -284,17 +291,21 @@ int qcow2_mend(struct qcow2_checking *k)
 {
     struct qcow2 *i = k->i;
     uint64_t errors = k->c->errors, fixed_by_counts;
-    int rc;
+    int rc = 0;
 
     if (!k->c->errors && !k->c->leaks && !i->dirty_bit &&
         !(i->header.incompatible & QCOW2_INCOMPAT_CORRUPT))
         return 0;
     i->untouched = false;
-    rc = k->bad_refcounts ? rebuild(k) : fix_blocks(k);
     for (unsigned n = 0; !rc && n < k->flaw_count; n++) {
         rc = write_value(k, &k->flaws[n]);
         follow_l1(k, &k->flaws[n]);
     }
+    if (!rc && !k->bad_refcounts)
+        rc = fix_blocks(k);
+    /* The file grows for new refcounts; nothing may point there already. */
+    else if (!rc && !k->outside)
+        rc = rebuild(k);
     if (!rc)
         rc = layer_flush(i->layer.below, k->q);
     if (rc)
