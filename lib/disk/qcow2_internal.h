@@ -149,6 +149,8 @@ struct qcow2 {
     struct queue_work drain_work;
     bool drain_posted;
 
+    _Atomic uint64_t guard[1024]; /* qcow2_guard.c */
+
     struct qcow2_snapshot *snapshots;
     unsigned snapshot_count;
     uint64_t snapshots_bytes; /* of the table in the file */
@@ -274,6 +276,16 @@ int qcow2_fan_submit(struct qcow2_fan *f, struct layer *l, struct disk_queue *q,
                      uint64_t offset, const struct iovec *iov, unsigned count);
 /* [task] Until all are done; the first error. */
 int qcow2_fan_wait(struct qcow2_fan *f);
+
+/* ---- tables are not for guest bytes (qcow2_guard.c) */
+
+void qcow2_guard_load(struct qcow2 *i);
+/* A table stands here from now on. */
+void qcow2_guard_add(struct qcow2 *i, uint64_t offset, uint64_t length);
+/* false: certainly no table. Any thread, does not wait. */
+bool qcow2_guard_maybe(struct qcow2 *i, uint64_t host, uint64_t length);
+/* [lock] The table that stands there, for a message; NULL: none. */
+const char *qcow2_guard_table(struct qcow2 *i, uint64_t host, uint64_t length);
 
 /* ---- data */
 

@@ -199,6 +199,7 @@ static int load(struct qcow2 *i, struct disk_queue *q, const struct format_open 
     i->file_size = file->info.size;
     i->fresh = (file->info.size + i->cluster_size - 1) >> i->cluster_bits;
     fill_info(i, readonly);
+    qcow2_guard_load(i);
     i->untouched = true;
     i->dirty_bit = i->header.incompatible & QCOW2_INCOMPAT_DIRTY;
     return i->header.crypt ? qcow2_crypto_open(i, q, o, err) : 0;

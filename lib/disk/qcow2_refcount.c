@@ -174,8 +174,15 @@ static int make_block(struct qcow2 *i, struct disk_queue *q, uint64_t n)
 {
     uint64_t at = n << i->ref_bits, offset = at << i->cluster_bits;
     uint32_t unit = qcow2_cache_unit(i->cache);
+    const char *table = qcow2_guard_table(i, offset, i->cluster_size);
     struct qcow2_slice *s;
-    int rc = qcow2_grow_file(i, q, offset + i->cluster_size);
+    int rc;
+
+    /* Where no block is, all refcounts are 0; a table there is not counted. */
+    if (table)
+        return qcow2_corrupt(i, "there is no refcount block for %s at 0x%llx", table,
+                             (unsigned long long)offset);
+    rc = qcow2_grow_file(i, q, offset + i->cluster_size);
 
     for (uint64_t part = 0; !rc && part < i->cluster_size; part += unit) {
         rc = qcow2_cache_get_new(i->cache, offset + part, QCOW2_SLICE_REF, &s);
@@ -190,6 +197,7 @@ static int make_block(struct qcow2 *i, struct disk_queue *q, uint64_t n)
         return rc;
     }
     atomic_store(&i->fresh, QZ_MAX(atomic_load(&i->fresh), at + 1));
+    qcow2_guard_add(i, offset, i->cluster_size);
     qcow2_top_set(&i->reftable, (uint32_t)n, offset);
     return 0;
 }
@@ -246,6 +254,7 @@ static int grow_table(struct qcow2 *i, struct disk_queue *q)
     task_mutex_lock(&i->commit_lock); /* a commit of another queue may be reading the old one */
     qcow2_top_clear(&i->reftable);
     i->reftable = grown;
+    qcow2_guard_add(i, first << i->cluster_bits, (blocks + clusters) << i->cluster_bits);
     pthread_mutex_init(&i->reftable.mutex, NULL);
     task_mutex_unlock(&i->commit_lock);
     i->header.reftable_offset = grown.offset;
@@ -332,11 +341,17 @@ int qcow2_allocate(struct qcow2 *i, struct disk_queue *q, uint64_t want, uint64_
                    uint64_t *first, uint64_t *count, bool *zeroed)
 {
     uint64_t at = i->hint, fresh;
+    const char *table = NULL;
     int rc;
 
     if (atomic_load(&i->corrupt))
         return -EIO;
     rc = find(i, q, want, least, &at, count);
+    if (!rc && qcow2_guard_maybe(i, at << i->cluster_bits, *count << i->cluster_bits))
+        table = qcow2_guard_table(i, at << i->cluster_bits, *count << i->cluster_bits);
+    if (table)
+        return qcow2_corrupt(i, "%s at 0x%llx is not marked used", table,
+                             (unsigned long long)(at << i->cluster_bits));
     if (!rc)
         rc = qcow2_grow_file(i, q, (at + *count) << i->cluster_bits);
     if (!rc)

@@ -313,6 +313,7 @@ int qcow2_mend(struct qcow2_checking *k)
     /* What was read before is out of date. */
     qcow2_cache_drop_clean(i->cache);
     i->hint = 0;
+    qcow2_guard_load(i);
 
     /* Look again: what is left is what could not be repaired. */
     struct format_check again = {0};

@@ -40,6 +40,7 @@ int qcow2_switch_l1(struct qcow2 *i, struct disk_queue *q, const struct qcow2_to
     task_mutex_lock(&i->commit_lock); /* a commit of another queue may be at the old one */
     qcow2_top_clear(&i->l1);
     i->l1 = next;
+    qcow2_guard_load(i);
     pthread_mutex_init(&i->l1.mutex, NULL);
     task_mutex_unlock(&i->commit_lock);
     i->header.l1_offset = next.offset;

@@ -202,5 +202,6 @@ int qcow2_snapshots_store(struct qcow2 *i, struct disk_queue *q)
         return rc;
     }
     i->snapshots_bytes = bytes;
+    qcow2_guard_load(i);
     return old && old_clusters ? qcow2_release(i, old >> i->cluster_bits, old_clusters) : 0;
 }

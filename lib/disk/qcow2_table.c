@@ -74,6 +74,7 @@ int qcow2_table_for_write(struct qcow2 *i, struct disk_queue *q, uint64_t guest,
         qcow2_release(i, first, 1);
         return rc;
     }
+    qcow2_guard_add(i, *table, i->cluster_size);
     qcow2_top_set(&i->l1, (uint32_t)index, *table | QCOW2_COPIED);
     return old ? qcow2_release(i, old >> i->cluster_bits, 1) : 0;
 }

@@ -155,15 +155,28 @@ static int reach(struct qcow2 *i, struct disk_queue *q, uint64_t host, uint64_t 
     return rc;
 }
 
+/* The filter says that a table may stand there. */
+static int look_closely(struct qcow2 *i, uint64_t host, uint64_t guest, uint64_t length)
+{
+    const char *table;
+
+    task_mutex_lock(&i->lock);
+    table = qcow2_guard_table(i, host, length);
+    task_mutex_unlock(&i->lock);
+    return table ? qcow2_corrupt(i, "guest offset 0x%llx is stored at 0x%llx, over %s",
+                                 (unsigned long long)guest, (unsigned long long)host, table)
+                 : 0;
+}
+
 static int write_at(struct qcow2 *i, struct disk_queue *q, uint64_t host, uint64_t guest,
                     const struct iovec *iov, unsigned count, uint64_t length)
 {
-    if (host + length > __atomic_load_n(&i->data->info.size, __ATOMIC_RELAXED)) {
-        int rc = reach(i, q, host, guest, host + length);
+    int rc = qcow2_guard_maybe(i, host, length) ? look_closely(i, host, guest, length) : 0;
 
-        if (rc)
-            return rc;
-    }
+    if (!rc && host + length > __atomic_load_n(&i->data->info.size, __ATOMIC_RELAXED))
+        rc = reach(i, q, host, guest, host + length);
+    if (rc)
+        return rc;
     return i->crypto ? write_encrypted(i, q, host, iov, count, length)
                      : layer_writev(i->data, q, host, iov, count);
 }
