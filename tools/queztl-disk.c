@@ -26,6 +26,9 @@ static const struct qz_command commands[] = {
      disk_map},
     {"compare", "tell whether two disks hold the same", "IMAGE IMAGE", IMAGE_HELP, compare_options,
      disk_compare},
+    {"serve", "serve a disk to virtual machines and others", "IMAGE",
+     IMAGE_HELP "Ends on SIGINT and SIGTERM, once everything in flight is done.", serve_options,
+     disk_serve},
     {"bench", "measure a disk", "IMAGE", IMAGE_HELP, bench_options, disk_bench},
     {0},
 };

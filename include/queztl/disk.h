@@ -209,11 +209,11 @@ struct qz_disk_server;
 
 /*
  * NBD (fixed newstyle; structured replies, block status, several connections of one client) on a
- * socket that listens. Runs its own threads until qz_disk_server_stop().
+ * socket that listens, whose descriptor stays the caller's. A thread for each connection, until
+ * qz_disk_server_stop().
  */
 struct qz_disk_nbd_options {
     const char *export_name; /* "" unless said */
-    unsigned threads;        /* 0: as many as processors, at most 8 */
 };
 int qz_disk_serve_nbd(struct qz_disk_server **s, struct qz_disk *d, int listening_fd,
                       const struct qz_disk_nbd_options *o, struct qz_error *err);

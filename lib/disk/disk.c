@@ -2,6 +2,7 @@
 #include <assert.h>
 
 #include "disk_internal.h"
+#include "server.h"
 
 enum { CONTROL_DEPTH = 16 };
 
@@ -386,4 +387,10 @@ int qz_disk_get_stats(struct qz_disk *d, struct qz_disk_stats *out)
         out->op[i].max_ns = stats_percentile(s, 1);
     }
     return 0;
+}
+
+void qz_disk_server_stop(struct qz_disk_server *s)
+{
+    if (s)
+        s->stop(s);
 }

@@ -129,7 +129,7 @@ static int resize(struct layer *layer, struct disk_queue *q, uint64_t size, stru
                        l->volume.sector_bytes);
     rc = layer_resize(layer->below, q, l->volume.payload + size, err);
     if (!rc)
-        layer->info.size = size;
+        __atomic_store_n(&layer->info.size, size, __ATOMIC_RELAXED);
     return rc;
 }
 

@@ -59,7 +59,7 @@ static int make_ring(struct disk_queue *q, unsigned depth)
 {
     unsigned common = IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE;
     struct io_uring_params p = {.flags = common | IORING_SETUP_SINGLE_ISSUER |
-                                         IORING_SETUP_DEFER_TASKRUN,
+                                         IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
                                 .cq_entries = depth * 4};
     int r = io_uring_queue_init_params(depth, &q->ring, &p);
 
@@ -299,12 +299,25 @@ void queue_kick(struct disk_queue *q)
         io_uring_submit(&q->ring); /* EAGAIN and EBUSY leave them for the next call */
 }
 
+/* The kernel says in the ring's flags when completions wait for us to ask for them. */
+static bool kernel_wants_us(const struct disk_queue *q)
+{
+    return __atomic_load_n(q->ring.sq.kflags, __ATOMIC_RELAXED) &
+           (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+bool queue_pending(const struct disk_queue *q)
+{
+    return io_uring_cq_ready(&q->ring) || kernel_wants_us(q) ||
+           __atomic_load_n(&q->posted, __ATOMIC_RELAXED);
+}
+
 int queue_poll(struct disk_queue *q)
 {
     int n;
 
     use(q);
-    if (q->ring.flags & IORING_SETUP_DEFER_TASKRUN)
+    if (kernel_wants_us(q))
         io_uring_get_events(&q->ring);
     n = serve(q);
     queue_kick(q);
@@ -316,6 +329,8 @@ int queue_wait(struct disk_queue *q)
     int n, r;
 
     use(q);
+    if (kernel_wants_us(q))
+        io_uring_get_events(&q->ring);
     n = serve(q);
     arm_event(q);
     if (n) {

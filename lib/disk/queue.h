@@ -29,6 +29,8 @@ int queue_poll(struct disk_queue *q); /* serves what is there, sends what that g
  * errno. */
 int queue_wait(struct disk_queue *q);
 void queue_kick(struct disk_queue *q); /* sends what was gathered */
+/* Whether queue_poll() would find something: a few loads, for who waits actively. */
+bool queue_pending(const struct disk_queue *q);
 
 /* A block of QUEUE_BLOCK bytes, undefined, from the queue's own free list, for what a layer keeps
  * of a request on its way. NULL: no memory. */
