@@ -282,6 +282,8 @@ static int walk(struct qcow2_checking *k)
     qcow2_count(k, 0, i->cluster_size, "the header");
     if (i->header.crypto_length)
         qcow2_count(k, i->header.crypto_offset, i->header.crypto_length, "the encryption header");
+    if (i->header.log_bytes)
+        qcow2_count(k, i->header.log_offset, i->header.log_bytes, "the metadata log");
     k->active = true;
     rc = check_l1(k, &i->l1, "the L1 table");
     if (!rc)

@@ -11,6 +11,8 @@
  * its refcount set before, so that refcount is in them too. Nobody has to wait for the commit, but
  * the next one. Steps that have nothing to write take no flush. With lazy refcounts steps 1 and 2
  * are left out until the image is closed; the dirty bit in the header says that.
+ *
+ * With a metadata log (qcow2_log.c) all of it is one record and one flush.
  */
 #include "qcow2_internal.h"
 
@@ -109,6 +111,64 @@ static int write_batch(struct qcow2 *i, struct disk_queue *q, struct batch *b)
     return rc;
 }
 
+static unsigned pieces_of(const struct qcow2_copy *c, int count, uint32_t unit,
+                          struct qcow2_log_piece *out)
+{
+    for (int n = 0; n < count; n++)
+        out[n] = (struct qcow2_log_piece){c[n].offset, c[n].bytes, unit};
+    return (unsigned)count;
+}
+
+static unsigned top_pieces(const struct qcow2_top_copy *c, int count, struct qcow2_log_piece *out)
+{
+    for (int n = 0; n < count; n++)
+        out[n] = (struct qcow2_log_piece){c[n].offset, c[n].bytes, c[n].length};
+    return (unsigned)count;
+}
+
+static int write_in_place(struct qcow2 *i, struct disk_queue *q, struct batch *b)
+{
+    int rc = write_copies(i, q, b->refs, (unsigned)b->ref_count);
+
+    if (!rc)
+        rc = write_copies(i, q, b->l2, (unsigned)b->l2_count);
+    if (!rc)
+        rc = write_top(i, q, b->reftable, (unsigned)b->reftable_count);
+    return rc ? rc : write_top(i, q, b->l1, (unsigned)b->l1_count);
+}
+
+/* Through the log. -E2BIG: the old way, and nothing in the log can undo it later. */
+static int write_logged(struct qcow2 *i, struct disk_queue *q, struct batch *b)
+{
+    unsigned n = (unsigned)(b->ref_count + b->l2_count + b->reftable_count + b->l1_count), k = 0;
+    QZ_AUTO_FREE struct qcow2_log_piece *pieces = malloc(QZ_MAX(n, 1u) * sizeof(*pieces));
+    uint32_t unit = qcow2_cache_unit(i->cache);
+    bool alone = atomic_load(&i->copied);
+    int rc = b->failed ? b->failed : pieces ? 0 : -ENOMEM;
+
+    if (rc || !n)
+        return rc;
+    k += pieces_of(b->refs, b->ref_count, unit, pieces + k);
+    k += pieces_of(b->l2, b->l2_count, unit, pieces + k);
+    k += top_pieces(b->reftable, b->reftable_count, pieces + k);
+    top_pieces(b->l1, b->l1_count, pieces + k);
+    if (alone)
+        rc = flush(i, q);
+    if (!rc)
+        rc = qcow2_log_write(i, q, pieces, n, alone);
+    if (rc == -E2BIG) {
+        rc = flush(i, q);
+        if (!rc)
+            rc = qcow2_log_write(i, q, NULL, 0, true);
+        if (!rc)
+            rc = flush(i, q);
+        return rc ? rc : -E2BIG;
+    }
+    if (!rc)
+        rc = flush(i, q);
+    return rc ? rc : write_in_place(i, q, b);
+}
+
 static void give(struct qcow2 *i, struct batch *b, bool failed)
 {
     qcow2_cache_give_dirty(i->cache, b->refs, (unsigned)b->ref_count, failed);
@@ -131,14 +191,23 @@ static bool lazy(const struct qcow2 *i)
 int qcow2_commit(struct qcow2 *i, struct disk_queue *q, bool durable)
 {
     struct batch b = {0};
-    int rc;
+    bool logged;
+    int rc, wrote;
 
     task_mutex_lock(&i->commit_lock);
     qcow2_release_begin(i);
     take(i, &b, !lazy(i));
-    rc = write_batch(i, q, &b);
+    logged = i->log;
+    rc = logged ? write_logged(i, q, &b) : -E2BIG;
+    if (rc == -E2BIG) {
+        logged = false;
+        rc = write_batch(i, q, &b);
+    }
+    /* A record that was flushed is as good as the tables; with nothing to write, bytes still are.
+     */
+    wrote = b.ref_count + b.l2_count + b.reftable_count + b.l1_count;
     give(i, &b, rc != 0);
-    if (!rc && durable)
+    if (!rc && durable && !(logged && wrote))
         rc = flush(i, q);
     qcow2_release_end(i, !rc && durable);
     task_mutex_unlock(&i->commit_lock);

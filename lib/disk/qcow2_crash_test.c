@@ -210,9 +210,14 @@ static int cutter(struct disk_queue *q, void *argument)
     return rc;
 }
 
-static void crash(const char *options, uint64_t backing, bool repair, unsigned changes)
+static void crash_with(const char *options, uint64_t backing, bool repair, unsigned changes,
+                       bool log)
 {
-    struct crash c = {.r = {.random = 42, .defers = true, .records = true, .file_max = 2 << 20},
+    struct crash c = {.r = {.random = 42,
+                            .defers = true,
+                            .records = true,
+                            .file_max = log ? 8 << 20 : 2 << 20,
+                            .log = log},
                       .left = changes,
                       .working = true,
                       .repair = repair};
@@ -230,6 +235,18 @@ static void crash(const char *options, uint64_t backing, bool repair, unsigned c
     rig_compare(&c.r, options);
     free(c.sectors);
     rig_close(&c.r);
+}
+
+static void crash(const char *options, uint64_t backing, bool repair, unsigned changes)
+{
+    crash_with(options, backing, repair, changes, false);
+}
+
+static void logged(void **state)
+{
+    crash_with("cluster_size=4KiB", 0, false, 2000, true);
+    crash_with("cluster_size=4KiB", 192 << 10, false, 2000, true);
+    crash_with("cluster_size=16KiB,extended_l2", 192 << 10, false, 4000, true);
 }
 
 static void plain(void **state)
@@ -264,7 +281,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain),       cmocka_unit_test(tiny), cmocka_unit_test(with_backing),
-        cmocka_unit_test(subclusters), cmocka_unit_test(lazy),
+        cmocka_unit_test(subclusters), cmocka_unit_test(lazy), cmocka_unit_test(logged),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -34,7 +34,9 @@ enum {
 #define QCOW2_INCOMPAT_DATA_FILE   (1ull << 2)
 #define QCOW2_INCOMPAT_COMPRESSION (1ull << 3)
 #define QCOW2_INCOMPAT_EXTENDED_L2 (1ull << 4)
-#define QCOW2_INCOMPAT_KNOWN       0x1full
+/* Ours: tables are not up to date without the metadata log (qcow2_log.c). */
+#define QCOW2_INCOMPAT_LOG   (1ull << 62)
+#define QCOW2_INCOMPAT_KNOWN (0x1full | QCOW2_INCOMPAT_LOG)
 
 /* Header, "compatible_features". */
 #define QCOW2_COMPAT_LAZY_REFCOUNTS (1ull << 0)
@@ -51,6 +53,7 @@ enum {
 #define QCOW2_EXT_BITMAPS        0x23852875u
 #define QCOW2_EXT_CRYPTO         0x0537be77u
 #define QCOW2_EXT_DATA_FILE      0x44415441u
+#define QCOW2_EXT_LOG            0x515a4c47u /* ours: offset and bytes of the metadata log */
 
 enum qcow2_crypt { QCOW2_CRYPT_NONE, QCOW2_CRYPT_AES, QCOW2_CRYPT_LUKS };
 enum qcow2_compression { QCOW2_ZLIB, QCOW2_ZSTD };

@@ -39,6 +39,7 @@ void qcow2_guard_load(struct qcow2 *i)
     qcow2_guard_add(i, i->reftable.offset, i->reftable.count * 8ull);
     qcow2_guard_add(i, i->header.snapshots_offset, i->snapshots_bytes);
     qcow2_guard_add(i, i->header.crypto_offset, i->header.crypto_length);
+    qcow2_guard_add(i, i->header.log_offset, i->header.log_bytes);
     if (i->header.bitmaps)
         qcow2_guard_add(i, i->header.bitmap_directory, i->header.bitmap_directory_size);
     for (unsigned n = 0; n < i->snapshot_count; n++)
@@ -99,6 +100,8 @@ const char *qcow2_guard_table(struct qcow2 *i, uint64_t host, uint64_t length)
         return "the snapshot table";
     if (meets(i->header.crypto_offset, i->header.crypto_length, from, to))
         return "the encryption header";
+    if (meets(i->header.log_offset, i->header.log_bytes, from, to))
+        return "the metadata log";
     if (i->header.bitmaps &&
         meets(i->header.bitmap_directory, i->header.bitmap_directory_size, from, to))
         return "the bitmap directory";

@@ -171,6 +171,22 @@ static int crypto_extension(struct qcow2_header *h, struct reader *r, uint64_t a
     return 0;
 }
 
+static int log_extension(struct qcow2_header *h, struct reader *r, uint64_t at, uint32_t length)
+{
+    /* Without its bit a program that did not know it has been here: it means nothing. */
+    if (!(h->incompatible & QCOW2_INCOMPAT_LOG))
+        return 0;
+    if (length != 16)
+        return qz_fail(r->err, -EINVAL, "metadata log extension at offset %llu is malformed",
+                       (unsigned long long)at);
+    h->log_offset = qz_load_be64(r->bytes + at);
+    h->log_bytes = qz_load_be64(r->bytes + at + 8);
+    if (!h->log_bytes || h->log_bytes > 64 << 20 || h->log_bytes % (2 * qcow2_cluster_size(h)))
+        return qz_fail(r->err, -EINVAL, "metadata log at offset %llu has 0x%llx bytes",
+                       (unsigned long long)at, (unsigned long long)h->log_bytes);
+    return 0;
+}
+
 static int keep_extension(struct qcow2_header *h, struct reader *r, uint32_t type, uint64_t at,
                           uint32_t length)
 {
@@ -200,6 +216,8 @@ static int one_extension(struct qcow2_header *h, struct reader *r, uint32_t type
         return bitmaps_extension(h, r, at, length);
     case QCOW2_EXT_CRYPTO:
         return crypto_extension(h, r, at, length);
+    case QCOW2_EXT_LOG:
+        return log_extension(h, r, at, length);
     case QCOW2_EXT_FEATURE_NAMES:
         return 0;
     default:
@@ -335,6 +353,8 @@ static int tables(const struct qcow2_header *h, struct reader *r)
                    h->bitmap_directory_size, true);
     if (!rc && h->crypto_length)
         rc = table(r, h, "encryption header", 0, h->crypto_offset, h->crypto_length, true);
+    if (!rc && h->log_bytes)
+        rc = table(r, h, "metadata log", 0, h->log_offset, h->log_bytes, true);
     return rc;
 }
 
@@ -362,6 +382,10 @@ int qcow2_header_parse(struct qcow2_header *h, const void *bytes, size_t length,
         rc = qz_fail(err, -EINVAL,
                      "crypt_method at offset 32 is LUKS but no header extension says where the "
                      "LUKS header is");
+    if (!rc && (h->incompatible & QCOW2_INCOMPAT_LOG) && !h->log_bytes)
+        rc = qz_fail(err, -EINVAL,
+                     "incompatible_features at offset 72 says there is a metadata log, but no "
+                     "header extension says where");
     if (!rc)
         rc = tables(h, &r);
     if (rc)

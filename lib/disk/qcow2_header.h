@@ -32,6 +32,7 @@ struct qcow2_header {
     uint32_t bitmaps;     /* 0: no bitmaps extension */
     uint64_t bitmap_directory, bitmap_directory_size;
     uint64_t crypto_offset, crypto_length; /* length 0: no pointer to a LUKS header */
+    uint64_t log_offset, log_bytes;        /* bytes 0: no metadata log */
     struct qcow2_extension *unknown;
     unsigned unknown_count;
 };

@@ -35,9 +35,15 @@ static int put_feature_names(struct writer *w)
         uint8_t type, bit;
         char name[46];
     } names[] = {
-        {0, 0, "dirty bit"},        {0, 1, "corrupt bit"},         {0, 2, "external data file"},
-        {0, 3, "compression type"}, {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
-        {2, 0, "bitmaps"},          {2, 1, "raw external data"},
+        {0, 0, "dirty bit"},
+        {0, 1, "corrupt bit"},
+        {0, 2, "external data file"},
+        {0, 3, "compression type"},
+        {0, 4, "extended L2 entries"},
+        {1, 0, "lazy refcounts"},
+        {2, 0, "bitmaps"},
+        {2, 1, "raw external data"},
+        {0, 62, "Queztl metadata log: open it once with Queztl"},
     };
 
     _Static_assert(sizeof(names[0]) == 48, "an entry of the feature name table");
@@ -67,6 +73,17 @@ static int put_crypto(struct writer *w, const struct qcow2_header *h)
     return put_extension(w, QCOW2_EXT_CRYPTO, b, sizeof(b));
 }
 
+static int put_log(struct writer *w, const struct qcow2_header *h)
+{
+    uint8_t b[16];
+
+    if (!h->log_bytes)
+        return 0;
+    qz_store_be64(b, h->log_offset);
+    qz_store_be64(b + 8, h->log_bytes);
+    return put_extension(w, QCOW2_EXT_LOG, b, sizeof(b));
+}
+
 static int put_extensions(struct writer *w, const struct qcow2_header *h)
 {
     int rc = put_text(w, QCOW2_EXT_BACKING_FORMAT, h->backing_format);
@@ -75,6 +92,8 @@ static int put_extensions(struct writer *w, const struct qcow2_header *h)
         rc = put_text(w, QCOW2_EXT_DATA_FILE, h->data_name);
     if (!rc)
         rc = put_crypto(w, h);
+    if (!rc)
+        rc = put_log(w, h);
     /* Names are a courtesy: a cluster of 512 bytes has no room for them beside a long file name. */
     if (!rc && h->version >= 3 && h->cluster_bits > 11)
         rc = put_feature_names(w);

@@ -48,6 +48,9 @@ int qcow2_check(struct layer *l, struct disk_queue *q, struct format_check *c,
                 struct qz_error *err);
 int qcow2_repair_refcounts(struct qcow2 *i, struct disk_queue *q, struct qz_error *err);
 
+/* qcow2_log.c: before the tables are read. */
+int qcow2_log_replay(struct qcow2 *i, struct disk_queue *q, struct qz_error *err);
+
 /* qcow2_packed.c */
 int qcow2_write_packed(struct layer *l, struct disk_queue *q, uint64_t offset, const void *bytes,
                        size_t length);

@@ -119,6 +119,8 @@ struct qcow2 {
     _Atomic bool closing; /* refcounts are no longer put off */
 
     uint64_t file_size;     /* when it was opened */
+    bool wants_log, log;    /* asked for; in use. Changed with lock and commit_lock held */
+    uint64_t log_number;    /* of the last record; under commit_lock */
     _Atomic bool untouched; /* nothing was changed yet */
 
     struct qcow2_top l1, reftable;
@@ -262,6 +264,19 @@ int qcow2_commit(struct qcow2 *i, struct disk_queue *q, bool durable);
 bool qcow2_commit_needed(struct qcow2 *i);
 /* Rewrites the header's cluster. */
 int qcow2_write_header(struct qcow2 *i, struct disk_queue *q);
+
+/* ---- the metadata log (qcow2_log.c); [task] */
+
+struct qcow2_log_piece {
+    uint64_t offset;
+    const uint8_t *bytes;
+    uint32_t length;
+};
+/* One record, not flushed. -E2BIG: it does not fit. commit_lock is held. */
+int qcow2_log_write(struct qcow2 *i, struct disk_queue *q, const struct qcow2_log_piece *pieces,
+                    unsigned count, bool alone);
+int qcow2_log_begin(struct qcow2 *i, struct disk_queue *q); /* lock is held */
+int qcow2_log_end(struct qcow2 *i, struct disk_queue *q);
 
 /* ---- several requests at once (qcow2_fan.c) */
 

@@ -28,10 +28,11 @@ static const struct {
     {"preallocation=full", 8 << 20, 0, 200 << 10},
 };
 
-static void storm(bool defers)
+static void storm(bool defers, bool log)
 {
     for (unsigned n = 0; n < QZ_ARRAY_LEN(kinds); n++) {
-        struct rig r = {.random = n, .defers = defers};
+        struct rig r = {
+            .random = n, .defers = defers, .log = log && !strstr(kinds[n].options, "0.10")};
         char options[200];
 
         /* metadata_memory belongs to opening. */
@@ -56,12 +57,17 @@ static void storm(bool defers)
 
 static void storm_at_once(void **state)
 {
-    storm(false);
+    storm(false, false);
 }
 
 static void storm_deferred(void **state)
 {
-    storm(true);
+    storm(true, false);
+}
+
+static void storm_logged(void **state)
+{
+    storm(true, true);
 }
 
 int main(void)
@@ -69,6 +75,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(storm_at_once),
         cmocka_unit_test(storm_deferred),
+        cmocka_unit_test(storm_logged),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -171,6 +171,15 @@ static int load(struct qcow2 *i, struct disk_queue *q, const struct format_open 
         return rc;
     geometry(i);
     cluster = (uint32_t)i->cluster_size;
+    if (i->header.log_bytes && readonly)
+        return qz_fail(err, -EROFS,
+                       "the image was not closed and has a metadata log: open it once for writing");
+    if (i->header.log_bytes) {
+        rc = qcow2_log_replay(i, q, err);
+        if (rc)
+            return rc;
+        i->log = true;
+    }
     if ((i->header.incompatible & QCOW2_INCOMPAT_CORRUPT) && !readonly && !o->check)
         return qz_fail(err, -EUCLEAN,
                        "the image is marked corrupt: repair it (queztl-disk check --repair) or "
@@ -180,6 +189,10 @@ static int load(struct qcow2 *i, struct disk_queue *q, const struct format_open 
         rc = check_alignment(i, err);
     if (!rc && o->options)
         rc = options_size(o->options, "metadata_memory", &budget, err);
+    if (!rc && o->options)
+        rc = options_switch(o->options, "metadata_log", &i->wants_log, err);
+    if (!rc && i->wants_log && i->header.version < 3)
+        rc = qz_fail(err, -ENOTSUP, "metadata_log needs compat=1.1");
     if (!rc)
         rc = qcow2_read_table(file, q, i->header.l1_offset, i->header.l1_entries, cluster, &i->l1,
                               "L1 table", err);
@@ -211,10 +224,12 @@ static int close_image(struct layer *l, struct disk_queue *q, struct qz_error *e
     uint64_t end = QZ_MAX(i->file_size, atomic_load(&i->fresh) << i->cluster_bits);
     int rc;
 
-    if (l->info.readonly || i->untouched)
+    if (l->info.readonly || (i->untouched && !i->log))
         return 0;
     atomic_store(&i->closing, true);
     rc = qcow2_packer_end(i, q);
+    if (!rc)
+        rc = qcow2_log_end(i, q);
     for (int turn = 0; !rc && turn < 2; turn++) {
         rc = qcow2_commit(i, q, true);
         task_mutex_lock(&i->lock);
@@ -315,6 +330,8 @@ int qcow2_touch(struct qcow2 *i, struct disk_queue *q)
         }
         if (!rc)
             i->untouched = false;
+        if (!rc && i->wants_log && !i->log)
+            rc = qcow2_log_begin(i, q);
     }
     task_mutex_unlock(&i->lock);
     return rc;

@@ -168,11 +168,11 @@ int qcow2_grow_file(struct qcow2 *i, struct disk_queue *q, uint64_t end)
 
 /* ---- blocks that are missing */
 
-/* A cluster that is free and has its refcount in block n, or the first one of block n's own range
- * when there is no block yet: then the block describes itself. */
-static int make_block(struct qcow2 *i, struct disk_queue *q, uint64_t n)
+/* Block n in a cluster `at`: a free one that another block describes, or the first of its own
+ * range, so that it describes itself. */
+static int make_block(struct qcow2 *i, struct disk_queue *q, uint64_t n, uint64_t at)
 {
-    uint64_t at = n << i->ref_bits, offset = at << i->cluster_bits;
+    uint64_t offset = at << i->cluster_bits;
     uint32_t unit = qcow2_cache_unit(i->cache);
     const char *table = qcow2_guard_table(i, offset, i->cluster_size);
     struct qcow2_slice *s;
@@ -183,12 +183,13 @@ static int make_block(struct qcow2 *i, struct disk_queue *q, uint64_t n)
         return qcow2_corrupt(i, "there is no refcount block for %s at 0x%llx", table,
                              (unsigned long long)offset);
     rc = qcow2_grow_file(i, q, offset + i->cluster_size);
-
+    if (!rc && at >> i->ref_bits != n)
+        rc = qcow2_refcount_change(i, q, at, 1, 1);
     for (uint64_t part = 0; !rc && part < i->cluster_size; part += unit) {
         rc = qcow2_cache_get_new(i->cache, offset + part, QCOW2_SLICE_REF, &s);
         if (rc)
             break;
-        if (!part)
+        if (!part && at >> i->ref_bits == n)
             store(i, s, offset, 0, 1);
         qcow2_cache_put(i->cache, s);
     }
@@ -302,17 +303,24 @@ static int free_run(struct qcow2 *i, struct disk_queue *q, uint64_t at, uint64_t
 static int find(struct qcow2 *i, struct disk_queue *q, uint64_t want, uint64_t least, uint64_t *at,
                 uint64_t *count)
 {
-    uint64_t run = 0, from = *at,
-             size = __atomic_load_n(&i->layer.below->info.size, __ATOMIC_RELAXED);
+    uint64_t run = 0, from = *at;
 
     for (uint64_t next = from;;) {
-        uint64_t skip, got;
+        uint64_t skip, got, end = __atomic_load_n(&i->layer.below->info.size, __ATOMIC_RELAXED);
         int rc = free_run(i, q, next, want - run, &skip, &got);
 
         if (rc == -ENOENT) {
             uint64_t n = next >> i->ref_bits;
 
-            rc = n >= i->reftable.count ? grow_table(i, q) : make_block(i, q, n);
+            if (n >= i->reftable.count) {
+                rc = grow_table(i, q);
+            } else if (run) {
+                /* At the head of what was found, so that it goes on without a gap. */
+                rc = make_block(i, q, n, from++);
+                run--;
+            } else {
+                rc = make_block(i, q, n, n << i->ref_bits);
+            }
             if (rc)
                 return rc;
             continue;
@@ -331,7 +339,7 @@ static int find(struct qcow2 *i, struct disk_queue *q, uint64_t want, uint64_t l
             return 0;
         }
         /* Refcounts may lie, but not make us search for ever. */
-        if (next > (size >> i->cluster_bits) + (2ull << i->ref_bits) + least)
+        if (skip && next > (end >> i->cluster_bits) + (2ull << i->ref_bits))
             return qcow2_corrupt(i,
                                  "refcounts say that clusters past the end of the file are used");
     }

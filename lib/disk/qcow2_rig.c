@@ -72,8 +72,13 @@ static void must(int rc, const struct life *f, const char *what)
 
 int rig_open_layer(struct rig *r, struct layer **l, bool check, struct qz_error *err)
 {
-    struct life f = {.r = r, .open = {.label = "test.qcow2", .check = check}};
-    int rc = rig_run(r, in_open, &f);
+    struct options o = {0};
+    struct life f = {.r = r, .open = {.label = "test.qcow2", .check = check, .options = &o}};
+    int rc = r->log ? options_parse(&o, "metadata_log", NULL, &f.err) : 0;
+
+    if (!rc)
+        rc = rig_run(r, in_open, &f);
+    options_clear(&o);
 
     if (rc && err)
         *err = f.err;

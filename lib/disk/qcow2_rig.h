@@ -13,8 +13,8 @@ struct rig {
     struct layer *file, *backing, *image;
     uint8_t *model; /* size bytes */
     uint64_t size, random;
-    uint64_t file_max; /* how large the file may become; 0: large */
-    bool defers, records;
+    uint64_t file_max;         /* how large the file may become; 0: large */
+    bool defers, records, log; /* log: with a metadata log */
 };
 
 /* Makes an image and opens it. options: as for create, NULL for none. backing: bytes of a backing
