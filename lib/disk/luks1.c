@@ -74,7 +74,7 @@ static int try_slot(const struct header *h, unsigned n, struct layer *file, stru
         rc = luks_slot_open(&slot, file, q, base, slot_key, key, err);
     OPENSSL_cleanse(slot_key, sizeof(slot_key));
     if (!rc) {
-        struct luks_secret k = {key, h->key_bytes};
+        struct luks_secret k = {key, h->key_bytes, s->most_iterations, 0};
 
         rc = luks_pbkdf2(h->hash, &k, h->bytes + 132, SALT, h->digest_iterations, digest, DIGEST,
                          err);
@@ -118,7 +118,7 @@ int luks1_open(struct luks_volume *v, struct layer *file, struct disk_queue *q, 
 static int fill(uint8_t *b, const struct luks_new *n, const uint8_t *key, uint64_t iterations,
                 struct qz_error *err)
 {
-    struct luks_secret k = {key, LUKS_KEY_MAX};
+    struct luks_secret k = {.bytes = key, .length = LUKS_KEY_MAX};
     uint64_t digest_iterations = QZ_MAX(iterations / 8, 1000ull);
 
     memcpy(b, "LUKS\xba\xbe", 6);

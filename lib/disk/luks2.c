@@ -206,8 +206,8 @@ static int derive(json_t *kdf, const struct luks_secret *s, uint8_t *out, size_t
 }
 
 /* 1: the digest of the segment accepts the key. */
-static int digest_accepts(json_t *root, const char *slot, const uint8_t *key, size_t n,
-                          struct qz_error *err)
+static int digest_accepts(json_t *root, const char *slot, const struct luks_secret *s,
+                          const uint8_t *key, size_t n, struct qz_error *err)
 {
     json_t *digests = json_object_get(root, "digests"), *d;
     const char *name;
@@ -216,7 +216,7 @@ static int digest_accepts(json_t *root, const char *slot, const uint8_t *key, si
     {
         uint8_t want[64], got[64], salt[128];
         size_t want_bytes = sizeof(want), salt_bytes = sizeof(salt);
-        struct luks_secret k = {key, n};
+        struct luks_secret k = {key, n, s->most_iterations, 0};
         const char *hash = text_of(d, "hash");
         uint64_t iterations;
         int rc;
@@ -262,7 +262,7 @@ static int try_slot(json_t *root, const char *name, json_t *o, struct layer *fil
         rc = luks_slot_open(&slot, file, q, base, slot_key, key, err);
     OPENSSL_cleanse(slot_key, sizeof(slot_key));
     *key_bytes = n;
-    return rc ? rc : digest_accepts(root, name, key, n, err);
+    return rc ? rc : digest_accepts(root, name, s, key, n, err);
 }
 
 int luks2_open(struct luks_volume *v, struct layer *file, struct disk_queue *q, uint64_t base,

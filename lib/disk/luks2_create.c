@@ -39,7 +39,7 @@ static json_t *decimal(uint64_t v)
 static int derive(struct material *m, const struct luks_new *n, const struct luks_secret *s,
                   struct qz_error *err)
 {
-    struct luks_secret k = {m->key, sizeof(m->key)};
+    struct luks_secret k = {.bytes = m->key, .length = sizeof(m->key)};
     int rc;
 
     if (RAND_bytes(m->key, sizeof(m->key)) != 1 || RAND_bytes(m->slot_salt, SALT) != 1 ||

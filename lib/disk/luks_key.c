@@ -9,12 +9,13 @@ int luks_pbkdf2(const char *hash, const struct luks_secret *s, const void *salt,
                 uint64_t iterations, void *out, size_t out_bytes, struct qz_error *err)
 {
     const EVP_MD *md = EVP_get_digestbyname(hash);
+    uint64_t most = s->most_iterations ? s->most_iterations : LUKS_ITERATIONS_MAX;
 
     if (!md)
         return qz_fail(err, -ENOTSUP, "hash %s is not known", hash);
-    if (!iterations || iterations > LUKS_ITERATIONS_MAX)
-        return qz_fail(err, -EINVAL, "%llu iterations of PBKDF2 are not between 1 and %d",
-                       (unsigned long long)iterations, LUKS_ITERATIONS_MAX);
+    if (!iterations || iterations > most)
+        return qz_fail(err, -EINVAL, "%llu iterations of PBKDF2 are not between 1 and %llu",
+                       (unsigned long long)iterations, (unsigned long long)most);
     if (PKCS5_PBKDF2_HMAC(s->bytes, (int)s->length, salt, (int)salt_bytes, (int)iterations, md,
                           (int)out_bytes, out) != 1)
         return qz_fail(err, -ENOMEM, "PBKDF2 failed");
@@ -26,15 +27,16 @@ int luks_argon2(const char *which, const struct luks_secret *s, const void *salt
                 struct qz_error *err)
 {
     argon2_type type = strcmp(which, "argon2i") ? Argon2_id : Argon2_i;
+    uint64_t most = s->most_kib ? s->most_kib : LUKS_ARGON_KIB_MAX;
     int rc;
 
-    if (!time || time > LUKS_ARGON_TIME_MAX || kib < 8 || kib > LUKS_ARGON_KIB_MAX || !lanes ||
-        lanes > 64)
-        return qz_fail(err, -EINVAL,
-                       "%s with time %llu, memory %llu KiB, cpus %llu is outside of 1..%d, 8..%d, "
-                       "1..64",
-                       which, (unsigned long long)time, (unsigned long long)kib,
-                       (unsigned long long)lanes, LUKS_ARGON_TIME_MAX, LUKS_ARGON_KIB_MAX);
+    if (!time || time > LUKS_ARGON_TIME_MAX || kib < 8 || kib > most || !lanes || lanes > 64)
+        return qz_fail(
+            err, -EINVAL,
+            "%s with time %llu, memory %llu KiB, cpus %llu is outside of 1..%d, 8..%llu, "
+            "1..64",
+            which, (unsigned long long)time, (unsigned long long)kib, (unsigned long long)lanes,
+            LUKS_ARGON_TIME_MAX, (unsigned long long)most);
     rc = argon2_hash((uint32_t)time, (uint32_t)kib, (uint32_t)lanes, s->bytes, s->length, salt,
                      salt_bytes, out, out_bytes, NULL, 0, type, ARGON2_VERSION_13);
     if (rc != ARGON2_OK)
@@ -46,7 +48,7 @@ int luks_argon2(const char *which, const struct luks_secret *s, const void *salt
 uint64_t luks_iterations(const char *hash)
 {
     enum { TRIAL = 20000, LEAST = 100000 };
-    struct luks_secret s = {"trial", 5};
+    struct luks_secret s = {.bytes = "trial", .length = 5};
     uint8_t salt[32] = {0}, out[32];
     int64_t start = qz_now_ns(), took;
 

@@ -15,6 +15,9 @@ enum {
 struct luks_secret {
     const void *bytes;
     size_t length;
+    /* The most iterations of PBKDF2, and KiB for Argon2, that a header may ask for; 0: the limits
+     * above. */
+    uint64_t most_iterations, most_kib;
 };
 
 /* hash: "sha1", "sha256", "sha512", ... */

@@ -180,7 +180,7 @@ int luks_secret_take(struct options *o, struct luks_secret *s, void **owned, str
             return rc;
         s->bytes = *owned;
     } else {
-        *s = (struct luks_secret){text, strlen(text)};
+        *s = (struct luks_secret){.bytes = text, .length = strlen(text)};
     }
     if (s->length)
         return 0;
