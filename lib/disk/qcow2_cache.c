@@ -12,6 +12,9 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 
+QZ_SYSCALLS(io, "mmap munmap madvise futex");
+QZ_SYSCALLS(main, "madvise futex"); /* whoever sets the budget */
+
 enum { SHARDS = 16, CHUNK_BYTES = 1 << 20, DIRTY_PERCENT = 40 };
 
 struct waiter {
