@@ -101,9 +101,10 @@ int qz_disk_queue_new(struct qz_disk_queue **q, struct qz_disk *d, unsigned dept
 void qz_disk_queue_free(struct qz_disk_queue *q); /* nothing in flight */
 void qz_disk_submit(struct qz_disk_queue *q, struct qz_disk_request *r);
 void qz_disk_kick(struct qz_disk_queue *q); /* after a batch: what was gathered goes out */
-int qz_disk_fd(struct qz_disk_queue *q);    /* readable: call qz_disk_poll() */
-int qz_disk_poll(struct qz_disk_queue *q);  /* completes what is there; how many */
-int qz_disk_wait(struct qz_disk_queue *q);  /* the same, but at least one */
+/* For an event loop: a descriptor that is readable when qz_disk_poll() has something to do. */
+int qz_disk_fd(struct qz_disk_queue *q, struct qz_error *err);
+int qz_disk_poll(struct qz_disk_queue *q); /* completes what is there; how many */
+int qz_disk_wait(struct qz_disk_queue *q); /* the same, but at least one */
 
 /* The same, waiting for it: for programs, not for I/O threads. Not inside a completion. */
 int qz_disk_read(struct qz_disk_queue *q, uint64_t offset, void *bytes, size_t length);

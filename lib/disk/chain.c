@@ -5,6 +5,8 @@
 #include "task.h"
 
 enum { BACKING_MAX = 64, GUESS_BYTES = 4096 };
+/* What a block cache can grow to later. */
+#define CACHE_ROOM (1ull << 30)
 
 /* ---- the protocol */
 
@@ -287,12 +289,27 @@ static int add_inject(struct chain *c, struct options *o, const char *key, struc
     return r;
 }
 
+static int add_cache(struct chain *c, struct options *o, struct qz_error *err)
+{
+    uint64_t bytes = 0;
+    struct layer *l;
+    int r = options_size(o, "block-cache", &bytes, err);
+
+    if (r < 0 || !bytes)
+        return r;
+    r = cache_open(&l, c->top, bytes, QZ_MAX(bytes, CACHE_ROOM), err);
+    if (r == 0)
+        c->top = c->cache = l;
+    return r;
+}
+
 static int add_filters(struct chain *c, struct options *o, struct qz_error *err)
 {
     bool stats = false;
     int r;
 
-    if ((r = add_throttle(c, o, err)) < 0 || (r = add_inject(c, o, "inject", err)) < 0 ||
+    if ((r = add_cache(c, o, err)) < 0 || (r = add_throttle(c, o, err)) < 0 ||
+        (r = add_inject(c, o, "inject", err)) < 0 ||
         (r = options_switch(o, "stats", &stats, err)) < 0)
         return r;
     if (!stats)

@@ -12,10 +12,10 @@
  */
 struct chain {
     struct layer *top;
-    struct layer *format_layer;      /* the format's own; the protocol's for raw */
-    const struct format_ops *format; /* NULL: raw */
-    struct layer *data_file;         /* an external one; closed with the chain */
-    struct layer *throttle, *stats;  /* NULL: not there */
+    struct layer *format_layer;             /* the format's own; the protocol's for raw */
+    const struct format_ops *format;        /* NULL: raw */
+    struct layer *data_file;                /* an external one; closed with the chain */
+    struct layer *throttle, *stats, *cache; /* NULL: not there */
     struct chain *backing;
 };
 

@@ -46,13 +46,6 @@ static int open_main(struct disk_queue *q, void *argument)
     return chain_open(&c->disk->chain, &c->options, false, q, c->err);
 }
 
-static void set_initial_memory(struct qz_disk *d)
-{
-    const uint64_t mib = 1 << 20;
-
-    chain_set_memory(&d->chain, 32 * mib);
-}
-
 int qz_disk_open(struct qz_disk **out, const char *options, struct qz_error *err)
 {
     struct open_call c = {.err = err};
@@ -74,8 +67,6 @@ int qz_disk_open(struct qz_disk **out, const char *options, struct qz_error *err
     c.disk->label = c.disk->chain.top->label;
     if (memory)
         chain_set_memory(&c.disk->chain, memory);
-    else
-        set_initial_memory(c.disk);
     *out = c.disk;
     return 0;
 }
@@ -200,9 +191,9 @@ void qz_disk_kick(struct qz_disk_queue *q)
     queue_kick(q->q);
 }
 
-int qz_disk_fd(struct qz_disk_queue *q)
+int qz_disk_fd(struct qz_disk_queue *q, struct qz_error *err)
 {
-    return queue_fd(q->q);
+    return queue_fd(q->q, err);
 }
 
 int qz_disk_poll(struct qz_disk_queue *q)

@@ -42,6 +42,10 @@ void child_end(struct child *c, int result);
  * the last block makes the file longer, up to a whole block. */
 int align_open(struct layer **l, struct layer *below, struct qz_error *err);
 
+/* Keeps up to `bytes` of what was read; set_memory() changes that, up to `most` (cache.c). */
+int cache_open(struct layer **l, struct layer *below, uint64_t bytes, uint64_t most,
+               struct qz_error *err);
+
 /* Errors and latency by rules, for tests (inject.c). */
 int inject_open(struct layer **l, struct layer *below, const char *rules, struct qz_error *err);
 

@@ -4,7 +4,8 @@
  * The ring is made disabled and starts on the thread that uses it first, because a ring with
  * SINGLE_ISSUER and DEFER_TASKRUN (completions are put together only when that thread asks) belongs
  * to one thread. Other threads push work on a list and write an eventfd, of which the ring always
- * has a read pending: so the ring's own descriptor tells everything, and one wait waits for all.
+ * has a read pending when its thread waits: so one wait waits for all. For an event loop the ring
+ * signals the same eventfd: a ring with DEFER_TASKRUN does not wake who polls its own descriptor.
  */
 #include <assert.h>
 #include <linux/time_types.h>
@@ -14,9 +15,10 @@
 
 #include "queue_internal.h"
 
-QZ_SYSCALLS(io, "io_uring_enter io_uring_register write");
+QZ_SYSCALLS(io, "io_uring_enter io_uring_register preadv2 write");
 QZ_SYSCALLS(main,
-            "io_uring_setup io_uring_enter io_uring_register eventfd2 write mmap munmap close");
+            "io_uring_setup io_uring_enter io_uring_register eventfd2 preadv2 write mmap munmap "
+            "close sched_yield");
 
 enum { FILES_MAX = 32, DEPTH_MIN = 8, DEPTH_MAX = 4096 };
 
@@ -294,7 +296,8 @@ static int serve(struct disk_queue *q)
 void queue_kick(struct disk_queue *q)
 {
     use(q);
-    arm_event(q);
+    if (!q->watched)
+        arm_event(q);
     if (io_uring_sq_ready(&q->ring))
         io_uring_submit(&q->ring); /* EAGAIN and EBUSY leave them for the next call */
 }
@@ -312,11 +315,23 @@ bool queue_pending(const struct disk_queue *q)
            __atomic_load_n(&q->posted, __ATOMIC_RELAXED);
 }
 
+/* Takes the count out of the eventfd, if there is one. */
+static void drain_event(struct disk_queue *q)
+{
+    uint64_t count;
+    struct iovec v = {&count, sizeof(count)};
+
+    if (preadv2(q->event_fd, &v, 1, -1, RWF_NOWAIT) < 0 && errno != EAGAIN)
+        qz_error_log("disk queue: eventfd: %s", strerror(errno));
+}
+
 int queue_poll(struct disk_queue *q)
 {
     int n;
 
     use(q);
+    if (q->watched)
+        drain_event(q);
     if (kernel_wants_us(q))
         io_uring_get_events(&q->ring);
     n = serve(q);
@@ -343,7 +358,12 @@ int queue_wait(struct disk_queue *q)
     return serve(q);
 }
 
-int queue_fd(struct disk_queue *q)
+int queue_fd(struct disk_queue *q, struct qz_error *err)
 {
-    return q->ring.ring_fd;
+    int r = q->watched ? 0 : io_uring_register_eventfd(&q->ring, q->event_fd);
+
+    if (r < 0)
+        return qz_fail(err, r, "disk queue: cannot make it signal an event: %s", strerror(-r));
+    q->watched = true;
+    return q->event_fd;
 }

@@ -23,7 +23,9 @@ void queue_free(struct disk_queue *q); /* nothing in flight, no task left */
 unsigned queue_index(const struct disk_queue *q);
 uint64_t queue_id(const struct disk_queue *q); /* never used again; not 0 */
 
-int queue_fd(struct disk_queue *q);   /* readable: completions or work from other threads wait */
+/* For an event loop: readable when completions or work from other threads wait; or a negative
+ * errno. Asked for by the queue's thread, or before it has one. */
+int queue_fd(struct disk_queue *q, struct qz_error *err);
 int queue_poll(struct disk_queue *q); /* serves what is there, sends what that gathered; how many */
 /* Sends what was gathered and serves what is there, but at least one; how many, or a negative
  * errno. */

@@ -22,6 +22,7 @@ struct disk_queue {
     /* Work from other threads: a stack, pushed with compare-and-swap, taken whole. */
     int event_fd;
     bool event_armed;
+    bool watched;         /* by an event loop: the ring signals event_fd too */
     uint64_t event_count; /* where the ring's read of event_fd goes */
     struct queue_io event_io;
     struct queue_work *posted;

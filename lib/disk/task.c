@@ -12,6 +12,7 @@
 #include "queue_internal.h"
 
 QZ_SYSCALLS(io, "mmap munmap mprotect sched_yield");
+QZ_SYSCALLS(main, "mmap munmap mprotect sched_yield");
 
 enum { STACK_SIZE = 128 << 10, POOL_MAX = 128 };
 

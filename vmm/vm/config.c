@@ -117,34 +117,28 @@ static int set_protocol(void *t, const char *v, struct qz_error *err)
     return 0;
 }
 
+/* One more option for the disk engine. */
+static int add_option(struct vm_disk_config *d, const char *item, struct qz_error *err)
+{
+    char *text;
+
+    if (asprintf(&text, "%s%s%s", d->options ? d->options : "file=", d->options ? "," : "", item) <
+        0)
+        return qz_fail(err, -ENOMEM, "no memory");
+    free(d->options);
+    d->options = text;
+    return 0;
+}
+
 static int disk_item(struct vm_disk_config *d, const char *item, struct qz_error *err)
 {
     const char *v;
     uint64_t n;
     bool on = false;
 
-    if (!strcmp(item, "readonly")) {
-        d->readonly = true;
-        return 0;
-    }
-    if ((v = value_of(item, "readonly")))
-        return set_on_off(v, &d->readonly, err);
-    if ((v = value_of(item, "format"))) {
-        if (strcmp(v, "raw"))
-            return qz_fail(err, -EINVAL, "format \"%s\" is not built in: only raw is", v);
-        return 0;
-    }
     if ((v = value_of(item, "bus"))) {
         if (strcmp(v, "virtio"))
             return qz_fail(err, -EINVAL, "bus \"%s\" is not built in: only virtio is", v);
-        return 0;
-    }
-    if ((v = value_of(item, "cache"))) {
-        d->direct = !strcmp(v, "none");
-        if (!d->direct && strcmp(v, "writeback"))
-            return qz_fail(err, -EINVAL,
-                           "cache \"%s\": choose writeback (host page cache) or none (O_DIRECT)",
-                           v);
         return 0;
     }
     if ((v = value_of(item, "packed"))) {
@@ -165,9 +159,7 @@ static int disk_item(struct vm_disk_config *d, const char *item, struct qz_error
         strcpy(d->serial, v);
         return 0;
     }
-    return qz_fail(err, -EINVAL,
-                   "unknown key \"%s\" (readonly, format, bus, cache, packed, queues, serial)",
-                   item);
+    return add_option(d, item, err); /* the disk engine refuses what it does not know */
 }
 
 static int set_disk(void *t, const char *v, struct qz_error *err)
@@ -184,6 +176,8 @@ static int set_disk(void *t, const char *v, struct qz_error *err)
     d->path = next_item(&rest);
     if (!*d->path)
         return qz_fail(err, -EINVAL, "a disk needs a file: --disk FILE[,readonly]");
+    if (add_option(d, d->path, err) < 0)
+        return -ENOMEM;
     while ((item = next_item(&rest))) {
         int r = disk_item(d, item, err);
 
@@ -352,8 +346,9 @@ const struct qz_option vm_options[] = {
      "this machine's variable store, written to; without it variables\nlast until the machine ends",
      set_firmware_vars},
     {"disk", "FILE[,KEY=VALUE]...",
-     "a raw disk image or block device; keys: readonly, cache=writeback|none,\nqueues=N, "
-     "packed=on|off, serial=TEXT, format=raw, bus=virtio; repeatable",
+     "a disk image or block device; keys: format=raw|qcow2, readonly, iops=N, bps=SIZE,\n"
+     "cache=writeback|none|writethrough|unsafe and others of queztl-disk; queues=N,\n"
+     "packed=on|off, serial=TEXT, bus=virtio; repeatable",
      set_disk},
     {"net", "user|tap:NAME|none",
      "a network device; keys mac=, and for user forward=HOSTPORT:GUESTPORT;\nrepeatable (default "

@@ -15,7 +15,8 @@ enum { VM_DISKS_MAX = 16, VM_NETS_MAX = 8, VM_CPUS_MAX = 256, VM_FORWARDS_MAX = 
 
 struct vm_disk_config {
     const char *path;
-    bool readonly, direct, no_packed;
+    char *options; /* for the disk engine: the path and all keys that are not ours */
+    bool no_packed;
     unsigned queues; /* 0: one for each vCPU, up to 4 */
     char serial[21];
 };

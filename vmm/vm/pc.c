@@ -79,7 +79,7 @@ static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const stru
         .label = disk->path,
     };
     struct virtio_device *d;
-    int r = block_raw_open(&config.backend, disk->path, disk->readonly, disk->direct, err);
+    int r = block_disk_open(&config.backend, disk->options, err);
 
     strcpy(config.serial, disk->serial);
     if (r == 0)

@@ -54,6 +54,7 @@ static void want(unsigned type, const char *name, const char *file)
 static void declaration(char *p, const char *file)
 {
     char *comma = strchr(p, ','), *open = comma ? strchr(comma, '"') : NULL, *close, *save, *word;
+    QZ_AUTO_FREE char *words = NULL;
     char type[16] = "";
 
     if (!open || sscanf(p, " %15[a-z]", type) != 1)
@@ -62,11 +63,14 @@ static void declaration(char *p, const char *file)
     close = strchr(open, ')');
     if (!close)
         die(file, "QZ_SYSCALLS without an end");
-    *close = '\0';
-    for (char *c = open; *c; c++)
+    /* A copy is cut up: another declaration may follow in the file. */
+    words = strndup(open, (size_t)(close - open));
+    if (!words)
+        die(file, "no memory");
+    for (char *c = words; *c; c++)
         if (*c == '"' || *c == '\n')
             *c = ' ';
-    for (word = strtok_r(open, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+    for (word = strtok_r(words, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
         bool known = !strcmp(type, "all");
 
         for (unsigned t = 0; t < TYPES; t++)
@@ -77,7 +81,6 @@ static void declaration(char *p, const char *file)
         if (!known)
             die(file, "unknown thread type in QZ_SYSCALLS (main, io, vcpu, clock, all)");
     }
-    *close = ')';
 }
 
 static bool ends_with(const char *s, const char *end)

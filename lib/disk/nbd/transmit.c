@@ -230,7 +230,8 @@ static void fill(struct transfer *t)
     struct job *j = t->filling;
     size_t n = QZ_MIN(t->end - t->start, (size_t)j->length - t->filled);
 
-    memcpy(j->data + t->filled, t->rx + t->start, n);
+    if (n)
+        memcpy(j->data + t->filled, t->rx + t->start, n);
     t->start += n;
     t->filled += n;
     if (t->filled == j->length) {
@@ -420,15 +421,15 @@ static void loop(struct transfer *t)
 
         while (parse(t))
             busy = true;
-        if (t->done && t->filling) { /* its bytes will not come */
-            job_free(t->filling);
-            t->filling = NULL;
-        }
         layer_kick(t->top, t->q);
         queue_kick(t->q);
         send_replies(t);
         if (wants_input(t) && receive(t))
             busy = true;
+        if (t->done && t->filling) { /* its bytes will not come */
+            job_free(t->filling);
+            t->filling = NULL;
+        }
         if (queue_pending(t->q)) {
             queue_poll(t->q);
             busy = true;

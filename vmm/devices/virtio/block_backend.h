@@ -7,6 +7,7 @@
 #ifndef VMM_BLOCK_BACKEND_H
 #define VMM_BLOCK_BACKEND_H
 
+#include <queztl/disk.h>
 #include <queztl/loop.h>
 #include <sys/uio.h>
 
@@ -23,8 +24,8 @@ struct block_request {
     /* result: 0, or a negative errno; what a failed read or write moved is undefined. */
     void (*done)(struct block_request *r, int result);
     /* The backend's own, while it has the request. */
-    uint64_t progress;
     struct block_request *next;
+    struct qz_disk_request disk;
 };
 
 struct block_info {
@@ -48,8 +49,9 @@ struct block_backend {
     const struct block_backend_ops *ops;
 };
 
-/* A raw file or block device on io_uring, locked against a second user. direct: O_DIRECT, past the
- * page cache. */
+/* A disk of the disk engine; options as for qz_disk_open(). */
+int block_disk_open(struct block_backend **b, const char *options, struct qz_error *err);
+/* The same for a raw file or block device. direct: O_DIRECT, past the page cache. */
 int block_raw_open(struct block_backend **b, const char *path, bool readonly, bool direct,
                    struct qz_error *err);
 
