@@ -530,49 +530,69 @@ static int by_offset(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static unsigned take_from(struct qcow2_cache *c, struct shard *h, enum qcow2_slice_class class,
-                          struct qcow2_copy *copies, uint8_t *bytes, unsigned max)
-{
-    struct qcow2_slice *s = h->hand;
-    unsigned n = 0;
+/* The copies of one take, growing. */
+struct taking {
+    struct qcow2_copy *copies;
+    unsigned count, room;
+};
 
-    for (unsigned i = 0; i < h->count && n < max; i++, s = s->newer) {
-        if (!s->dirty || s->class != class)
-            continue;
-        s->dirty = false;
-        count_dirty(c, s, -1);
-        s->pins++;
-        copies[n] = (struct qcow2_copy){s, s->offset, bytes + (size_t)n * c->unit};
-        memcpy(copies[n].bytes, s->bytes, c->unit);
-        n++;
+static int take_one(struct qcow2_cache *c, struct taking *t, struct qcow2_slice *s)
+{
+    uint8_t *bytes;
+
+    if (t->count == t->room) {
+        unsigned room = t->room ? t->room * 2 : 32;
+        struct qcow2_copy *copies = realloc(t->copies, room * sizeof(*copies));
+
+        if (!copies)
+            return -ENOMEM;
+        t->copies = copies;
+        t->room = room;
     }
-    return n;
+    bytes = aligned_alloc(4096, QZ_ALIGN_UP(c->unit, 4096u));
+    if (!bytes)
+        return -ENOMEM;
+    memcpy(bytes, s->bytes, c->unit);
+    t->copies[t->count++] = (struct qcow2_copy){s, s->offset, bytes};
+    s->dirty = false;
+    count_dirty(c, s, -1);
+    s->pins++;
+    return 0;
+}
+
+/* All of a shard's, under its mutex at once: what was dirty when the take began is in it. */
+static int take_shard(struct qcow2_cache *c, struct shard *h, enum qcow2_slice_class class,
+                      struct taking *t)
+{
+    int rc = 0;
+
+    QZ_LOCKED(&h->mutex);
+    for (unsigned n = 0; !rc && n < h->count; n++) {
+        struct qcow2_slice *s = h->hand;
+
+        h->hand = s->newer;
+        if (s->dirty && s->class == class)
+            rc = take_one(c, t, s);
+    }
+    return rc;
 }
 
 int qcow2_cache_take_dirty(struct qcow2_cache *c, enum qcow2_slice_class class,
                            struct qcow2_copy **out)
 {
-    unsigned want = (unsigned)c->classes[class], n = 0;
-    struct qcow2_copy *copies;
-    size_t head = QZ_ALIGN_UP(want * sizeof(*copies), 4096);
+    struct taking t = {0};
+    int rc = 0;
 
-    *out = NULL;
-    if (!want)
-        return 0;
-    copies = aligned_alloc(4096, QZ_ALIGN_UP(head + (size_t)want * c->unit, 4096));
-    if (!copies)
-        return -ENOMEM;
-    for (unsigned i = 0; i < SHARDS && n < want; i++) {
-        struct shard *h = &c->shards[i];
-
-        pthread_mutex_lock(&h->mutex);
-        n += take_from(c, h, class, copies + n, (uint8_t *)copies + head + (size_t)n * c->unit,
-                       want - n);
-        pthread_mutex_unlock(&h->mutex);
+    for (unsigned i = 0; !rc && i < SHARDS && c->classes[class]; i++)
+        rc = take_shard(c, &c->shards[i], class, &t);
+    if (rc) {
+        qcow2_cache_give_dirty(c, t.copies, t.count, true);
+        return rc;
     }
-    qsort(copies, n, sizeof(*copies), by_offset);
-    *out = copies;
-    return (int)n;
+    if (t.count)
+        qsort(t.copies, t.count, sizeof(*t.copies), by_offset);
+    *out = t.copies;
+    return (int)t.count;
 }
 
 void qcow2_cache_give_dirty(struct qcow2_cache *c, struct qcow2_copy *copies, unsigned count,
@@ -589,6 +609,7 @@ void qcow2_cache_give_dirty(struct qcow2_cache *c, struct qcow2_copy *copies, un
         }
         pthread_mutex_unlock(&h->mutex);
         qcow2_cache_put(c, s);
+        free(copies[i].bytes);
     }
     free(copies);
     if (c->used > c->budget)

@@ -63,7 +63,7 @@ void qcow2_cache_drop_clean(struct qcow2_cache *c);
 struct qcow2_copy {
     struct qcow2_slice *slice; /* pinned */
     uint64_t offset;
-    uint8_t *bytes; /* unit bytes, inside the block that the first copy of a take points into */
+    uint8_t *bytes; /* unit bytes, the copy's own */
 };
 
 /* Takes all dirty slices of a class, sorted by offset, with copies of their bytes. The slices

@@ -144,14 +144,13 @@ struct qcow2_io *qcow2_io_get(struct qcow2 *i, struct disk_queue *q)
     struct qcow2_lane *lane = &i->lanes[queue_index(q)];
     struct qcow2_io *io = lane->pool;
 
-    if (io) {
+    if (io)
         lane->pool = io->next;
-        return io;
-    }
-    io = malloc(sizeof(*io));
+    else
+        io = malloc(sizeof(*io));
     if (io) {
         io->image = i;
-        io->queue = q;
+        io->queue = q; /* each time: another queue may have this index since */
     }
     return io;
 }
