@@ -8,6 +8,7 @@
 #include "context.h"
 
 #ifdef CONTEXT_ASAN
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #ifdef CONTEXT_TSAN
@@ -118,6 +119,10 @@ void context_free(struct context *c)
 #ifdef CONTEXT_TSAN
     if (c->fiber)
         __tsan_destroy_fiber(c->fiber);
+#endif
+#ifdef CONTEXT_ASAN
+    /* The addresses are mapped again by others, who must not meet this stack's red zones. */
+    __asan_unpoison_memory_region(c->stack, c->stack_size);
 #endif
     (void)c;
 }

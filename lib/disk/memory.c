@@ -198,7 +198,7 @@ static int memory_resize(struct layer *l, struct disk_queue *q, uint64_t size, s
     QZ_LOCKED(&m->lock);
     if (size < l->info.size)
         memset(m->bytes + size, 0, l->info.size - size);
-    l->info.size = size;
+    __atomic_store_n(&l->info.size, size, __ATOMIC_RELAXED); /* other queues look at it */
     return record(m, size, 0, true) < 0 ? qz_fail(err, -ENOMEM, "%s: no memory", l->label) : 0;
 }
 
