@@ -6,7 +6,9 @@
 
 #include "queue.h"
 
-enum { ATTEMPTS_MAX = 8 }; /* a request that was in the ring at so many resets is given up */
+/* A request that was in the ring at so many resets is given up: it may be what kills the device.
+ * Many, since an unfair device may let one wait through several of its lives. */
+enum { ATTEMPTS_MAX = 64 };
 
 /* Reads the configuration space as one consistent whole (§2.5.1) and checks it. */
 int config_read(struct vblk_device *dev);

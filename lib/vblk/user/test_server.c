@@ -100,32 +100,32 @@ static void serve(struct server *s, struct ring *q, const struct dev_chain *c)
     dev_ring_push(&q->r, c, len);
 }
 
-static void run_ring(struct server *s, struct ring *q)
+/* One round: a busy ring does not keep the others waiting. True: there is more. */
+static bool run_ring(struct server *s, struct ring *q)
 {
     const uint64_t one = 1;
 
-    do {
-        while (q->count < HELD_MAX) {
-            int rc = dev_ring_pop(&q->r, &q->held[q->count]);
+    while (q->count < HELD_MAX) {
+        int rc = dev_ring_pop(&q->r, &q->held[q->count]);
 
-            if (rc < 0)
-                die(q->r.violation);
-            if (rc == 0)
-                break;
-            q->count++;
-        }
-        while (q->count) {
-            unsigned i;
+        if (rc < 0)
+            die(q->r.violation);
+        if (rc == 0)
+            break;
+        q->count++;
+    }
+    while (q->count) {
+        unsigned i;
 
-            s->rng = s->rng * 6364136223846793005u + 1442695040888963407u;
-            i = s->o.reorder ? (s->rng >> 33) % q->count : 0;
-            serve(s, q, &q->held[i]);
-            memmove(&q->held[i], &q->held[i + 1], (--q->count - i) * sizeof(q->held[0]));
-            /* Shown one by one: a kill can fall between any two. */
-            if (dev_ring_flush(&q->r) && write(q->call, &one, sizeof(one)) < 0)
-                die("the event cannot be signalled");
-        }
-    } while (dev_ring_want_doorbell(&q->r));
+        s->rng = s->rng * 6364136223846793005u + 1442695040888963407u;
+        i = s->o.reorder ? (s->rng >> 33) % q->count : 0;
+        serve(s, q, &q->held[i]);
+        memmove(&q->held[i], &q->held[i + 1], (--q->count - i) * sizeof(q->held[0]));
+        /* Shown one by one: a kill can fall between any two. */
+        if (dev_ring_flush(&q->r) && write(q->call, &one, sizeof(one)) < 0)
+            die("the event cannot be signalled");
+    }
+    return dev_ring_want_doorbell(&q->r);
 }
 
 /* ---- messages ---- */
@@ -278,17 +278,23 @@ static bool receive(struct server *s)
 
 static void connection(struct server *s)
 {
+    bool more[QUEUES_MAX] = {false}, any = false;
+
     for (;;) {
         struct pollfd p[1 + QUEUES_MAX] = {{.fd = s->fd, .events = POLLIN}};
         uint64_t count;
 
         for (unsigned i = 0; i < QUEUES_MAX; i++)
             p[1 + i] = (struct pollfd){s->rings[i].enabled ? s->rings[i].kick : -1, POLLIN, 0};
-        if (poll(p, 1 + QUEUES_MAX, -1) < 0)
+        if (poll(p, 1 + QUEUES_MAX, any ? 0 : -1) < 0)
             die("poll");
-        for (unsigned i = 0; i < QUEUES_MAX; i++)
-            if (p[1 + i].revents && read(p[1 + i].fd, &count, sizeof(count)) > 0)
-                run_ring(s, &s->rings[i]);
+        any = false;
+        for (unsigned i = 0; i < QUEUES_MAX; i++) {
+            if (p[1 + i].revents)
+                more[i] |= read(p[1 + i].fd, &count, sizeof(count)) > 0;
+            more[i] = s->rings[i].enabled && more[i] && run_ring(s, &s->rings[i]);
+            any |= more[i];
+        }
         if (p[0].revents && !receive(s))
             return;
     }
