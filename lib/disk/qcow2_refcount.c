@@ -64,6 +64,7 @@ static int slice_for(struct qcow2 *i, struct disk_queue *q, uint64_t cluster,
     uint32_t unit = qcow2_cache_unit(i->cache);
 
     *s = NULL;
+    *where = *index = 0;
     if (n >= i->reftable.count)
         return 0;
     block = qcow2_top_get(&i->reftable, (uint32_t)n);
