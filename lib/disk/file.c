@@ -21,7 +21,7 @@
 
 #include "file_internal.h"
 
-QZ_SYSCALLS(io, "preadv2 pwritev2 lseek");
+QZ_SYSCALLS(io, "preadv2 pwritev2 lseek ftruncate");
 QZ_SYSCALLS(main, "preadv2 pwritev2 lseek ftruncate fcntl");
 
 enum { ZEROES = 256 << 10, ZERO_VECTORS = 64, SLOW_NS = 10000000, SLOW_PAUSE_NS = 30000000 };
