@@ -132,7 +132,8 @@ static void emit_slow_path(struct translation *x, const struct slow_path *s)
 {
     struct emitter *e = &x->e;
     const struct insn *i = &x->block->insn[s->insn];
-    const bool last = s->insn + 1 == x->block->count;
+    const unsigned behind = s->insn + QZ_MAX(s->row, 1u);
+    const bool last = behind == x->block->count;
     const uint32_t table =
         ENV(tlb.entry) + (x->set * TLB_KINDS + s->access) * sizeof(struct tlb_entry[TLB_ENTRIES]);
 
@@ -147,19 +148,21 @@ static void emit_slow_path(struct translation *x, const struct slow_path *s)
         emit_rr(e, op1(8, 0x85), H_R11, H_R11);
         emit_jcc(e, CC_NE, s->resume);
     }
-    emit_imm(e, H_R10, STUB_AT(i->page_offset, i->len));
-    if (last && x->ended) {
-        emit_jmp(e, x->t->stubs.execute_at_end);
-        return;
+    for (unsigned n = 0; n < QZ_MAX(s->row, 1u); n++) {
+        emit_imm(e, H_R10, STUB_AT(i[n].page_offset, i[n].len));
+        if (last && x->ended) {
+            emit_jmp(e, x->t->stubs.execute_at_end);
+            return;
+        }
+        emit_call(e, x->t->stubs.execute_at);
+        emit_rr(e, op1(4, 0x85), H_R11, H_R11);
+        emit_jcc(e, CC_NE, x->t->stubs.leave);
     }
-    emit_call(e, x->t->stubs.execute_at);
-    emit_rr(e, op1(4, 0x85), H_R11, H_R11);
-    emit_jcc(e, CC_NE, x->t->stubs.leave);
     if (x->vectors || x->x87)
         load_fpu(x);
-    if (x->flags_in_host_at[s->insn + 1])
+    if (x->flags_in_host_at[behind])
         flags_load(e);
-    emit_jmp(e, x->start[s->insn + 1]);
+    emit_jmp(e, x->start[behind]);
 }
 
 /* ---- the block
@@ -235,7 +238,7 @@ static void emit_block(struct translation *x)
     for (x->k = 0; x->k < b->count && !x->e.full && !x->ended; x->k++) {
         x->start[x->k] = emit_here(&x->e);
         x->flags_in_host_at[x->k] = x->flags_in_host;
-        if (!translate_native(x, current(x)))
+        if (!translate_row(x) && !translate_native(x, current(x)))
             translate_by_interpreter(x, current(x));
     }
     x->start[b->count] = emit_here(&x->e);

@@ -19,8 +19,9 @@ struct translator {
 struct slow_path {
     enum {
         SLOW_FILL,    /* TLB miss: fill, then resume, or execute the instruction */
-        SLOW_EXECUTE, /* the interpreter executes the instruction */
+        SLOW_EXECUTE, /* the interpreter executes the instruction, and `row` of them altogether */
     } kind;
+    unsigned row;
     uint8_t *hole;
     unsigned insn;
     unsigned access, size; /* TLB_*, bytes */
@@ -102,6 +103,9 @@ bool address_emittable(const struct insn *i);
 /* r11, a linear address, becomes a host address good for `size` bytes; r10 is lost. */
 void emit_access(struct translation *x, unsigned access, unsigned size);
 void add_slow(struct translation *x, struct slow_path s); /* for the current instruction */
+/* The same for a row of instructions that access these bytes together: their interpreter is the
+ * only other way. */
+void emit_access_row(struct translation *x, unsigned access, unsigned bytes, unsigned row);
 /* The interpreter executes the instruction unless the host's flags say cc. */
 void emit_execute_unless(struct translation *x, unsigned cc);
 /* The interpreter executes the instruction when the 16-byte alignment of r11 is not there. */
@@ -115,6 +119,8 @@ void emit_canonical_check(struct translation *x);
 
 bool translate_integer(struct translation *x, const struct insn *i);
 bool translate_stack(struct translation *x, const struct insn *i);
+/* Several instructions from the current one on; that is the last one of them afterwards. */
+bool translate_row(struct translation *x);
 bool translate_flow(struct translation *x, const struct insn *i);
 bool translate_divide(struct translation *x, const struct insn *i);
 bool translate_system(struct translation *x, const struct insn *i);

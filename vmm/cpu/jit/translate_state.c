@@ -148,15 +148,14 @@ void add_slow(struct translation *x, struct slow_path s)
     x->slow[x->slows++] = s;
 }
 
-void emit_access(struct translation *x, unsigned access, unsigned size)
+/* The look into the table: r10 is the entry's offset afterwards, r11 the offset in the page; the
+ * jump is taken when the page is not there, or the bytes do not lie in it. */
+static uint8_t *emit_tlb_check(struct translation *x, uint32_t table, unsigned bytes)
 {
     struct emitter *e = &x->e;
-    const uint32_t table =
-        ENV(tlb.entry) + (x->set * TLB_KINDS + access) * sizeof(struct tlb_entry[TLB_ENTRIES]);
-    uint8_t *hole;
 
     flags_lose(x, flags_live_before(x));
-    /* r10: the entry's offset, (linear >> 12) % TLB_ENTRIES * 16 */
+    /* (linear >> 12) % TLB_ENTRIES * 16 */
     if (x->t->bmi2) {
         emit_bytes(e, (const uint8_t[]){0xc4, 0x43, 0xfb, 0xf0, 0xd3, 0x08},
                    6); /* rorx r10, r11, 8 */
@@ -167,15 +166,36 @@ void emit_access(struct translation *x, unsigned access, unsigned size)
     }
     emit_alu_imm(e, 4, 4, H_R10, (TLB_ENTRIES - 1) << 4);
     emit_env_at(e, op1(8, 0x33), H_R11, H_R10, table + offsetof(struct tlb_entry, tag));
-    emit_rr(e, op1(8, 0x81), 7, H_R11); /* cmp r11, 4096 - size */
-    emit32(e, 4096 - size);
-    hole = emit_jcc_hole(e, CC_A);
-    emit_env_at(e, op1(8, 0x03), H_R11, H_R10, table + offsetof(struct tlb_entry, host));
+    emit_rr(e, op1(8, 0x81), 7, H_R11); /* cmp r11, 4096 - bytes */
+    emit32(e, 4096 - bytes);
+    return emit_jcc_hole(e, CC_A);
+}
+
+static uint32_t table_of(const struct translation *x, unsigned access)
+{
+    return ENV(tlb.entry) + (x->set * TLB_KINDS + access) * sizeof(struct tlb_entry[TLB_ENTRIES]);
+}
+
+void emit_access(struct translation *x, unsigned access, unsigned size)
+{
+    const uint32_t table = table_of(x, access);
+    uint8_t *hole = emit_tlb_check(x, table, size);
+
+    emit_env_at(&x->e, op1(8, 0x03), H_R11, H_R10, table + offsetof(struct tlb_entry, host));
     add_slow(x, (struct slow_path){.kind = SLOW_FILL,
                                    .hole = hole,
                                    .access = access,
                                    .size = size,
-                                   .resume = emit_here(e)});
+                                   .resume = emit_here(&x->e)});
+}
+
+void emit_access_row(struct translation *x, unsigned access, unsigned bytes, unsigned row)
+{
+    const uint32_t table = table_of(x, access);
+    uint8_t *hole = emit_tlb_check(x, table, bytes);
+
+    emit_env_at(&x->e, op1(8, 0x03), H_R11, H_R10, table + offsetof(struct tlb_entry, host));
+    add_slow(x, (struct slow_path){.kind = SLOW_EXECUTE, .hole = hole, .row = row});
 }
 
 void emit_execute_unless(struct translation *x, unsigned cc)
