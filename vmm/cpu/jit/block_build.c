@@ -133,14 +133,24 @@ static uint8_t fetch_byte(struct jit_cpu *cpu, uint64_t linear)
     return byte;
 }
 
+static struct lone_block *lone_of(struct jit_cpu *cpu, uint64_t gpa)
+{
+    return &cpu->blocks->crossing[(gpa >> 12) % CROSSINGS];
+}
+
+struct jit_block *block_lone_known(struct jit_cpu *cpu, uint64_t linear, struct mmu_code code)
+{
+    struct lone_block *l = lone_of(cpu, code.gpa);
+
+    return l->block.valid && is_still(cpu, l, code, linear) ? &l->block : NULL;
+}
+
 struct jit_block *block_lone(struct jit_cpu *cpu, uint64_t linear)
 {
     const struct mmu_code code = mmu_code(cpu, linear);
-    struct lone_block *l = &cpu->blocks->crossing[(code.gpa >> 12) % CROSSINGS];
+    struct lone_block *l = lone_of(cpu, code.gpa);
     enum decode_result r = DECODE_SHORT;
 
-    if (code.host && l->block.valid && is_still(cpu, l, code, linear))
-        return &l->block;
     l->block.valid = false;
     for (unsigned n = 0; r == DECODE_SHORT && n < INSN_BYTES_MAX;) {
         l->bytes[n] = fetch_byte(cpu, linear + n);

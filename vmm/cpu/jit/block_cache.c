@@ -451,6 +451,9 @@ struct jit_block *block_lookup(struct jit_cpu *cpu, bool decoded)
 
         if (!code.host)
             return block_lone(cpu, linear);
+        b = block_lone_known(cpu, linear, code);
+        if (b)
+            return b;
         made = make(cpu, slot_find(cpu->vm, code.gpa), code, decoded, &b);
         if (made == MADE)
             break;
