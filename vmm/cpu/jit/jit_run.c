@@ -249,15 +249,15 @@ static enum next attend(struct jit_cpu *cpu)
         jit_attention_clear(cpu, ATTENTION_FLUSH);
         mmu_flush_all(cpu);
     }
-    if ((a & ATTENTION_INTERRUPT) && event_can_interrupt(cpu)) {
-        jit_attention_clear(cpu, ATTENTION_INTERRUPT);
-        interrupt(cpu, cpu->interrupt_vector);
-        return NEXT_LOOK;
-    }
     if ((a & ATTENTION_NMI) && !cpu->nmi_masked && !(cpu->shadow & SHADOW_MOV_SS)) {
         jit_attention_clear(cpu, ATTENTION_NMI);
         cpu->nmi_masked = true;
         interrupt(cpu, VECTOR_NMI);
+        return NEXT_LOOK;
+    }
+    if ((a & ATTENTION_INTERRUPT) && event_can_interrupt(cpu)) {
+        jit_attention_clear(cpu, ATTENTION_INTERRUPT);
+        interrupt(cpu, cpu->interrupt_vector);
         return NEXT_LOOK;
     }
     if (a & ATTENTION_KICK) {
