@@ -7,7 +7,7 @@ truncate -s 1M disk
 mkdir before
 kept() { # what a monitor could leave on the host
     ls -A "$work" /dev/shm /run | sort >"$1/files"
-    pgrep -x 'queztl-(vmm|hv)' >"$1/processes" || true
+    pgrep -f "queztl-(vmm|hv).*$work" >"$1/processes" || true # others' machines are theirs
     ls /sys/class/net >"$1/links"
 }
 kept before
