@@ -56,7 +56,7 @@ struct vm {
     bool run_when_released;
     struct guest_source *guest;
 
-    unsigned pending;     /* ASK_ bits, atomic */
+    unsigned pending; /* ASK_ bits, atomic */
     struct qz_work pending_work;
     struct qz_timer timeout, drain;
     unsigned drain_steps;
