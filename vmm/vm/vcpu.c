@@ -155,7 +155,7 @@ static void init_cpu(struct vcpu *v, bool sipi)
         return; /* not waiting: ignored, as hardware does */
     if (posix_memalign((void **)&s, 64, sizeof(*s)))
         return v->group->events.failed(v->group->events.context, v->id, "no memory");
-    vcpu_state_reset(s, false, v->id);
+    vcpu_state_init(s, v->id);
     if (sipi)
         vcpu_state_sipi(s, v->sipi_vector);
     s->mp_state = sipi ? MP_RUNNABLE : MP_WAIT_SIPI;

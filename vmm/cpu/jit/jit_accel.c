@@ -146,6 +146,7 @@ static void jit_memory_written(struct accel_vm *vm, uint64_t gpa, uint64_t len)
 static int jit_clock_stop(struct accel_vm *base)
 {
     vm_of(base)->stopped_tsc = __rdtsc();
+    vm_of(base)->clocks_stand = true;
     return 0;
 }
 
@@ -157,6 +158,7 @@ static int jit_clock_start(struct accel_vm *base)
     for (unsigned i = 0; i < vm->config.vcpus; i++)
         if (vm->cpus[i])
             vm->cpus[i]->tsc_offset -= stood;
+    vm->clocks_stand = false;
     return 0;
 }
 
