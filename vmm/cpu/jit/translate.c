@@ -59,7 +59,7 @@ void translator_reset(struct translator *t)
 static bool translate_native(struct translation *x, const struct insn *i)
 {
     return translate_integer(x, i) || translate_stack(x, i) || translate_flow(x, i) ||
-           translate_divide(x, i) || translate_system(x, i) ||
+           translate_string(x, i) || translate_divide(x, i) || translate_system(x, i) ||
            (x->vectors && translate_vector(x, i)) || (x->x87 && translate_x87(x, i));
 }
 

@@ -28,7 +28,7 @@ struct slow_path {
     const uint8_t *resume;
 };
 
-enum { SLOW_MAX = 3 * JIT_BLOCK_MAX };
+enum { SLOW_MAX = 6 * JIT_BLOCK_MAX }; /* a repeated MOVS has six */
 
 /* A conditional branch that leaves the block in its middle, to a place in the same page or not. */
 struct side_exit {
@@ -103,6 +103,8 @@ bool address_emittable(const struct insn *i);
 /* r11, a linear address, becomes a host address good for `size` bytes; r10 is lost. */
 void emit_access(struct translation *x, unsigned access, unsigned size);
 void add_slow(struct translation *x, struct slow_path s); /* for the current instruction */
+/* The same for the first of several: r10 becomes the host address, r11 the offset in the page. */
+void emit_access_first(struct translation *x, unsigned access, unsigned size);
 /* The same for a row of instructions that access these bytes together: their interpreter is the
  * only other way. */
 void emit_access_row(struct translation *x, unsigned access, unsigned bytes, unsigned row);
@@ -122,6 +124,7 @@ bool translate_stack(struct translation *x, const struct insn *i);
 /* Several instructions from the current one on; that is the last one of them afterwards. */
 bool translate_row(struct translation *x);
 bool translate_flow(struct translation *x, const struct insn *i);
+bool translate_string(struct translation *x, const struct insn *i);
 bool translate_divide(struct translation *x, const struct insn *i);
 bool translate_system(struct translation *x, const struct insn *i);
 bool translate_vector(struct translation *x, const struct insn *i);

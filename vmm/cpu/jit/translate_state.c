@@ -189,6 +189,16 @@ void emit_access(struct translation *x, unsigned access, unsigned size)
                                    .resume = emit_here(&x->e)});
 }
 
+void emit_access_first(struct translation *x, unsigned access, unsigned size)
+{
+    const uint32_t table = table_of(x, access);
+    uint8_t *hole = emit_tlb_check(x, table, size);
+
+    add_slow(x, (struct slow_path){.kind = SLOW_EXECUTE, .hole = hole});
+    emit_env_at(&x->e, op1(8, 0x8b), H_R10, H_R10, table + offsetof(struct tlb_entry, host));
+    emit_rr(&x->e, op1(8, 0x03), H_R10, H_R11);
+}
+
 void emit_access_row(struct translation *x, unsigned access, unsigned bytes, unsigned row)
 {
     const uint32_t table = table_of(x, access);
