@@ -71,7 +71,6 @@ static void repeat_movs(struct translation *x, const struct insn *i)
     emit_load(e, H_RSI, ENV(scratch));
     emit_repeat(e, i, 0xa4);
     emit_mov(e, H_RSI, H_R10);
-    emit_mov(e, H_RSI, H_R10);
     emit_mov(e, H_RDI, H_R11);
 }
 
