@@ -72,6 +72,13 @@ void ring_init(struct vblk_queue *q, void *memory, uint64_t addr)
     ring_clear(q);
 }
 
+uint16_t ring_used_position(const struct vblk_queue *q)
+{
+    if (q->packed)
+        return q->ring.used_next | (q->ring.used_wrap ? 0x8000 : 0);
+    return shared_load16(&q->split.used->idx);
+}
+
 static void push_direct_split(struct vblk_queue *q, unsigned slot, const struct piece *pieces,
                               unsigned n)
 {

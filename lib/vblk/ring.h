@@ -19,6 +19,9 @@ void ring_layout(bool packed, unsigned size, struct ring_layout *l);
 void ring_init(struct vblk_queue *q, void *memory, uint64_t addr);
 /* Every slot free again, indices zero: after a reset of the device or queue. */
 void ring_clear(struct vblk_queue *q);
+/* The next used entry, as a transport's queue_resume wants it. Split: the device's own index, which
+ * may be ahead of what was collected. */
+uint16_t ring_used_position(const struct vblk_queue *q);
 /* Gives the device what was pushed; true: ring its doorbell. */
 bool ring_publish(struct vblk_queue *q);
 /* What the doorbell's register takes with VIRTIO_F_NOTIFICATION_DATA (§2.9). */
