@@ -84,6 +84,15 @@ static int inflight_send(struct vblk_user *u)
     return channel_send(&u->channel, VU_SET_INFLIGHT_FD, &m, sizeof(m), f->fd);
 }
 
+/* What the protocol's own layout takes for a ring. A server that gives less for packed rings has
+ * only the notes for split ones, and would start a packed ring anew in its middle. */
+static uint64_t least_size(const struct vblk_user *u, unsigned depth)
+{
+    uint64_t entry = u->negotiated & VBLK_BIT(VBLK_F_RING_PACKED) ? 32 : 16;
+
+    return u->queues * entry * (depth + 1);
+}
+
 int inflight_begin(struct vblk_user *u, unsigned depth)
 {
     struct inflight_message m = {.queues = (uint16_t)u->queues, .depth = (uint16_t)depth};
@@ -96,8 +105,7 @@ int inflight_begin(struct vblk_user *u, unsigned depth)
     if (rc < 0)
         return rc;
     u->inflight = (struct inflight){fd, m.size, m.offset, (uint16_t)u->queues, (uint16_t)depth};
-    /* It may say that it cannot by a buffer of no size. */
-    if (m.size && fd >= 0)
+    if (m.size >= least_size(u, depth) && fd >= 0)
         return inflight_send(u);
     inflight_forget(u);
     return 0;
