@@ -88,7 +88,7 @@ int qz_vblk_submit(struct vblk_queue *q, struct vblk_request *const *requests, u
         now = now_of(q);
     for (i = 0; i < n; i++) {
         struct vblk_request *r = requests[i];
-        int rc = request_check(q, r);
+        int rc = request_is_plain(q, r) ? 0 : request_check(q, r);
 
         if (rc == 0) {
             r->status = VBLK_PENDING;

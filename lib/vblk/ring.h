@@ -85,7 +85,7 @@ static inline void packed_put(struct vblk_queue *q, uint64_t addr, uint32_t len,
 
     flags |= q->ring.avail_flags;
     d->addr = le64(addr);
-    if (q->ring.unpublished++ == 0) {
+    if (q->ring.head == NO_SLOT) {
         q->ring.head = q->ring.avail_next;
         q->ring.head_flags = flags;
         d->len = le32(len);
@@ -189,7 +189,7 @@ static inline void packed_used_advance(struct vblk_queue *q, unsigned descs)
 {
     unsigned next = q->ring.used_next + descs;
 
-    if (next >= q->size) {
+    if (__builtin_expect(next >= q->size, 0)) {
         next -= q->size;
         q->ring.used_wrap = !q->ring.used_wrap;
     }
@@ -217,7 +217,12 @@ static inline int packed_pop(struct vblk_queue *q, struct used *u)
     if (__builtin_expect(id >= q->size || !q->slots[id].request, 0))
         return -VBLK_EPROTO;
     u->slot = id;
-    packed_used_advance(q, q->slots[id].descs);
+    /* With tables it is always one: then the next place does not wait for this slot's cache line.
+     */
+    if (q->indirect)
+        packed_used_advance(q, 1);
+    else
+        packed_used_advance(q, q->slots[id].descs);
     return 1;
 }
 
