@@ -159,11 +159,14 @@ static unsigned poll_split(struct vblk_queue *q, struct vblk_request **done, uns
 static unsigned poll_packed(struct vblk_queue *q, struct vblk_request **done, unsigned max,
                             uint64_t *now)
 {
+    unsigned n = 0, run = q->indirect ? packed_used_run(q, max) : 0;
     struct used u;
-    unsigned n = 0;
     int rc = 0;
 
-    while (n < max && (rc = packed_pop(q, &u)) > 0 &&
+    while (n < run && (rc = packed_take(q, &u)) > 0 &&
+           (rc = complete(q, u.slot, u.len, &done[n], now)) > 0)
+        n++;
+    while (!q->indirect && n < max && (rc = packed_pop(q, &u)) > 0 &&
            (rc = complete(q, u.slot, u.len, &done[n], now)) > 0)
         n++;
     if (rc < 0)

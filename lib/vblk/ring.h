@@ -196,23 +196,14 @@ static inline void packed_used_advance(struct vblk_queue *q, unsigned descs)
     q->ring.used_next = next;
 }
 
-static inline int packed_pop(struct vblk_queue *q, struct used *u)
+/* Length and id at the next used position, which is used and was read behind a barrier. */
+static inline int packed_take(struct vblk_queue *q, struct used *u)
 {
     const struct packed_desc *d = &q->ring.desc[q->ring.used_next];
-    uint64_t word;
-    uint16_t want, id;
+    uint64_t word =
+        le64(__atomic_load_n((const uint64_t *)(const void *)&d->len, __ATOMIC_RELAXED));
+    uint16_t id = (uint16_t)(word >> 32);
 
-    /* With nothing in flight, no descriptor can be used, whatever its flags say. */
-    if (q->in_flight == 0)
-        return 0;
-    /* Length, id and flags in one load: flags that say used come with what was written before them.
-     */
-    word = le64(__atomic_load_n((const uint64_t *)(const void *)&d->len, __ATOMIC_RELAXED));
-    want = q->ring.used_wrap ? PACKED_AVAIL | PACKED_USED : 0;
-    if ((word >> 48 & (PACKED_AVAIL | PACKED_USED)) != want)
-        return 0;
-    barrier_read(q); /* and the data; pairs with the device's write of the flags after everything */
-    id = (uint16_t)(word >> 32);
     u->len = (uint32_t)word;
     if (__builtin_expect(id >= q->size || !q->slots[id].request, 0))
         return -VBLK_EPROTO;
@@ -224,6 +215,37 @@ static inline int packed_pop(struct vblk_queue *q, struct used *u)
     else
         packed_used_advance(q, q->slots[id].descs);
     return 1;
+}
+
+static inline int packed_pop(struct vblk_queue *q, struct used *u)
+{
+    /* With nothing in flight, no descriptor can be used, whatever its flags say. */
+    if (q->in_flight == 0 || !packed_is_used(q))
+        return 0;
+    barrier_read(q); /* and the data; pairs with the device's write of the flags after everything */
+    return packed_take(q, u);
+}
+
+/* With tables, where each request is one descriptor: how many in a row are used, max at most. One
+ * barrier then counts for all of them. */
+static inline unsigned packed_used_run(const struct vblk_queue *q, unsigned max)
+{
+    unsigned at = q->ring.used_next, most = q->in_flight < max ? q->in_flight : max, n;
+    uint16_t want = q->ring.used_wrap ? PACKED_AVAIL | PACKED_USED : 0;
+
+    for (n = 0; n < most; n++) {
+        uint16_t flags = shared_load16(&q->ring.desc[at].flags);
+
+        if ((flags & (PACKED_AVAIL | PACKED_USED)) != want)
+            break;
+        if (++at == q->size) {
+            at = 0;
+            want ^= PACKED_AVAIL | PACKED_USED;
+        }
+    }
+    if (n)
+        barrier_read(q);
+    return n;
 }
 
 /* How far the split ring's used index goes; -VBLK_EPROTO when it ran away. */
