@@ -1,13 +1,14 @@
 /*
  * user_bench.c - requests a second and latency over vhost-user.
  *
- *     vblk_bench [--socket PATH | --null | --raw] [--depth N] [--size BYTES] [--queues N]
- * [--seconds S]
- *                [--op read|write] [--off BIT]...
+ *     vblk_bench [--socket PATH | --null | --raw | --own] [--depth N] [--size BYTES] [--queues N]
+ *                [--seconds S] [--op read|write] [--off BIT]... [--words]
  *
- * Without a socket it starts a qemu-storage-daemon of its own. One thread drives all queues and
- * polls.
+ * Without a socket it starts a server of its own: a qemu-storage-daemon with a null or a raw
+ * export, or ours with a memory disk. One thread drives all queues and polls. --words prints
+ * KEY=VALUE words for scripts.
  */
+#include "../user/own_server.h"
 #include "../user/qsd.h"
 
 #include "../user/control.h"
@@ -21,7 +22,7 @@ struct options {
     uint64_t image, off;
     unsigned depth, size, queues;
     double seconds;
-    bool write;
+    bool write, own, words;
 };
 
 static bool parse(int argc, char **argv, struct options *o)
@@ -29,7 +30,8 @@ static bool parse(int argc, char **argv, struct options *o)
     static const struct option options[] = {
         {"socket", 1, 0, 's'}, {"null", 0, 0, 'n'},   {"raw", 0, 0, 'r'},     {"depth", 1, 0, 'd'},
         {"size", 1, 0, 'z'},   {"queues", 1, 0, 'q'}, {"seconds", 1, 0, 't'}, {"op", 1, 0, 'o'},
-        {"off", 1, 0, 'f'},    {"config", 1, 0, 'c'}, {"control", 1, 0, 'k'}, {0, 0, 0, 0},
+        {"off", 1, 0, 'f'},    {"config", 1, 0, 'c'}, {"control", 1, 0, 'k'}, {"own", 0, 0, 'w'},
+        {"words", 0, 0, 'W'},  {0, 0, 0, 0},
     };
     int c;
 
@@ -68,6 +70,12 @@ static bool parse(int argc, char **argv, struct options *o)
             break;
         case 'k':
             o->control = optarg;
+            break;
+        case 'w':
+            o->own = true;
+            break;
+        case 'W':
+            o->words = true;
             break;
         default:
             return false;
@@ -147,25 +155,49 @@ static int drive(struct vblk_session *s, struct vblk_control *control, const str
     return 0;
 }
 
-static void report(struct vblk_session *v, const struct options *o, const struct run *r,
-                   double seconds, uint64_t instructions)
+/* What a run came to; latencies in nanoseconds. */
+struct result {
+    bool packed;
+    double iops, us, gbps, batch, doorbells, instructions;
+    uint64_t p50, p99, p999;
+};
+
+static struct result result_of(struct vblk_session *v, const struct options *o, const struct run *r,
+                               double seconds, uint64_t instructions)
 {
     struct vblk_info info;
     struct vblk_stats s;
 
     qz_vblk_get_info(v->dev, &info);
     qz_vblk_get_stats(qz_vblk_queue(v->dev, 0), &s);
+    return (struct result){.packed = info.features & VBLK_BIT(VBLK_F_RING_PACKED),
+                           .iops = (double)r->ended / seconds,
+                           .us = seconds * 1e6 / (double)r->ended,
+                           .gbps = (double)r->ended * o->size / seconds / 1e9,
+                           .batch = (double)s.requests / (double)s.batches,
+                           .doorbells = (double)s.doorbells / (double)s.requests,
+                           .instructions = (double)instructions / (double)r->ended,
+                           .p50 = qz_vblk_latency(&s, 500),
+                           .p99 = qz_vblk_latency(&s, 990),
+                           .p999 = qz_vblk_latency(&s, 999)};
+}
+
+static void report(const struct options *o, const struct result *r)
+{
+    if (o->words) {
+        printf("format=%s iops=%.0f us=%.3f gbps=%.3f batch=%.1f doorbells=%.4f p50_ns=%llu "
+               "p99_ns=%llu p999_ns=%llu\n",
+               r->packed ? "packed" : "split", r->iops, r->us, r->gbps, r->batch, r->doorbells,
+               (unsigned long long)r->p50, (unsigned long long)r->p99, (unsigned long long)r->p999);
+        return;
+    }
     printf("%s %s depth %u size %u queues %u: %.0f IOPS, %.2f us each, %.2f GB/s, %.1f a batch, "
            "%.3f doorbells a request, latency p50 %.1f p99 %.1f p99.9 %.1f us",
-           info.features & VBLK_BIT(VBLK_F_RING_PACKED) ? "packed" : "split",
-           o->write ? "write" : "read", o->depth, o->size, o->queues, (double)r->ended / seconds,
-           seconds * 1e6 / (double)r->ended, (double)r->ended * o->size / seconds / 1e9,
-           (double)s.requests / (double)s.batches, (double)s.doorbells / (double)s.requests,
-           (double)qz_vblk_latency(&s, 500) / 1e3, (double)qz_vblk_latency(&s, 990) / 1e3,
-           (double)qz_vblk_latency(&s, 999) / 1e3);
-    if (instructions)
-        printf(", %.0f instructions a request, polling included",
-               (double)instructions / (double)r->ended);
+           r->packed ? "packed" : "split", o->write ? "write" : "read", o->depth, o->size,
+           o->queues, r->iops, r->us, r->gbps, r->batch, r->doorbells, (double)r->p50 / 1e3,
+           (double)r->p99 / 1e3, (double)r->p999 / 1e3);
+    if (r->instructions > 0)
+        printf(", %.0f instructions a request, polling included", r->instructions);
     printf("\n");
 }
 
@@ -226,9 +258,12 @@ static int bench(const struct options *o, struct qz_error *err)
         rc = drive(&s, control, o, r);
         if (read(fd, &instructions, sizeof(instructions)) != sizeof(instructions))
             instructions = 0;
-        if (rc == 0)
-            report(&s, o, r, (double)(qz_now_ns() - begin) / 1e9, instructions);
-        else
+        if (rc == 0) {
+            struct result figures =
+                result_of(&s, o, r, (double)(qz_now_ns() - begin) / 1e9, instructions);
+
+            report(o, &figures);
+        } else
             qz_fail(err, rc, "%s: a request failed: %s", o->socket, strerror(-rc));
     }
     control_close(control);
@@ -236,30 +271,45 @@ static int bench(const struct options *o, struct qz_error *err)
     return rc;
 }
 
+static int with_own_server(struct options *o, struct qz_error *err)
+{
+    struct own_server server;
+    int rc = own_server_start(&server, 0, o->queues, err);
+
+    o->socket = server.socket;
+    if (rc == 0)
+        rc = bench(o, err);
+    own_server_end(&server);
+    return rc;
+}
+
+static int with_qsd(struct options *o, struct qz_error *err)
+{
+    struct qsd qsd;
+    int rc = qsd_start(&qsd, o->image, o->queues, err);
+
+    o->socket = qsd.socket;
+    if (rc == 0)
+        rc = bench(o, err);
+    qsd_end(&qsd);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     struct qz_error err = {0};
     struct options o;
-    struct qsd qsd = {0};
-    int rc = 0;
+    int rc;
 
     if (!parse(argc, argv, &o)) {
         fprintf(stderr,
-                "usage: vblk_bench [--socket PATH | --null | --raw] [--depth N] [--size BYTES] "
-                "[--queues N]\n                  [--seconds S] [--op read|write] [--off "
-                "FEATURE-BIT]... "
-                "[--config FILE] [--control PATH]\n");
+                "usage: vblk_bench [--socket PATH | --null | --raw | --own] [--depth N] "
+                "[--size BYTES] [--queues N]\n                  [--seconds S] [--op read|write] "
+                "[--off FEATURE-BIT]... [--words] [--config FILE] [--control PATH]\n");
         return 2;
     }
-    if (!o.socket) {
-        rc = qsd_start(&qsd, o.image, o.queues, &err);
-        o.socket = qsd.socket;
-    }
-    if (rc == 0)
-        rc = bench(&o, &err);
+    rc = o.socket ? bench(&o, &err) : o.own ? with_own_server(&o, &err) : with_qsd(&o, &err);
     if (rc < 0)
         fprintf(stderr, "vblk_bench: %s\n", err.text);
-    if (qsd.dir[0])
-        qsd_end(&qsd);
     return rc < 0;
 }
