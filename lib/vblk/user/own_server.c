@@ -73,7 +73,7 @@ int own_server_start(struct own_server *o, uint64_t image_bytes, unsigned queues
     if (!mkdtemp(o->dir))
         return qz_fail(err, -errno, "%s: %s", o->dir, strerror(errno));
     snprintf(o->socket, sizeof(o->socket), "%s/s", o->dir);
-    snprintf(o->disk, sizeof(o->disk), "memory:1GiB");
+    snprintf(o->disk, sizeof(o->disk), "memory:256MiB");
     if (image_bytes) {
         QZ_AUTO_FD int fd = -1;
 

@@ -16,7 +16,7 @@ struct own_server {
     unsigned queues;
 };
 
-/* image_bytes 0: a memory disk of 1 GiB, gone with the process. */
+/* image_bytes 0: a memory disk of 256 MiB, gone with the process. */
 int own_server_start(struct own_server *o, uint64_t image_bytes, unsigned queues,
                      struct qz_error *err);
 /* Kills it without warning. */
