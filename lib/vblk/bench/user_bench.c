@@ -326,7 +326,7 @@ static int bench(const struct options *o, struct qz_error *err)
 static int with_own_server(struct options *o, struct qz_error *err)
 {
     struct own_server server;
-    int rc = own_server_start(&server, 0, o->queues, err);
+    int rc = own_server_start(&server, 0, o->queues, "", err);
 
     o->socket = server.socket;
     if (rc == 0)

@@ -66,7 +66,7 @@ int own_server_restart(struct own_server *o, struct qz_error *err)
 }
 
 int own_server_start(struct own_server *o, uint64_t image_bytes, unsigned queues,
-                     struct qz_error *err)
+                     const char *options, struct qz_error *err)
 {
     *o = (struct own_server){.queues = queues};
     snprintf(o->dir, sizeof(o->dir), "/tmp/vblk-own-XXXXXX");
@@ -78,7 +78,7 @@ int own_server_start(struct own_server *o, uint64_t image_bytes, unsigned queues
         QZ_AUTO_FD int fd = -1;
 
         snprintf(o->image, sizeof(o->image), "%s/disk", o->dir);
-        snprintf(o->disk, sizeof(o->disk), "file=%s,format=raw", o->image);
+        snprintf(o->disk, sizeof(o->disk), "file=%s,format=raw%s", o->image, options);
         fd = open(o->image, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         if (fd < 0 || ftruncate(fd, (off_t)image_bytes) < 0)
             return qz_fail(err, -errno, "%s: %s", o->image, strerror(errno));

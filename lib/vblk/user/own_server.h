@@ -16,9 +16,10 @@ struct own_server {
     unsigned queues;
 };
 
-/* image_bytes 0: a memory disk of 256 MiB, gone with the process. */
+/* image_bytes 0: a memory disk of 256 MiB, gone with the process. options: of the raw file's disk,
+ * such as ",readonly". */
 int own_server_start(struct own_server *o, uint64_t image_bytes, unsigned queues,
-                     struct qz_error *err);
+                     const char *options, struct qz_error *err);
 /* Kills it without warning. */
 void own_server_kill(struct own_server *o);
 /* Another on the same file and socket. */

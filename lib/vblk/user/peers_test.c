@@ -102,7 +102,7 @@ static void own(uint64_t off, bool tracked)
     struct qz_error err = {0};
     struct own_server o;
 
-    if (own_server_start(&o, IMAGE, QUEUES, &err) < 0)
+    if (own_server_start(&o, IMAGE, QUEUES, "", &err) < 0)
         fail_msg("%s", err.text);
     killed(o.socket, off, tracked, replace_own, &o);
     own_server_end(&o);
