@@ -65,6 +65,7 @@ long_mode:
         mov     $0x604, %dx             /* power off: SLP_EN; S5's type is 0 there */
         mov     $1 << 13, %ax
         out     %ax, %dx
+        jmp     4f
 3:      mov     $0x505, %dx             /* pvpanic */
         mov     $1, %al
         out     %al, %dx
