@@ -5,6 +5,7 @@
  */
 #include "../conform/conform.h"
 #include "platform.h"
+#include "steer.h"
 
 void *memset(void *to, int byte, size_t n);
 
@@ -39,10 +40,13 @@ static bool finish(struct vblk_queue *q, unsigned n)
         rc = qz_vblk_poll(q, done, DEPTH);
         if (rc < 0)
             return complain("poll", rc);
-        for (int k = 0; k < rc; k++)
+        for (int k = 0; k < rc; k++) {
+            if (steer_owns(done[k]))
+                continue;
             if (done[k]->status)
                 return complain("status", done[k]->status);
-        ended += (unsigned)rc;
+            ended++;
+        }
     }
     return ended == n || complain("requests that ended", ended);
 }
@@ -239,8 +243,39 @@ static bool drive(struct vblk_transport *t)
     return true;
 }
 
+/* Works on data, and does what virtioctl says, until the device is removed. Returns only when
+ * something went wrong. */
+static bool be_steered(struct vblk_transport *t)
+{
+    struct vblk_device *dev;
+    struct vblk_config c;
+    uint64_t *data;
+    size_t size;
+    int rc;
+
+    qz_vblk_config_default(&c);
+    c.queue_count = QUEUES;
+    c.segments_max = 8;
+    c.latency = true;
+    size = qz_vblk_memory_size(&c);
+    data = bare_alloc(DEPTH * BLOCK, BLOCK);
+    rc = qz_vblk_create(bare_alloc(size, 64), size, t, &c, &dev);
+    if (rc == 0)
+        rc = qz_vblk_start(dev);
+    if (rc < 0)
+        return complain("start", rc);
+    steer_begin(dev, &bare_platform);
+    for (unsigned round = 0; !steer_step(); round++)
+        if (!check_data(qz_vblk_queue(dev, round % dev->info.queues), data, round))
+            return false;
+    bare_print("OK removed\n");
+    for (;;) /* the answer is still to be fetched: the machine is stopped from outside */
+        __asm__ volatile("hlt");
+}
+
 int main(void)
 {
+    bool steered = bare_word("steer");
     static struct vblk_mmio mmio;
     static struct vblk_pci pci;
     unsigned found = 0;
@@ -250,7 +285,7 @@ int main(void)
             qz_vblk_pci_init(&pci, &bare_platform, f) < 0)
             continue;
         found++;
-        if (!drive(&pci.t))
+        if (!(steered ? be_steered(&pci.t) : drive(&pci.t)))
             return 1;
     }
     for (unsigned i = 0; found == 0 && i < MMIO_SLOTS; i++) {

@@ -13,6 +13,7 @@
         .globl entry
 entry:
         mov     $stack_top, %esp
+        mov     %ebx, bare_start_info   /* PVH's hvm_start_info */
         mov     $pml4, %edi             /* PML4[0] -> PDPT, present and writable */
         lea     pdpt + 3, %eax
         mov     %eax, (%edi)
@@ -79,6 +80,10 @@ gdt:    .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff
 gdt_pointer:
         .word 23
         .long gdt
+
+        .data
+        .globl bare_start_info
+bare_start_info: .long 0
 
         .bss
         .align 4096

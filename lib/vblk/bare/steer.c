@@ -8,7 +8,8 @@
 
 #include <queztl/vblk_mailbox.h>
 
-static struct vblk_mailbox mailbox __attribute__((section(".mailbox,\"aw\",@nobits#"), used));
+/* Beyond the program and its pool, within the 128 MiB that this payload's machines have. */
+static struct vblk_mailbox *const mailbox = (struct vblk_mailbox *)VBLK_MAILBOX_ADDRESS;
 
 static struct {
     struct vblk_device *dev;
@@ -18,13 +19,18 @@ static struct {
     bool flushing, removed;
 } me;
 
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c + 'a' - 'A') : c;
+}
+
 static bool same(const char *a, const char *b)
 {
-    while (*a && *a == *b) {
+    while (*a && lower(*a) == lower(*b)) {
         a++;
         b++;
     }
-    return *a == *b;
+    return lower(*a) == lower(*b);
 }
 
 static void error(struct text *t, int code, const char *why)
@@ -278,13 +284,13 @@ static void run(struct text *t, const char *name, const char *argument, bool *la
 
 static void answer(const struct text *t)
 {
-    mailbox.answer_len = (uint32_t)t->len;
-    __atomic_store_n(&mailbox.answered, mailbox.answered + 1, __ATOMIC_RELEASE);
+    mailbox->answer_len = (uint32_t)t->len;
+    __atomic_store_n(&mailbox->answered, mailbox->answered + 1, __ATOMIC_RELEASE);
 }
 
 static struct text fresh(void)
 {
-    return (struct text){.buf = mailbox.answer, .size = sizeof(mailbox.answer)};
+    return (struct text){.buf = mailbox->answer, .size = sizeof(mailbox->answer)};
 }
 
 void steer_begin(struct vblk_device *dev, const struct vblk_platform *p)
@@ -292,8 +298,8 @@ void steer_begin(struct vblk_device *dev, const struct vblk_platform *p)
     me.dev = dev;
     me.platform = p;
     me.since = p->now_ns(p->ctx);
-    mailbox.asked = mailbox.answered = 0;
-    __atomic_store_n(&mailbox.magic, VBLK_MAILBOX_MAGIC, __ATOMIC_RELEASE);
+    mailbox->asked = mailbox->answered = 0;
+    __atomic_store_n(&mailbox->magic, VBLK_MAILBOX_MAGIC, __ATOMIC_RELEASE);
 }
 
 bool steer_step(void)
@@ -303,9 +309,9 @@ bool steer_step(void)
     char *argument = line;
     bool later = false;
 
-    if (me.flushing || __atomic_load_n(&mailbox.asked, __ATOMIC_ACQUIRE) == mailbox.answered)
+    if (me.flushing || __atomic_load_n(&mailbox->asked, __ATOMIC_ACQUIRE) == mailbox->answered)
         return false;
-    __builtin_memcpy(line, mailbox.line, sizeof(line));
+    __builtin_memcpy(line, mailbox->line, sizeof(line));
     line[sizeof(line) - 1] = 0;
     while (*argument && *argument != ' ')
         argument++;
