@@ -41,6 +41,7 @@ int driver_answer(const struct guest_memory *m, json_t **data, struct qz_error *
 {
     struct vblk_mailbox b;
     int r = read_head(m, &b, err);
+    json_t *text;
 
     if (r < 0)
         return r;
@@ -53,8 +54,9 @@ int driver_answer(const struct guest_memory *m, json_t **data, struct qz_error *
         mem_read(m, gpa(VBLK_MAILBOX_ADDRESS + offsetof(struct vblk_mailbox, answer)), b.answer,
                  b.answer_len) < 0)
         return qz_fail(err, -EPROTO, "driver: its answer is longer than the mailbox");
-    *data = json_pack("{s:o*}", "answer", json_stringn(b.answer, b.answer_len));
-    return json_object_get(*data, "answer")
-               ? 0
-               : qz_fail(err, -EPROTO, "driver: its answer is not text");
+    text = json_stringn(b.answer, b.answer_len);
+    if (!text)
+        return qz_fail(err, -EPROTO, "driver: its answer is not text");
+    *data = json_pack("{s:o}", "answer", text);
+    return 0;
 }
