@@ -34,6 +34,9 @@ $(ASAN)/build.ninja: | packages
 run: packages all
 	@BUILD=$(abspath $(BUILD)) RUN_SHELL=$(IN_GUEST_SHELL) tests/run
 
+# Only tests want these: the block driver on other architectures.
+test: PACKAGES += qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross \
+    gcc-powerpc64-linux-gnu libc6-dev-ppc64-cross gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross
 test: packages all $(ASAN)/build.ninja
 	@ninja -C $(ASAN) | tail -1
 	@BUILD=$(abspath $(BUILD)) ASAN=$(abspath $(ASAN)) CI=$(CI) tests/run-tests
