@@ -104,6 +104,7 @@ void qcow2_gate_close(struct qcow2 *i, struct disk_queue *q)
         pthread_mutex_lock(&i->gate_mutex);
     }
     i->drain_queue = NULL;
+    atomic_fetch_add(&i->releases, 1);
     atomic_store(&i->closing, true); /* whole again: refcounts are not put off meanwhile */
     pthread_mutex_unlock(&i->gate_mutex);
 }
@@ -165,16 +166,14 @@ void qcow2_io_put(struct qcow2_io *io)
 
 void qcow2_lanes_free(struct qcow2 *i)
 {
-    for (unsigned n = 0; n < DISK_QUEUES_MAX; n++)
+    for (unsigned n = 0; n < DISK_QUEUES_MAX; n++) {
+        qcow2_leases_free(&i->lanes[n]);
+        qcow2_unpacked_free(i->lanes[n].unpacked);
         while (i->lanes[n].pool) {
             struct qcow2_io *io = i->lanes[n].pool;
 
             i->lanes[n].pool = io->next;
             free(io);
         }
-}
-
-void *qcow2_buffer(size_t length)
-{
-    return aligned_alloc(4096, QZ_ALIGN_UP(QZ_MAX(length, (size_t)1), (size_t)4096));
+    }
 }

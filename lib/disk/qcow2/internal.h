@@ -73,6 +73,9 @@ struct qcow2_ranges {
 struct qcow2_lane {
     _Alignas(64) _Atomic uint32_t inside[2]; /* requests that entered in an even, odd phase */
     struct qcow2_io *pool;
+    struct kept *buffers; /* buffers.c */
+    unsigned buffers_kept;
+    struct qcow2_unpacked *unpacked; /* unpacked.c */
 };
 
 struct qcow2_wait {
@@ -119,6 +122,7 @@ struct qcow2 {
     _Atomic bool closing; /* refcounts are no longer put off */
 
     uint64_t file_size;     /* when it was opened */
+    uint64_t level;         /* of compression: qcow2_deflate() */
     bool wants_log, log;    /* asked for; in use. Changed with lock and commit_lock held */
     uint64_t log_number;    /* of the last record; under commit_lock */
     _Atomic bool untouched; /* nothing was changed yet */
@@ -141,6 +145,7 @@ struct qcow2 {
     struct qcow2_ranges current;   /* gone on the medium; requests of this phase may use them */
     struct qcow2_ranges waiting;   /* requests of the phase before may use them */
     _Atomic uint32_t phase;
+    _Atomic uint64_t releases; /* how often anything was released */
     struct qcow2_lane lanes[DISK_QUEUES_MAX];
 
     /* Whoever changes the whole image (snapshot, resize) closes the gate and waits for `inside`. */
@@ -307,8 +312,10 @@ const char *qcow2_guard_table(struct qcow2 *i, uint64_t host, uint64_t length);
 /* [task] Bytes as the guest sees them, into iov. */
 int qcow2_read(struct qcow2 *i, struct disk_queue *q, uint64_t guest, const struct iovec *iov,
                unsigned count, uint64_t length);
-/* [task] Decompresses the cluster that an L2 entry tells of; all of it goes to `out`. */
-int qcow2_unpack(struct qcow2 *i, struct disk_queue *q, uint64_t entry, uint8_t *out);
+/* [task] Bytes up to `end` of the compressed cluster that an L2 entry tells of: *out is good until
+ * the task waits. */
+int qcow2_unpack(struct qcow2 *i, struct disk_queue *q, uint64_t entry, size_t end,
+                 const uint8_t **out);
 /* [task] */
 int qcow2_write(struct qcow2 *i, struct disk_queue *q, uint64_t guest, const struct iovec *iov,
                 unsigned count, uint64_t length);
@@ -344,7 +351,24 @@ uint64_t qcow2_claim_wait(struct qcow2 *i, uint64_t first, uint64_t last);
 void qcow2_claim(struct qcow2 *i, struct qcow2_allocation *a);
 void qcow2_unclaim(struct qcow2 *i, struct qcow2_allocation *a); /* [task] */
 
-/* The queue's buffers: length bytes, aligned for the layers below. */
+/* ---- memory for bytes on their way (buffers.c), aligned for the layers below */
+
+/* From the queue's own if it is no more than a cluster; given back with the same length. */
+void *qcow2_lease(struct qcow2 *i, struct disk_queue *q, size_t length);
+void qcow2_lease_end(struct qcow2 *i, struct disk_queue *q, void *bytes, size_t length);
+void qcow2_leases_free(struct qcow2_lane *lane);
+/* length bytes, to be freed. */
 void *qcow2_buffer(size_t length);
+
+/* ---- compressed clusters that a queue read last (unpacked.c) */
+
+/* The bytes up to `end`, if they are here; good until the task waits. */
+const uint8_t *qcow2_unpacked_find(struct qcow2 *i, struct disk_queue *q, uint64_t entry,
+                                   size_t end);
+/* The same from the compressed bytes; `releases` is the image's count from before they were read.
+ */
+int qcow2_unpacked_make(struct qcow2 *i, struct disk_queue *q, uint64_t entry, uint64_t releases,
+                        const void *packed, size_t length, size_t end, const uint8_t **out);
+void qcow2_unpacked_free(struct qcow2_unpacked *u);
 
 #endif

@@ -190,6 +190,8 @@ static int load(struct qcow2 *i, struct disk_queue *q, const struct format_open 
     if (!rc && o->options)
         rc = options_size(o->options, "metadata_memory", &budget, err);
     if (!rc && o->options)
+        rc = options_number(o->options, "compression_level", 1, 9, &i->level, err);
+    if (!rc && o->options)
         rc = options_switch(o->options, "metadata_log", &i->wants_log, err);
     if (!rc && i->wants_log && i->header.version < 3)
         rc = qz_fail(err, -ENOTSUP, "metadata_log needs compat=1.1");

@@ -14,13 +14,18 @@ static void place_of(const struct qcow2 *i, uint64_t entry, uint64_t *offset, ui
     *length = sectors * 512 - (*offset & 511);
 }
 
-int qcow2_unpack(struct qcow2 *i, struct disk_queue *q, uint64_t entry, uint8_t *out)
+int qcow2_unpack(struct qcow2 *i, struct disk_queue *q, uint64_t entry, size_t until,
+                 const uint8_t **out)
 {
     struct layer *file = i->layer.below;
     uint64_t size = __atomic_load_n(&file->info.size, __ATOMIC_RELAXED), at, length, start, end;
-    QZ_AUTO_FREE uint8_t *in = NULL;
+    uint64_t releases = atomic_load(&i->releases);
+    uint8_t *in;
     int rc;
 
+    *out = qcow2_unpacked_find(i, q, entry, until);
+    if (*out)
+        return 0;
     place_of(i, entry, &at, &length);
     if (at >= size)
         return qcow2_corrupt(i, "a compressed cluster is at 0x%llx, past the end of the file",
@@ -28,13 +33,16 @@ int qcow2_unpack(struct qcow2 *i, struct disk_queue *q, uint64_t entry, uint8_t 
     length = QZ_MIN(length, size - at);
     start = QZ_ALIGN_DOWN(at, file->info.alignment);
     end = QZ_MIN(QZ_ALIGN_UP(at + length, file->info.alignment), size);
-    in = qcow2_buffer(end - start);
+    in = qcow2_lease(i, q, end - start);
     if (!in)
         return -ENOMEM;
     rc = layer_read(file, q, start, in, end - start);
-    if (rc)
+    if (rc) {
+        qcow2_lease_end(i, q, in, end - start);
         return rc;
-    rc = qcow2_inflate(i->header.compression, in + (at - start), length, out, i->cluster_size);
+    }
+    rc = qcow2_unpacked_make(i, q, entry, releases, in + (at - start), length, until, out);
+    qcow2_lease_end(i, q, in, end - start);
     if (rc == -EIO)
         qz_guest_warn("%s: the compressed cluster at 0x%llx cannot be decompressed", i->layer.label,
                       (unsigned long long)at);
@@ -175,28 +183,46 @@ static int put_packed(struct qcow2 *i, struct disk_queue *q, uint64_t guest, con
     return rc;
 }
 
+/* The compressed length; 0: it shall be written as it is. */
+static int64_t deflate(struct qcow2 *i, struct disk_queue *q, const void *bytes, size_t length,
+                       uint8_t *out)
+{
+    uint8_t *padded = NULL;
+    int64_t n;
+
+    if (i->crypto || i->data != i->layer.below)
+        return 0;
+    if (length < i->cluster_size) {
+        padded = qcow2_lease(i, q, i->cluster_size);
+        if (!padded)
+            return -ENOMEM;
+        memcpy(padded, bytes, length);
+        memset(padded + length, 0, i->cluster_size - length);
+    }
+    n = qcow2_deflate(i->header.compression, (int)i->level, padded ? padded : bytes,
+                      i->cluster_size, out);
+    qcow2_lease_end(i, q, padded, i->cluster_size);
+    return n;
+}
+
 static int write_one(struct qcow2 *i, struct disk_queue *q, uint64_t offset, const void *bytes,
                      size_t length)
 {
-    QZ_AUTO_FREE uint8_t *in = qcow2_buffer(i->cluster_size);
-    QZ_AUTO_FREE uint8_t *out = qcow2_buffer(i->cluster_size);
+    uint8_t *out = qcow2_lease(i, q, i->cluster_size);
     struct iovec v = {(void *)(uintptr_t)bytes, length};
-    int64_t n = 0;
-    int rc;
+    int64_t n = out && packer(i) ? deflate(i, q, bytes, length, out) : -ENOMEM;
+    int rc = n < 0 ? (int)n : 0;
 
-    if (!in || !out || !packer(i))
-        return -ENOMEM;
-    memcpy(in, bytes, length);
-    memset(in + length, 0, i->cluster_size - length);
-    if (!i->crypto && i->data == i->layer.below)
-        n = qcow2_deflate(i->header.compression, in, i->cluster_size, out);
-    if (n <= 0)
-        return n ? (int)n : qcow2_write(i, q, offset, &v, 1, length);
-    task_mutex_lock(&i->packer->lock);
-    do {
-        rc = put_packed(i, q, offset, out, (uint64_t)n);
-    } while (rc == -EAGAIN);
-    task_mutex_unlock(&i->packer->lock);
+    if (n == 0)
+        rc = qcow2_write(i, q, offset, &v, 1, length);
+    if (n > 0) {
+        task_mutex_lock(&i->packer->lock);
+        do {
+            rc = put_packed(i, q, offset, out, (uint64_t)n);
+        } while (rc == -EAGAIN);
+        task_mutex_unlock(&i->packer->lock);
+    }
+    qcow2_lease_end(i, q, out, i->cluster_size);
     if (!rc && qcow2_cache_crowded(i->cache))
         rc = qcow2_commit(i, q, false);
     return rc;

@@ -34,7 +34,7 @@ static int from_layer(struct reading *r, struct layer *l, uint64_t offset, uint6
 
 static int encrypted(struct reading *r, const struct qcow2_run *run, uint64_t skip)
 {
-    QZ_AUTO_FREE uint8_t *flat = qcow2_buffer(run->length);
+    uint8_t *flat = qcow2_lease(r->i, r->q, run->length);
     struct iovec v = {flat, run->length};
     struct reading inner = {r->i, r->q, &v, 1, r->piece, {0}};
     int rc;
@@ -48,17 +48,18 @@ static int encrypted(struct reading *r, const struct qcow2_run *run, uint64_t sk
         rc = qcow2_decrypt(r->i->crypto, run->host, flat, run->length);
     if (!rc)
         iov_from_flat(r->iov, r->count, skip, flat, run->length);
+    qcow2_lease_end(r->i, r->q, flat, run->length);
     return rc;
 }
 
 static int packed(struct reading *r, const struct qcow2_run *run, uint64_t guest, uint64_t skip)
 {
-    QZ_AUTO_FREE uint8_t *cluster = qcow2_buffer(r->i->cluster_size);
-    int rc = cluster ? qcow2_unpack(r->i, r->q, run->host, cluster) : -ENOMEM;
+    size_t begin = guest & (r->i->cluster_size - 1);
+    const uint8_t *cluster;
+    int rc = qcow2_unpack(r->i, r->q, run->host, begin + run->length, &cluster);
 
     if (!rc)
-        iov_from_flat(r->iov, r->count, skip, cluster + (guest & (r->i->cluster_size - 1)),
-                      run->length);
+        iov_from_flat(r->iov, r->count, skip, cluster + begin, run->length);
     return rc;
 }
 

@@ -56,6 +56,7 @@ static void move(struct qcow2_ranges *to, struct qcow2_ranges *from)
 int qcow2_release(struct qcow2 *i, uint64_t first, uint64_t count)
 {
     QZ_LOCKED(&i->release_mutex);
+    atomic_fetch_add(&i->releases, 1);
     return append(&i->unlinked, first, count);
 }
 

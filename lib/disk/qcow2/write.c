@@ -112,7 +112,7 @@ static int border_bytes(struct qcow2 *i, struct disk_queue *q, struct piece *p, 
     rc = reads_zero(i, q, from, to, &zero);
     if (rc || (zero && p->zeroed && !i->crypto))
         return rc;
-    *bytes = qcow2_buffer(to - from);
+    *bytes = qcow2_lease(i, q, to - from);
     if (!*bytes)
         return -ENOMEM;
     v = (struct iovec){*bytes, to - from};
@@ -126,14 +126,17 @@ static int border_bytes(struct qcow2 *i, struct disk_queue *q, struct piece *p, 
 static int write_encrypted(struct qcow2 *i, struct disk_queue *q, uint64_t host,
                            const struct iovec *iov, unsigned count, uint64_t length)
 {
-    QZ_AUTO_FREE uint8_t *flat = qcow2_buffer(length);
+    uint8_t *flat = qcow2_lease(i, q, length);
     int rc;
 
     if (!flat)
         return -ENOMEM;
     iov_to_flat(flat, iov, count, 0, length);
     rc = qcow2_encrypt(i->crypto, host, flat, length);
-    return rc ? rc : layer_write(i->data, q, host, flat, length);
+    if (!rc)
+        rc = layer_write(i->data, q, host, flat, length);
+    qcow2_lease_end(i, q, flat, length);
+    return rc;
 }
 
 /* A cluster that the file does not reach: the last one of an image need not be whole. */
@@ -181,21 +184,17 @@ static int write_at(struct qcow2 *i, struct disk_queue *q, uint64_t host, uint64
                      : layer_writev(i->data, q, host, iov, count);
 }
 
-/* The data of a piece, and what surrounds it. */
-static int fill(struct qcow2 *i, struct disk_queue *q, struct piece *p, const struct iovec *iov,
-                unsigned count, uint64_t skip)
+/* The data of a piece between what surrounds it (NULL: nothing need be written there). */
+static int write_between(struct qcow2 *i, struct disk_queue *q, const struct piece *p,
+                         uint8_t *head, const struct iovec *iov, unsigned count, uint64_t skip,
+                         uint8_t *tail)
 {
     QZ_AUTO_FREE struct iovec *all = malloc((count + 2) * sizeof(*all));
-    QZ_AUTO_FREE uint8_t *head = NULL;
-    QZ_AUTO_FREE uint8_t *tail = NULL;
     uint64_t end = p->guest + p->length, from = p->guest, to = end;
     unsigned n = 0;
-    int rc = all ? border_bytes(i, q, p, p->start, p->guest, &head) : -ENOMEM;
 
-    if (!rc)
-        rc = border_bytes(i, q, p, end, p->end, &tail);
-    if (rc)
-        return rc;
+    if (!all)
+        return -ENOMEM;
     if (head) {
         all[n++] = (struct iovec){head, p->guest - p->start};
         from = p->start;
@@ -205,11 +204,27 @@ static int fill(struct qcow2 *i, struct disk_queue *q, struct piece *p, const st
         all[n++] = (struct iovec){tail, p->end - end};
         to = p->end;
     }
-    rc = write_at(i, q, p->host + (from - p->base), from, all, n, to - from);
+    return write_at(i, q, p->host + (from - p->base), from, all, n, to - from);
+}
+
+/* The data of a piece, and what surrounds it. */
+static int fill(struct qcow2 *i, struct disk_queue *q, struct piece *p, const struct iovec *iov,
+                unsigned count, uint64_t skip)
+{
+    uint64_t end = p->guest + p->length;
+    uint8_t *head = NULL, *tail = NULL;
+    int rc = border_bytes(i, q, p, p->start, p->guest, &head);
+
+    if (!rc)
+        rc = border_bytes(i, q, p, end, p->end, &tail);
+    if (!rc)
+        rc = write_between(i, q, p, head, iov, count, skip, tail);
     /* Bytes that were durable elsewhere, or zeroes over old bytes, must be on the medium before an
      * entry points here. Into a fresh place only the guest's own unflushed bytes went. */
-    if (head || tail || !p->zeroed)
+    if (!rc && (head || tail || !p->zeroed))
         atomic_store(&i->copied, true);
+    qcow2_lease_end(i, q, head, p->guest - p->start);
+    qcow2_lease_end(i, q, tail, p->end - end);
     return rc;
 }
 

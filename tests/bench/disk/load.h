@@ -4,7 +4,13 @@
 
 #include <queztl/base.h>
 
-enum { LOAD_BLOCK = 4096, LOAD_DEPTH = 32, LOAD_LATENCIES = 1 << 16 };
+enum {
+    LOAD_BLOCK = 4096,
+    LOAD_DEPTH = 32,
+    LOAD_LATENCIES = 1 << 16,
+    LOAD_SLICES = 4096,
+    LOAD_SLICE_NS = 10000000,
+};
 
 struct load {
     const char *socket;
@@ -15,6 +21,7 @@ struct load {
     uint64_t random, begun, ended;
     int64_t start, until, spent_ns;
     int64_t began[LOAD_DEPTH];
+    uint32_t slice[LOAD_SLICES];      /* requests that ended in each 10 ms */
     uint32_t latency[LOAD_LATENCIES]; /* ns, of the last ones */
 };
 
@@ -24,6 +31,8 @@ bool load_next(struct load *l, unsigned tag, uint64_t *offset);
 void load_ended(struct load *l, unsigned tag);
 /* When the last one has ended. */
 void load_stop(struct load *l);
+/* Requests a second in the slices that a busy host disturbed least: one in ten is faster. */
+double load_fast(struct load *l);
 
 int load_vhost(struct load *l, struct qz_error *err);
 int load_nbd(struct load *l, struct qz_error *err);
