@@ -61,7 +61,9 @@ struct job {
     uint32_t grain;       /* zeroes are left out in multiples of this */
     bool compress, blank; /* blank: the target reads as zeroes */
     pthread_mutex_t lock;
-    uint64_t next;    /* under lock: from here on nobody took it */
+    uint64_t next;  /* under lock: from here on nobody took it */
+    uint64_t known; /* under lock: up to here the source is... */
+    bool zero; /* ...zeroes or not. Asked anew for each piece, a long file is walked each time */
     uint64_t done;    /* atomic */
     int failed;       /* atomic: the first error */
     const char *what; /* what failed */
@@ -78,11 +80,26 @@ static void job_fail(struct job *j, int code, const char *what)
     __atomic_store_n(&j->failed, j->failed ? j->failed : code, __ATOMIC_RELAXED);
 }
 
+/* Asks what the source has at j->next, if that is not known; lock is held. */
+static int look(struct job *j, struct qz_disk_queue *from)
+{
+    struct qz_disk_extent e;
+    int r;
+
+    if (j->next < j->known)
+        return 0;
+    r = qz_disk_map(from, j->next, j->size - j->next, true, &e);
+    if (r == 0) {
+        j->known = j->next + e.length;
+        j->zero = e.zero;
+    }
+    return r;
+}
+
 /* The next piece; *zero: it reads as zeroes. false: nothing is left. */
 static bool take(struct job *j, struct qz_disk_queue *from, uint64_t *offset, uint64_t *length,
                  bool *zero)
 {
-    struct qz_disk_extent e;
     int r;
 
     pthread_mutex_lock(&j->lock);
@@ -91,21 +108,23 @@ static bool take(struct job *j, struct qz_disk_queue *from, uint64_t *offset, ui
         pthread_mutex_unlock(&j->lock);
         return false;
     }
-    r = qz_disk_map(from, *offset, j->size - *offset, true, &e);
+    r = look(j, from);
     if (r == 0) {
-        *zero = e.zero;
+        uint64_t end = QZ_ALIGN_DOWN(*offset, (uint64_t)PIECE) + PIECE;
+
+        *zero = j->zero;
         /* Pieces end at multiples, so that two workers do not share a cluster of the target. */
-        if (!e.zero)
-            *length = QZ_MIN(QZ_ALIGN_DOWN(*offset, (uint64_t)PIECE) + PIECE, j->size) - *offset;
-        else if (*offset + e.length >= j->size)
-            *length = j->size - *offset;
-        else
-            *length = QZ_ALIGN_DOWN(*offset + e.length, (uint64_t)j->grain) - *offset;
-        if (e.zero && (int64_t)*length <= 0) {
+        if (j->zero && j->known < j->size)
+            end = QZ_ALIGN_DOWN(j->known, (uint64_t)j->grain);
+        else if (j->zero)
+            end = j->size;
+        if (end <= *offset) {
             *zero = false;
-            *length = QZ_MIN(QZ_ALIGN_UP(*offset + 1, (uint64_t)j->grain), j->size) - *offset;
+            end = QZ_ALIGN_UP(*offset + 1, (uint64_t)j->grain);
         }
-        j->next = *offset + *length;
+        end = QZ_MIN(end, j->size);
+        *length = end - *offset;
+        j->next = end;
     }
     pthread_mutex_unlock(&j->lock);
     if (r < 0)
