@@ -305,6 +305,9 @@ static int convert(struct job *j, const struct config *c, const char *image, str
     if (to.size < from.size)
         return qz_fail(err, -ENOSPC, "%s: its %llu bytes are less than the source's %llu", to.label,
                        (unsigned long long)to.size, (unsigned long long)from.size);
+    if (c->compress && strcmp(to.format, "qcow2"))
+        return qz_fail(err, -ENOTSUP, "%s: a %s disk packs nothing: --compress is for qcow2",
+                       to.label, to.format);
     j->compress = c->compress;
     j->blank = !c->existing;
     j->grain = c->compress ? to.block_size : GRAIN;

@@ -47,6 +47,7 @@ static int take_words(struct plan *p, struct options *o, bool *lazy, bool *exten
     static const char *const encryption[] = {"none", "luks", NULL};
     static const char *const preallocation[] = {"off", "metadata", "falloc", "full", NULL};
     unsigned version = 1, how = QCOW2_ZLIB, luks = 0;
+    uint64_t level;
     int rc = options_word(o, "compat", compat, &version, err);
 
     if (!rc)
@@ -61,6 +62,8 @@ static int take_words(struct plan *p, struct options *o, bool *lazy, bool *exten
         rc = options_switch(o, "data_file_raw", raw, err);
     if (!rc)
         rc = options_word(o, "encryption", encryption, &luks, err);
+    if (!rc) /* for what follows: who makes an image and fills it gives both the same options */
+        rc = options_number(o, "compression_level", 1, 9, &level, err);
     p->header.crypt = luks ? QCOW2_CRYPT_LUKS : QCOW2_CRYPT_NONE;
     p->header.version = version ? 3 : 2;
     p->header.compression = how;
