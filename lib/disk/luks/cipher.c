@@ -2,22 +2,26 @@
  * cipher.c - see cipher.h; OpenSSL does the arithmetic.
  *
  * Setting a key costs more than a sector, so contexts that have it are kept: each call takes one
- * for its direction from a list and gives it back.
+ * for its direction from a list and gives it back. What nearly all volumes have, AES-256 in XTS
+ * mode, goes by xts.c; the rest sector by sector.
  */
 #include "cipher.h"
+#include "xts.h"
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
 enum iv { IV_PLAIN, IV_PLAIN64, IV_ESSIV };
 
 struct context {
-    EVP_CIPHER_CTX *evp;
+    EVP_CIPHER_CTX *evp; /* or, with `many`, NULL */
+    struct xts xts;
     struct context *next;
 };
 
 struct luks_cipher {
     const EVP_CIPHER *evp;
     enum iv iv;
+    bool many; /* xts.c does many sectors at once */
     uint8_t key[LUKS_KEY_MAX];
     EVP_CIPHER_CTX *essiv; /* guarded by mutex */
     pthread_mutex_t mutex;
@@ -73,6 +77,7 @@ int luks_cipher_new(struct luks_cipher **out, const char *name, const char *mode
     pthread_mutex_init(&c->mutex, NULL);
     c->evp = modes[m].evp();
     c->iv = modes[m].iv;
+    c->many = key_bytes == XTS_KEY && c->iv == IV_PLAIN64;
     memcpy(c->key, key, key_bytes);
     if (c->iv == IV_ESSIV && make_essiv(c, key_bytes)) {
         luks_cipher_free(c);
@@ -92,6 +97,7 @@ void luks_cipher_free(struct luks_cipher *c)
 
             c->idle[way] = x->next;
             EVP_CIPHER_CTX_free(x->evp);
+            xts_clear(&x->xts);
             free(x);
         }
     EVP_CIPHER_CTX_free(c->essiv);
@@ -113,7 +119,9 @@ static struct context *take(struct luks_cipher *c, bool encrypt)
     x = calloc(1, sizeof(*x));
     if (!x)
         return NULL;
-    x->evp = EVP_CIPHER_CTX_new();
+    if (c->many && xts_init(&x->xts, c->key, encrypt))
+        return x;
+    x->evp = c->many ? NULL : EVP_CIPHER_CTX_new();
     if (x->evp && EVP_CipherInit_ex(x->evp, c->evp, NULL, c->key, NULL, encrypt) == 1) {
         EVP_CIPHER_CTX_set_padding(x->evp, 0);
         return x;
@@ -146,21 +154,32 @@ static bool make_iv(struct luks_cipher *c, uint64_t sector, uint8_t iv[16])
     return EVP_EncryptUpdate(c->essiv, iv, &n, plain, 16) == 1;
 }
 
-int luks_cipher_run(struct luks_cipher *c, bool encrypt, uint64_t sector, uint32_t sector_bytes,
-                    void *bytes, uint64_t length)
+static bool run_one_by_one(struct luks_cipher *c, struct context *x, uint64_t sector,
+                           uint32_t sector_bytes, uint8_t *bytes, uint64_t length)
 {
-    struct context *x = take(c, encrypt);
-    bool ok = x != NULL;
+    bool ok = true;
 
     for (uint64_t at = 0; ok && at < length; at += sector_bytes) {
-        uint8_t iv[16], *b = (uint8_t *)bytes + at;
+        uint8_t iv[16], *b = bytes + at;
         int n;
 
         ok = make_iv(c, sector + (at >> 9), iv) &&
              EVP_CipherInit_ex(x->evp, NULL, NULL, NULL, iv, -1) == 1 &&
              EVP_CipherUpdate(x->evp, b, &n, b, (int)sector_bytes) == 1;
     }
-    if (x)
-        give(c, x, encrypt);
-    return ok ? 0 : x ? -EIO : -ENOMEM;
+    return ok;
+}
+
+int luks_cipher_run(struct luks_cipher *c, bool encrypt, uint64_t sector, uint32_t sector_bytes,
+                    void *bytes, uint64_t length)
+{
+    struct context *x = take(c, encrypt);
+    bool ok;
+
+    if (!x)
+        return -ENOMEM;
+    ok = c->many ? xts_run(&x->xts, sector, sector_bytes, bytes, length)
+                 : run_one_by_one(c, x, sector, sector_bytes, bytes, length);
+    give(c, x, encrypt);
+    return ok ? 0 : -EIO;
 }

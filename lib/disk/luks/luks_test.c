@@ -6,6 +6,7 @@
 #include "../memory.h"
 #include "../qcow2/rig.h"
 #include "volume.h"
+#include <openssl/evp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -311,9 +312,42 @@ static int remove_folder(void **state)
     return system(line);
 }
 
+/* Many sectors at once give what the library gives for each one. */
+static void many_sectors(void **state)
+{
+    uint8_t key[64], ours[12288], theirs[12288], iv[16] = {0};
+    EVP_CIPHER_CTX *x = EVP_CIPHER_CTX_new();
+    struct qz_error err;
+    struct luks_cipher *c;
+    int n;
+
+    for (unsigned i = 0; i < sizeof(key); i++)
+        key[i] = (uint8_t)(i * 7 + 1);
+    assert_int_equal(luks_cipher_new(&c, "aes", "xts-plain64", key, sizeof(key), &err), 0);
+    for (uint32_t sector = 512; sector <= 4096; sector *= 2) {
+        uint64_t first = 0x123456789abcdeull;
+
+        for (unsigned i = 0; i < sizeof(ours); i++)
+            ours[i] = theirs[i] = (uint8_t)(i * i >> 3);
+        for (uint32_t at = 0; at < sizeof(theirs); at += sector) {
+            qz_store_le64(iv, first + (at >> 9));
+            assert_int_equal(EVP_EncryptInit_ex(x, EVP_aes_256_xts(), NULL, key, iv), 1);
+            assert_int_equal(EVP_EncryptUpdate(x, theirs + at, &n, theirs + at, (int)sector), 1);
+        }
+        assert_int_equal(luks_cipher_run(c, true, first, sector, ours, sizeof(ours)), 0);
+        assert_memory_equal(ours, theirs, sizeof(ours));
+        assert_int_equal(luks_cipher_run(c, false, first, sector, ours, sizeof(ours)), 0);
+        for (unsigned i = 0; i < sizeof(ours); i++)
+            assert_int_equal(ours[i], (uint8_t)(i * i >> 3));
+    }
+    EVP_CIPHER_CTX_free(x);
+    luks_cipher_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(many_sectors),
         cmocka_unit_test(ours),
         cmocka_unit_test(theirs),
         cmocka_unit_test(inside),
