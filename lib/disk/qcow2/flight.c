@@ -7,22 +7,6 @@
  */
 #include "internal.h"
 
-uint32_t qcow2_enter(struct qcow2 *i, struct disk_queue *q)
-{
-    struct qcow2_lane *lane = &i->lanes[queue_index(q)];
-
-    for (;;) {
-        uint32_t phase = atomic_load(&i->phase);
-
-        /* Sequentially consistent with the flip in release.c: either it sees this count or
-         * the phase read again here is the new one. */
-        atomic_fetch_add(&lane->inside[phase & 1], 1);
-        if (atomic_load(&i->phase) == phase)
-            return phase;
-        atomic_fetch_sub(&lane->inside[phase & 1], 1);
-    }
-}
-
 static bool anybody_inside(struct qcow2 *i)
 {
     for (unsigned n = 0; n < DISK_QUEUES_MAX; n++)
@@ -47,11 +31,8 @@ static void wake_drainer(struct queue_work *w)
     task_resume(drainer->task);
 }
 
-void qcow2_leave(struct qcow2 *i, struct disk_queue *q, uint32_t phase)
+void qcow2_left_closed(struct qcow2 *i)
 {
-    atomic_fetch_sub(&i->lanes[queue_index(q)].inside[phase & 1], 1);
-    if (!atomic_load(&i->closed))
-        return;
     QZ_LOCKED(&i->gate_mutex);
     if (i->drain_queue && !i->drain_posted) {
         i->drain_posted = true;
@@ -138,31 +119,7 @@ uint32_t qcow2_begin(struct qcow2 *i, struct disk_queue *q)
     }
 }
 
-/* ---- requests for the layer below */
-
-struct qcow2_io *qcow2_io_get(struct qcow2 *i, struct disk_queue *q)
-{
-    struct qcow2_lane *lane = &i->lanes[queue_index(q)];
-    struct qcow2_io *io = lane->pool;
-
-    if (io)
-        lane->pool = io->next;
-    else
-        io = malloc(sizeof(*io));
-    if (io) {
-        io->image = i;
-        io->queue = q; /* each time: another queue may have this index since */
-    }
-    return io;
-}
-
-void qcow2_io_put(struct qcow2_io *io)
-{
-    struct qcow2_lane *lane = &io->image->lanes[queue_index(io->queue)];
-
-    io->next = lane->pool;
-    lane->pool = io;
-}
+/* ---- the end */
 
 void qcow2_lanes_free(struct qcow2 *i)
 {

@@ -24,39 +24,7 @@
 #include "../task.h"
 #include "cache.h"
 #include "header.h"
-#include <stdatomic.h>
-
-/* ---- tables of 64-bit offsets that are whole in memory: L1 and refcount table */
-
-struct qcow2_top {
-    _Atomic uint64_t *entries; /* host byte order */
-    uint32_t count;
-    uint64_t offset;       /* in the file */
-    uint8_t *dirty;        /* for each 64 entries */
-    pthread_mutex_t mutex; /* guards dirty */
-    _Atomic bool any_dirty;
-    uint32_t piece; /* entries that are written together */
-};
-
-/* What take_dirty gave: big-endian bytes to be written at offset. */
-struct qcow2_top_copy {
-    uint32_t first, count;
-    uint64_t offset;
-    uint32_t length;
-    uint8_t *bytes; /* behind the copies */
-};
-
-int qcow2_top_init(struct qcow2_top *t, uint64_t offset, uint32_t count, uint32_t cluster);
-void qcow2_top_clear(struct qcow2_top *t);
-void qcow2_top_set(struct qcow2_top *t, uint32_t index, uint64_t value);
-int qcow2_top_take_dirty(struct qcow2_top *t, struct qcow2_top_copy **copies);
-void qcow2_top_give_dirty(struct qcow2_top *t, struct qcow2_top_copy *copies, unsigned count,
-                          bool failed);
-
-static inline uint64_t qcow2_top_get(const struct qcow2_top *t, uint32_t index)
-{
-    return atomic_load_explicit(&t->entries[index], memory_order_acquire);
-}
+#include "top.h"
 
 /* ---- clusters on their way back */
 
@@ -218,12 +186,59 @@ struct qcow2_io {
     uint32_t phase;
 };
 
-uint32_t qcow2_enter(struct qcow2 *i, struct disk_queue *q);
+static inline uint32_t qcow2_enter(struct qcow2 *i, struct disk_queue *q)
+{
+    struct qcow2_lane *lane = &i->lanes[queue_index(q)];
+
+    for (;;) {
+        uint32_t phase = atomic_load(&i->phase);
+
+        /* Sequentially consistent with the flip in release.c: either it sees this count or
+         * the phase read again here is the new one. */
+        atomic_fetch_add(&lane->inside[phase & 1], 1);
+        if (atomic_load(&i->phase) == phase)
+            return phase;
+        atomic_fetch_sub(&lane->inside[phase & 1], 1);
+    }
+}
+
 /* [task] The same, but at the gate as long as it is closed. */
 uint32_t qcow2_begin(struct qcow2 *i, struct disk_queue *q);
-void qcow2_leave(struct qcow2 *i, struct disk_queue *q, uint32_t phase);
-struct qcow2_io *qcow2_io_get(struct qcow2 *i, struct disk_queue *q);
-void qcow2_io_put(struct qcow2_io *io);
+/* Somebody left while the gate is closed. */
+void qcow2_left_closed(struct qcow2 *i);
+
+static inline void qcow2_leave(struct qcow2 *i, struct disk_queue *q, uint32_t phase)
+{
+    atomic_fetch_sub(&i->lanes[queue_index(q)].inside[phase & 1], 1);
+    if (atomic_load(&i->closed))
+        qcow2_left_closed(i);
+}
+
+/* NULL: no memory. */
+static inline struct qcow2_io *qcow2_io_get(struct qcow2 *i, struct disk_queue *q)
+{
+    struct qcow2_lane *lane = &i->lanes[queue_index(q)];
+    struct qcow2_io *io = lane->pool;
+
+    if (io)
+        lane->pool = io->next;
+    else
+        io = malloc(sizeof(*io));
+    if (io) {
+        io->image = i;
+        io->queue = q; /* each time: another queue may have this index since */
+    }
+    return io;
+}
+
+static inline void qcow2_io_put(struct qcow2_io *io)
+{
+    struct qcow2_lane *lane = &io->image->lanes[queue_index(io->queue)];
+
+    io->next = lane->pool;
+    lane->pool = io;
+}
+
 /* [task] Lets nothing in and waits until nothing is inside; then lets all in again. */
 void qcow2_gate_close(struct qcow2 *i, struct disk_queue *q);
 void qcow2_gate_open(struct qcow2 *i);

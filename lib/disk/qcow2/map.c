@@ -174,13 +174,45 @@ static void no_table(struct qcow2 *i, uint64_t guest, uint64_t length, struct qc
                               .length = QZ_MIN(length, span - (guest & (span - 1)))};
 }
 
+/* Bytes of one cluster. */
+static int peek_one(struct qcow2 *i, uint64_t guest, uint64_t length, struct qcow2_run *run)
+{
+    uint64_t table, host, entry;
+    uint8_t bytes[8];
+    int rc = qcow2_map_table(i, guest, &table, NULL);
+
+    if (rc)
+        return rc;
+    if (!table) {
+        no_table(i, guest, length, run);
+        return 0;
+    }
+    if (!qcow2_cache_peek(i->cache, table + (qcow2_table_index(i, guest) << 3), bytes,
+                          sizeof(bytes)))
+        return -EAGAIN;
+    entry = qz_load_be64(bytes);
+    host = entry & QCOW2_OFFSET_MASK;
+    /* What nearly all are: stored, only ours, nothing odd about it. */
+    if ((entry & ~QCOW2_OFFSET_MASK) == QCOW2_COPIED && host && !(host & (i->cluster_size - 1))) {
+        *run = (struct qcow2_run){.kind = QCOW2_DATA,
+                                  .copied = true,
+                                  .host = host + (guest & (i->cluster_size - 1)),
+                                  .length = length};
+        return 0;
+    }
+    return qcow2_map_entries(i, bytes, 1, guest, length, run);
+}
+
 int qcow2_map_peek(struct qcow2 *i, uint64_t guest, uint64_t length, struct qcow2_run *run)
 {
     uint8_t entries[256];
     uint64_t table, where;
     unsigned n;
-    int rc = qcow2_map_table(i, guest, &table, NULL);
+    int rc;
 
+    if (i->subs == 1 && (guest & (i->cluster_size - 1)) + length <= i->cluster_size)
+        return peek_one(i, guest, length, run);
+    rc = qcow2_map_table(i, guest, &table, NULL);
     if (rc)
         return rc;
     if (!table) {
