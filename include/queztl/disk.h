@@ -50,6 +50,11 @@ struct qz_disk_queue;
 /* ---- opening */
 
 int qz_disk_open(struct qz_disk **d, const char *options, struct qz_error *err);
+/* Whether the options can be understood: opens nothing. -EINVAL, and err names key, value and
+ * choices. qz_disk_open() fails alike. */
+int qz_disk_check_options(const char *options, struct qz_error *err);
+/* False for what file= names without a path: null:, memory: and servers. */
+bool qz_disk_is_local_file(const char *file);
 /* All queues are freed. Writes out what is held. The disk is gone even when that fails. */
 int qz_disk_close(struct qz_disk *d, struct qz_error *err);
 

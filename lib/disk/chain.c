@@ -5,8 +5,6 @@
 #include "task.h"
 
 enum { BACKING_MAX = 64, GUESS_BYTES = 4096 };
-/* What a block cache can grow to later. */
-#define CACHE_ROOM (1ull << 30)
 
 /* ---- the protocol */
 
@@ -223,101 +221,10 @@ static int open_format(struct chain *c, struct options *o, bool readonly, bool c
     f.data_file = c->data_file;
     r = c->format->open(&l, c->top, q, &f, err);
     if (r < 0)
-        return r;
+        return !err || strstr(err->text, f.label) ? r : (qz_error_prefix(err, "%s", f.label), r);
     l->backing = c->backing ? c->backing->top : NULL;
     c->top = l;
     return 0;
-}
-
-/* ---- filters */
-
-static int throttle_keys(struct throttle_limits *t, struct options *o, struct qz_error *err)
-{
-    static const char *const names[THROTTLE_KINDS] = {"iops", "iops-read", "iops-write",
-                                                      "bps",  "bps-read",  "bps-write"};
-
-    for (unsigned k = 0; k < THROTTLE_KINDS; k++) {
-        char burst[32];
-        const char *dash = strchr(names[k], '-');
-        int r;
-
-        /* iops-burst, iops-burst-read */
-        snprintf(burst, sizeof(burst), "%.*s-burst%s", dash ? (int)(dash - names[k]) : 4, names[k],
-                 dash ? dash : "");
-        if (k < THROTTLE_BYTES)
-            r = options_number(o, names[k], 1, 1000000000, &t->rate[k], err) < 0
-                    ? -EINVAL
-                    : options_number(o, burst, 1, 1000000000, &t->burst[k], err);
-        else
-            r = options_size(o, names[k], &t->rate[k], err) < 0
-                    ? -EINVAL
-                    : options_size(o, burst, &t->burst[k], err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-static int add_throttle(struct chain *c, struct options *o, struct qz_error *err)
-{
-    struct throttle_limits limits = {0};
-    const char *group = options_text(o, "throttle-group");
-    bool any = group;
-    int r = throttle_keys(&limits, o, err);
-
-    for (unsigned k = 0; k < THROTTLE_KINDS; k++)
-        any |= limits.rate[k] != 0;
-    if (r < 0 || !any)
-        return r;
-    r = throttle_open(&c->throttle, c->top, &limits, group, err);
-    if (r == 0)
-        c->top = c->throttle;
-    return r;
-}
-
-static int add_inject(struct chain *c, struct options *o, const char *key, struct qz_error *err)
-{
-    const char *rules = options_text(o, key);
-    struct layer *l;
-    int r;
-
-    if (!rules)
-        return 0;
-    r = inject_open(&l, c->top, rules, err);
-    if (r == 0)
-        c->top = l;
-    return r;
-}
-
-static int add_cache(struct chain *c, struct options *o, struct qz_error *err)
-{
-    uint64_t bytes = 0;
-    struct layer *l;
-    int r = options_size(o, "block-cache", &bytes, err);
-
-    if (r < 0 || !bytes)
-        return r;
-    r = cache_open(&l, c->top, bytes, QZ_MAX(bytes, CACHE_ROOM), err);
-    if (r == 0)
-        c->top = c->cache = l;
-    return r;
-}
-
-static int add_filters(struct chain *c, struct options *o, struct qz_error *err)
-{
-    bool stats = false;
-    int r;
-
-    if ((r = add_cache(c, o, err)) < 0 || (r = add_throttle(c, o, err)) < 0 ||
-        (r = add_inject(c, o, "inject", err)) < 0 ||
-        (r = options_switch(o, "stats", &stats, err)) < 0)
-        return r;
-    if (!stats)
-        return 0;
-    r = stats_open(&c->stats, c->top, err);
-    if (r == 0)
-        c->top = c->stats;
-    return r;
 }
 
 /* ---- the whole */
@@ -353,7 +260,7 @@ static int build(struct chain *c, struct options *o, bool readonly, bool check, 
 
     if (r < 0)
         return r;
-    if ((r = add_inject(c, o, "inject-below", err)) < 0 ||
+    if ((r = chain_add_inject(c, o, "inject-below", err)) < 0 ||
         (r = chain_find_format(&c->format, o, c->top, q, err)) < 0)
         return r;
     if (c->format)
@@ -363,7 +270,7 @@ static int build(struct chain *c, struct options *o, bool readonly, bool check, 
     if (r < 0)
         return r;
     c->format_layer = c->top;
-    if ((r = add_filters(c, o, err)) < 0)
+    if ((r = chain_add_filters(c, o, err)) < 0)
         return r;
     return options_check(o, c->top->label, err);
 }

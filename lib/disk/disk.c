@@ -54,6 +54,10 @@ int qz_disk_open(struct qz_disk **out, const char *options, struct qz_error *err
 
     if (r < 0)
         return r;
+    if ((r = disk_keys_check(&c.options, err)) < 0) {
+        options_clear(&c.options);
+        return r;
+    }
     c.disk = calloc(1, sizeof(*c.disk));
     if (!c.disk)
         r = qz_fail(err, -ENOMEM, "disk: no memory");

@@ -19,6 +19,8 @@ struct qz_disk_queue {
     struct disk_queue *q;
 };
 
+/* Whether o may be opened with, without opening anything; takes only "file". */
+int disk_keys_check(struct options *o, struct qz_error *err);
 /* Runs fn in a task on a queue made for it, and waits for its end. */
 int disk_run(int (*fn)(struct disk_queue *q, void *argument), void *argument, struct qz_error *err);
 

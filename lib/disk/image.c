@@ -291,6 +291,8 @@ int qz_disk_check(const char *options, struct qz_disk_check *p, struct qz_error 
                            .err = err};
     int r = options_parse(&c.options, options, "file", err);
 
+    if (r == 0)
+        r = disk_keys_check(&c.options, err);
     if (r == 0 && !p->repair && !options_text(&c.options, "readonly"))
         r = options_add(&c.options, "readonly", NULL);
     if (r == 0)

@@ -68,6 +68,8 @@ extern const struct qz_option vm_options[];
 /* Defaults, then argv. -EINVAL: usage, err says what. Checks everything that needs no file to be
  * opened. */
 int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error *err);
+/* One --disk (config_disk.c); the engine's options are checked, no file is looked at. */
+int vm_config_add_disk(void *config, const char *text, struct qz_error *err);
 /*
  * Whether the files it names are there and look like what they shall be; opens nothing for good and needs no
  * accelerator. -ENOENT: one is missing.
