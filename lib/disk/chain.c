@@ -221,7 +221,7 @@ static int open_format(struct chain *c, struct options *o, bool readonly, bool c
     f.data_file = c->data_file;
     r = c->format->open(&l, c->top, q, &f, err);
     if (r < 0)
-        return !err || strstr(err->text, f.label) ? r : (qz_error_prefix(err, "%s", f.label), r);
+        return r;
     l->backing = c->backing ? c->backing->top : NULL;
     c->top = l;
     return 0;
@@ -253,6 +253,14 @@ static void no_backing(struct options *o)
     }
 }
 
+/* A format tells what is wrong with its image; which image that is, is said here once. */
+static int name_image(struct qz_error *err, const char *label, int r)
+{
+    if (err && !strstr(err->text, label))
+        qz_error_prefix(err, "%s", label);
+    return r;
+}
+
 static int build(struct chain *c, struct options *o, bool readonly, bool check, unsigned depth,
                  struct disk_queue *q, struct qz_error *err)
 {
@@ -263,12 +271,10 @@ static int build(struct chain *c, struct options *o, bool readonly, bool check, 
     if ((r = chain_add_inject(c, o, "inject-below", err)) < 0 ||
         (r = chain_find_format(&c->format, o, c->top, q, err)) < 0)
         return r;
-    if (c->format)
-        r = open_format(c, o, readonly, check, depth, q, err);
-    else
+    if (!c->format)
         no_backing(o);
-    if (r < 0)
-        return r;
+    else if ((r = open_format(c, o, readonly, check, depth, q, err)) < 0)
+        return name_image(err, c->top->label, r);
     c->format_layer = c->top;
     if ((r = chain_add_filters(c, o, err)) < 0)
         return r;
