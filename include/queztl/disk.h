@@ -142,6 +142,8 @@ int qz_disk_map(struct qz_disk_queue *q, uint64_t offset, uint64_t length, bool 
 /* ---- the whole disk */
 
 int qz_disk_resize(struct qz_disk *d, uint64_t size, struct qz_error *err);
+/* The same by a queue that is there, on its own thread; its requests complete meanwhile. */
+int qz_disk_queue_resize(struct qz_disk_queue *q, uint64_t size, struct qz_error *err);
 /* Bytes that all caches of the disk may hold together from now on; what is too much is given back
  * before it returns, as far as nothing in flight needs it. */
 void qz_disk_set_memory(struct qz_disk *d, uint64_t bytes);

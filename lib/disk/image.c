@@ -182,6 +182,13 @@ int qz_disk_resize(struct qz_disk *d, uint64_t size, struct qz_error *err)
     return disk_run(resize_main, &c, err);
 }
 
+int qz_disk_queue_resize(struct qz_disk_queue *q, uint64_t size, struct qz_error *err)
+{
+    struct resize_call c = {q->disk, size, err};
+
+    return task_run(q->q, resize_main, &c);
+}
+
 /* ---- info */
 
 unsigned qz_disk_facts(struct qz_disk *d, struct qz_disk_fact *facts, unsigned max)

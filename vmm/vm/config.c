@@ -5,6 +5,7 @@
 
 #include "boot/boot.h"
 #include "cpu/accel.h"
+#include "devices/virtio/devices.h"
 #include "machine/memory.h"
 
 /* A "key=value,key=value" list after the first item; next_item() cuts it in place. */
@@ -290,7 +291,8 @@ const struct qz_option vm_options[] = {
     {"disk", "FILE[,KEY=VALUE]...",
      "a disk image or block device; keys: format=raw|qcow2, readonly, iops=N, bps=SIZE,\n"
      "cache=writeback|none|writethrough|unsafe and others of queztl-disk; queues=N,\n"
-     "packed=on|off, serial=TEXT, bus=virtio; repeatable",
+     "iothreads=N, on-error=report|stop|ignore, packed=on|off, serial=TEXT,\n"
+     "bus=virtio; repeatable",
      vm_config_add_disk},
     {"net", "user|tap:NAME|none",
      "a network device; keys mac=, and for user forward=HOSTPORT:GUESTPORT;\nrepeatable (default "
@@ -371,5 +373,11 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
         return qz_fail(err, -EINVAL, "--firmware-vars needs --firmware");
     if (c->command && c->firmware)
         return qz_fail(err, -EINVAL, "a command after -- needs a machine booted by --kernel");
+    for (unsigned n = 0; n < c->disks; n++)
+        if (c->disk[n].on_error == VIRTIO_BLK_STOP && !c->control)
+            return qz_fail(err, -EINVAL,
+                           "disk %s: on-error=stop needs --control PATH: only \"resume\" lets the "
+                           "machine go on",
+                           c->disk[n].path);
     return check_topology(c, err);
 }

@@ -6,6 +6,7 @@
  */
 #include <queztl/disk.h>
 
+#include "devices/virtio/devices.h"
 #include "vm/config.h"
 
 /* Cuts the next item of a list in place. A comma in a value is written twice, and stays so: the
@@ -65,6 +66,23 @@ static int set_packed(struct vm_disk_config *d, const char *v, struct qz_error *
     return 0;
 }
 
+static int set_on_error(struct vm_disk_config *d, const char *v, struct qz_error *err)
+{
+    static const char *const words[] = {
+        [VIRTIO_BLK_REPORT] = "report", [VIRTIO_BLK_STOP] = "stop", [VIRTIO_BLK_IGNORE] = "ignore"};
+
+    for (unsigned i = 0; i < QZ_ARRAY_LEN(words); i++)
+        if (!strcmp(v, words[i])) {
+            d->on_error = (int)i;
+            return 0;
+        }
+    return qz_fail(err, -EINVAL,
+                   "on-error: \"%s\" is none of report (the guest is told), stop (the machine "
+                   "pauses), ignore (writes count as "
+                   "done, reads are reported)",
+                   v);
+}
+
 static int disk_item(struct vm_disk_config *d, const char *item, struct qz_error *err)
 {
     const char *v;
@@ -85,6 +103,14 @@ static int disk_item(struct vm_disk_config *d, const char *item, struct qz_error
         d->queues = n;
         return r;
     }
+    if ((v = value_of(item, "iothreads"))) {
+        int r = qz_parse_u64(v, "iothreads", 1, VM_IOTHREADS_MAX, &n, err);
+
+        d->iothreads = n;
+        return r;
+    }
+    if ((v = value_of(item, "on-error")))
+        return set_on_error(d, v, err);
     if ((v = value_of(item, "serial"))) {
         if (strlen(v) >= sizeof(d->serial))
             return qz_fail(err, -EINVAL, "serial \"%s\" is longer than 20 characters", v);
@@ -114,7 +140,14 @@ int vm_config_add_disk(void *t, const char *v, struct qz_error *err)
     d->path = unescape(item);
     while (r == 0 && (item = next_item(&rest)))
         r = disk_item(d, item, err);
-    if (r == 0 && (r = qz_disk_check_options(d->options, err)) == 0)
-        c->disks++;
-    return r;
+    if (r == 0)
+        r = qz_disk_check_options(d->options, err);
+    if (r < 0)
+        return r;
+    if (d->queues && d->iothreads > d->queues)
+        return qz_fail(err, -EINVAL,
+                       "disk %s: iothreads=%u are more than queues=%u, which they serve", d->path,
+                       d->iothreads, d->queues);
+    c->disks++;
+    return 0;
 }

@@ -14,7 +14,7 @@ static const struct block_info *disk_info(struct block_backend *b)
     return &disk_of(b)->info;
 }
 
-static int disk_attach(struct block_backend *b, struct qz_loop *loop)
+static int disk_attach(struct block_backend *b, unsigned lane, struct qz_loop *loop)
 {
     return 0;
 }
@@ -91,7 +91,7 @@ void memory_disk_release(struct memory_disk *m)
         ;
 }
 
-static void disk_submit(struct block_backend *b)
+static void disk_submit(struct block_backend *b, unsigned lane)
 {
     struct memory_disk *m = disk_of(b);
 
@@ -106,8 +106,21 @@ static void disk_free(struct block_backend *b)
     disk_of(b)->freed = true;
 }
 
-static const struct block_backend_ops disk_ops = {disk_info, disk_attach, disk_queue, disk_submit,
-                                                  disk_free};
+static int disk_resize(struct block_backend *b, uint64_t capacity, struct qz_error *err)
+{
+    struct memory_disk *m = disk_of(b);
+    uint8_t *data = realloc(m->data, capacity);
+
+    if (!data)
+        abort();
+    memset(data + m->info.capacity, 0, capacity - m->info.capacity);
+    m->data = data;
+    m->info.capacity = capacity;
+    return 0;
+}
+
+static const struct block_backend_ops disk_ops = {disk_info,   disk_attach, disk_queue,
+                                                  disk_submit, disk_resize, disk_free};
 
 void memory_disk_init(struct memory_disk *m, uint64_t capacity)
 {
