@@ -73,7 +73,8 @@ static json_t *disk_metrics(struct virtio_device *d)
                      (json_int_t)s.reads, "writes", (json_int_t)s.writes, "flushes",
                      (json_int_t)s.flushes, "discards", (json_int_t)s.discards, "errors",
                      (json_int_t)s.errors, "read_bytes", (json_int_t)s.read_bytes, "written_bytes",
-                     (json_int_t)s.written_bytes);
+                     (json_int_t)s.written_bytes, "ignored", (json_int_t)s.ignored, "stops",
+                     (json_int_t)s.stops);
 }
 
 static json_t *net_metrics(struct virtio_device *d)
