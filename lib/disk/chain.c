@@ -1,5 +1,6 @@
 /* chain.c - options become a chain of layers (chain.h). */
 #include "chain.h"
+#include "crypto.h"
 #include "file.h"
 #include "memory.h"
 #include "task.h"
@@ -201,6 +202,14 @@ static int open_data_file(struct chain *c, struct options *o, const struct forma
     return r;
 }
 
+/* Whether reading or writing the image will take libcrypto, which cannot be loaded later:
+ * encryption, or the checksums of the metadata log. */
+static bool needs_crypto(const struct format_ops *format, const struct options *o)
+{
+    return !strcmp(format->name, "luks") || options_has(o, "key_file") ||
+           options_has(o, "key_secret") || options_has(o, "metadata_log");
+}
+
 /* c->top is the protocol and becomes the format. */
 static int open_format(struct chain *c, struct options *o, bool readonly, bool check,
                        unsigned depth, struct disk_queue *q, struct qz_error *err)
@@ -209,7 +218,11 @@ static int open_format(struct chain *c, struct options *o, bool readonly, bool c
     struct format_open f = {
         .readonly = readonly, .check = check, .options = o, .label = c->top->label};
     struct layer *l;
-    int r = c->format->names ? c->format->names(c->top, q, &names, err) : 0;
+    int r = needs_crypto(c->format, o) ? crypto_load(err) : 0;
+
+    if (r < 0)
+        return r;
+    r = c->format->names ? c->format->names(c->top, q, &names, err) : 0;
 
     if (r == 0)
         r = open_data_file(c, o, &names, c->top->label, readonly, q, err);

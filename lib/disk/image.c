@@ -1,4 +1,5 @@
 /* image.c - whole images: create, resize, info, check, snapshots (<queztl/disk.h>). */
+#include "crypto.h"
 #include "disk_internal.h"
 #include "file.h"
 
@@ -97,9 +98,10 @@ static int fill(struct create_call *c, struct disk_queue *q)
                               .data_file_name = c->data_path,
                               .options = c->options};
     struct layer *file, *data = NULL;
-    int r = open_made(&file, c->path, c->err), s;
+    bool encrypted = options_has(c->options, "encryption");
+    int r = encrypted || !strcmp(c->format->name, "luks") ? crypto_load(c->err) : 0, s;
 
-    if (r < 0)
+    if (r < 0 || (r = open_made(&file, c->path, c->err)) < 0)
         return r;
     if (c->data_path && (r = open_made(&data, c->data_path, c->err)) < 0) {
         file->ops->free(file);

@@ -31,7 +31,7 @@ void options_clear(struct options *o)
     *o = (struct options){0};
 }
 
-static struct option *find(struct options *o, const char *key)
+static struct option *find(const struct options *o, const char *key)
 {
     for (unsigned i = 0; i < o->count; i++)
         if (!strcmp(o->list[i].key, key))
@@ -118,6 +118,13 @@ int options_split(struct options *o, const char *prefix, struct options *out)
     if (r < 0)
         options_clear(out);
     return r;
+}
+
+bool options_has(const struct options *o, const char *key)
+{
+    const struct option *p = find(o, key);
+
+    return p && (!p->value || (strcmp(p->value, "off") && strcmp(p->value, "no")));
 }
 
 /* ---- taking */

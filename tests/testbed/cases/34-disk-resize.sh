@@ -13,6 +13,7 @@ for format in raw qcow2; do
         dd if=/tmp/data of=/dev/vda bs=64k seek=992 conv=fsync 2>/dev/null
         echo "after $(cat /sys/block/vda/size) $(sha256sum </tmp/data | cut -d" " -f1)"'
     wait_for '^before 65536'
+    ! grep -q libcrypto "/proc/$(control '{"cmd":"info"}' | field pid)/maps" || fail "a disk that is not encrypted costs libcrypto"
     expect "threads" 2 "$(control '{"cmd":"info"}' | field threads)"
     case $("$ctl" "$socket" '{"cmd":"resize","disk":"0","size":"16MiB"}') in
     *'only grows'*) ;;
