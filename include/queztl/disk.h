@@ -25,6 +25,8 @@
  *     readonly
  *     cache=writeback|none|writethrough|unsafe    none: O_DIRECT. unsafe: flushes do nothing
  *     discard=unmap|ignore
+ *     secure-erase=off|overwrite  overwrite: raw and luks disks can be told to write over what was
+ *                          stored, in its place
  *     locking=on|off
  *     backing=FILE|header|none  for a format whose image names a backing file: this one; the one
  *                          that the header names, with the format it says; reads zeroes instead
@@ -61,12 +63,21 @@ int qz_disk_close(struct qz_disk *d, struct qz_error *err);
 struct qz_disk_info {
     uint64_t size;       /* bytes */
     uint32_t block_size; /* what the medium likes best; requests may be of any size and offset */
-    bool readonly, discard, write_zeroes, is_rotational;
+    bool readonly, discard, write_zeroes, is_rotational, secure_erase;
     const char *format; /* "raw", "qcow2", ...; while the disk is open */
     const char *label;
 };
 /* Any thread. */
 void qz_disk_get_info(struct qz_disk *d, struct qz_disk_info *info);
+
+/* How worn the medium is, as JEDEC's eMMC registers and VirtIO 1.3 §5.2.6 count; 0: not defined. */
+struct qz_disk_lifetime {
+    uint16_t pre_eol_info; /* 1 normal, 2 warning (80 % of reserved blocks used), 3 urgent (90 %) */
+    uint16_t typ_a,
+        typ_b; /* of cells of type A and B: 1: up to 10 % used, ... 11: beyond its end */
+};
+/* Any thread. -ENOTSUP: nobody knows. */
+int qz_disk_get_lifetime(struct qz_disk *d, struct qz_disk_lifetime *l);
 
 /* ---- requests */
 
@@ -83,6 +94,8 @@ enum qz_disk_flags {
     QZ_DISK_FUA = 1 << 0,         /* write: on the medium before done */
     QZ_DISK_MAY_UNMAP = 1 << 1,   /* write zeroes: giving the space back is welcome */
     QZ_DISK_NO_FALLBACK = 1 << 2, /* write zeroes: -ENOTSUP instead of writing bytes */
+    QZ_DISK_SECURE = 1 << 3,      /* write zeroes: secure erase; -ENOTSUP where info.secure_erase is
+                                     not */
 };
 
 /*

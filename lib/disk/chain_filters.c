@@ -76,13 +76,28 @@ static int add_cache(struct chain *c, struct options *o, struct qz_error *err)
     return r;
 }
 
+static int add_erase(struct chain *c, struct options *o, struct qz_error *err)
+{
+    static const char *const ways[] = {"off", "overwrite", NULL};
+    unsigned way = 0;
+    struct layer *l;
+    int r = options_word(o, "secure-erase", ways, &way, err);
+
+    if (r < 0 || !way)
+        return r;
+    r = erase_open(&l, c->top, err);
+    if (r == 0)
+        c->top = l;
+    return r;
+}
+
 int chain_add_filters(struct chain *c, struct options *o, struct qz_error *err)
 {
     bool stats = false;
     int r;
 
-    if ((r = add_cache(c, o, err)) < 0 || (r = add_throttle(c, o, err)) < 0 ||
-        (r = chain_add_inject(c, o, "inject", err)) < 0 ||
+    if ((r = add_cache(c, o, err)) < 0 || (r = add_erase(c, o, err)) < 0 ||
+        (r = add_throttle(c, o, err)) < 0 || (r = chain_add_inject(c, o, "inject", err)) < 0 ||
         (r = options_switch(o, "stats", &stats, err)) < 0)
         return r;
     if (!stats)

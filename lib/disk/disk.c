@@ -11,7 +11,8 @@ _Static_assert((int)QZ_DISK_OPS == (int)DISK_OPS && (int)QZ_DISK_DISCARD == (int
                "the same numbers");
 _Static_assert((int)QZ_DISK_FUA == (int)REQUEST_FUA &&
                    (int)QZ_DISK_MAY_UNMAP == (int)REQUEST_MAY_UNMAP &&
-                   (int)QZ_DISK_NO_FALLBACK == (int)REQUEST_NO_FALLBACK,
+                   (int)QZ_DISK_NO_FALLBACK == (int)REQUEST_NO_FALLBACK &&
+                   (int)QZ_DISK_SECURE == (int)REQUEST_SECURE,
                "the same bits");
 _Static_assert((int)QZ_DISK_COMPRESSED == (int)EXTENT_COMPRESSED &&
                    (int)QZ_DISK_HOLE == (int)EXTENT_UNALLOCATED,
@@ -46,6 +47,15 @@ static int open_main(struct disk_queue *q, void *argument)
     return chain_open(&c->disk->chain, &c->options, false, q, c->err);
 }
 
+static void learn_lifetime(struct qz_disk *d, struct options *o)
+{
+    const char *file = options_text(o, "file");
+
+    d->lifetime = (struct lifetime){-1, -1};
+    if (qz_disk_is_local_file(file))
+        lifetime_open(&d->lifetime, "/sys", strncmp(file, "file:", 5) ? file : file + 5);
+}
+
 int qz_disk_open(struct qz_disk **out, const char *options, struct qz_error *err)
 {
     struct open_call c = {.err = err};
@@ -63,6 +73,8 @@ int qz_disk_open(struct qz_disk **out, const char *options, struct qz_error *err
         r = qz_fail(err, -ENOMEM, "disk: no memory");
     else if ((r = options_size(&c.options, "memory", &memory, err)) == 0)
         r = disk_run(open_main, &c, err);
+    if (r == 0)
+        learn_lifetime(c.disk, &c.options);
     options_clear(&c.options);
     if (r < 0) {
         free(c.disk);
@@ -91,6 +103,7 @@ int qz_disk_close(struct qz_disk *d, struct qz_error *err)
         return 0;
     assert(!__atomic_load_n(&d->queues, __ATOMIC_ACQUIRE));
     r = disk_run(close_main, &c, err);
+    lifetime_close(&d->lifetime);
     free(d);
     return r;
 }
@@ -106,9 +119,15 @@ void qz_disk_get_info(struct qz_disk *d, struct qz_disk_info *info)
         .discard = top->info.discard,
         .write_zeroes = top->info.write_zeroes,
         .is_rotational = top->info.is_rotational,
+        .secure_erase = top->info.secure_erase,
         .format = d->chain.format ? d->chain.format->name : "raw",
         .label = d->label,
     };
+}
+
+int qz_disk_get_lifetime(struct qz_disk *d, struct qz_disk_lifetime *l)
+{
+    return lifetime_read(&d->lifetime, l);
 }
 
 void qz_disk_set_memory(struct qz_disk *d, uint64_t bytes)
@@ -176,6 +195,9 @@ void qz_disk_submit(struct qz_disk_queue *q, struct qz_disk_request *p)
         return;
     } else if (!p->length) {
         p->done(p, 0);
+        return;
+    } else if (p->flags & QZ_DISK_SECURE && !top->info.secure_erase) {
+        p->done(p, -ENOTSUP);
         return;
     }
     r->op = (enum disk_op)p->op;

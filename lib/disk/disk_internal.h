@@ -5,12 +5,14 @@
 #include <queztl/disk.h>
 
 #include "chain.h"
+#include "lifetime.h"
 #include "queue.h"
 #include "task.h"
 
 struct qz_disk {
     struct chain chain;
     char *label;
+    struct lifetime lifetime;
     unsigned queues; /* atomic: living qz_disk_queues */
 };
 

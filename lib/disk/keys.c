@@ -26,6 +26,7 @@ static const struct key keys[] = {
     {"cache", WORD, NULL, {"writeback", "writethrough", "none", "unsafe"}},
     {"discard", WORD, NULL, {"unmap", "ignore"}},
     {"locking", SWITCH, NULL, {NULL}},
+    {"secure-erase", WORD, "raw luks", {"off", "overwrite"}},
     {"backing", NEEDED, "qcow2 cow", {NULL}},
     {"data-file", NEEDED, "qcow2", {NULL}},
     {"block-cache", SIZE, NULL, {NULL}},
@@ -67,7 +68,8 @@ static int unknown(const char *name, struct qz_error *err)
     for (unsigned i = 1; i < QZ_ARRAY_LEN(keys); i++) {
         size_t used = strlen(list);
 
-        if (!strchr(keys[i].name, '-') || keys[i].kind == NEEDED || keys[i].kind == RULES)
+        if (!strchr(keys[i].name, '-') || keys[i].kind == WORD || keys[i].kind == NEEDED ||
+            keys[i].kind == RULES)
             snprintf(list + used, sizeof(list) - used, "%s%s", used ? ", " : "", keys[i].name);
     }
     return qz_fail(err, -EINVAL, "no option has the name %.40s; there are %s", name, list);

@@ -20,6 +20,7 @@ enum block_op {
     BLOCK_FLUSH,
     BLOCK_DISCARD,
     BLOCK_WRITE_ZEROES,
+    BLOCK_SECURE_ERASE,
     BLOCK_OPS
 };
 enum { BLOCK_LANES_MAX = 8 };
@@ -41,7 +42,8 @@ struct block_request {
 struct block_info {
     uint64_t capacity;   /* bytes, a multiple of 512 */
     uint32_t block_size; /* what the medium likes best, at least 512 */
-    bool readonly, discard, write_zeroes;
+    bool readonly, discard, write_zeroes, secure_erase;
+    bool lifetime; /* the backend knows how worn the medium is */
 };
 
 struct block_backend_ops {
@@ -53,6 +55,8 @@ struct block_backend_ops {
     void (*queue)(struct block_backend *b, struct block_request *r);
     /* Lets what was queued begin; call once after a batch. */
     void (*submit)(struct block_backend *b, unsigned lane);
+    /* How worn the medium is; any thread; -ENOTSUP. NULL where info.lifetime is false. */
+    int (*lifetime)(struct block_backend *b, struct qz_disk_lifetime *l);
     /* A new capacity, on lane 0's thread; waits, and completes requests of that lane meanwhile. */
     int (*resize)(struct block_backend *b, uint64_t capacity, struct qz_error *err);
     void (*free)(struct block_backend *b); /* nothing in flight */

@@ -42,11 +42,14 @@ static void queue(struct block_backend *b, struct block_request *r)
         [BLOCK_FLUSH] = QZ_DISK_FLUSH,
         [BLOCK_DISCARD] = QZ_DISK_DISCARD,
         [BLOCK_WRITE_ZEROES] = QZ_DISK_WRITE_ZEROES,
+        [BLOCK_SECURE_ERASE] = QZ_DISK_WRITE_ZEROES,
     };
     struct qz_disk_request *p = &r->disk;
 
     p->op = ops[r->op];
-    p->flags = r->op == BLOCK_WRITE_ZEROES && r->may_unmap ? QZ_DISK_MAY_UNMAP : 0;
+    p->flags = r->op == BLOCK_SECURE_ERASE                   ? QZ_DISK_SECURE
+               : r->op == BLOCK_WRITE_ZEROES && r->may_unmap ? QZ_DISK_MAY_UNMAP
+                                                             : 0;
     p->offset = r->offset;
     p->length = r->length;
     p->iov = r->iov;
@@ -85,6 +88,11 @@ static int attach(struct block_backend *b, unsigned lane, struct qz_loop *loop)
     return fd < 0 ? fd : qz_loop_add(loop, &l->watch, fd, EPOLLIN, on_ready);
 }
 
+static int lifetime(struct block_backend *b, struct qz_disk_lifetime *l)
+{
+    return qz_disk_get_lifetime(backend_of(b)->disk, l);
+}
+
 static int resize(struct block_backend *b, uint64_t capacity, struct qz_error *err)
 {
     struct disk_backend *d = backend_of(b);
@@ -110,10 +118,12 @@ static void disk_free(struct block_backend *b)
     free(d);
 }
 
-static const struct block_backend_ops ops = {info, attach, queue, submit, resize, disk_free};
+static const struct block_backend_ops ops = {info,     attach, queue,    submit,
+                                             lifetime, resize, disk_free};
 
 static int learn(struct disk_backend *d, struct qz_error *err)
 {
+    struct qz_disk_lifetime worn;
     struct qz_disk_info i;
 
     qz_disk_get_info(d->disk, &i);
@@ -128,6 +138,8 @@ static int learn(struct disk_backend *d, struct qz_error *err)
         .readonly = i.readonly,
         .discard = i.discard,
         .write_zeroes = i.write_zeroes,
+        .secure_erase = i.secure_erase,
+        .lifetime = qz_disk_get_lifetime(d->disk, &worn) == 0,
     };
     return 0;
 }

@@ -106,6 +106,12 @@ static void disk_free(struct block_backend *b)
     disk_of(b)->freed = true;
 }
 
+static int disk_lifetime(struct block_backend *b, struct qz_disk_lifetime *l)
+{
+    *l = (struct qz_disk_lifetime){1, 3, 5};
+    return 0;
+}
+
 static int disk_resize(struct block_backend *b, uint64_t capacity, struct qz_error *err)
 {
     struct memory_disk *m = disk_of(b);
@@ -119,8 +125,8 @@ static int disk_resize(struct block_backend *b, uint64_t capacity, struct qz_err
     return 0;
 }
 
-static const struct block_backend_ops disk_ops = {disk_info,   disk_attach, disk_queue,
-                                                  disk_submit, disk_resize, disk_free};
+static const struct block_backend_ops disk_ops = {
+    disk_info, disk_attach, disk_queue, disk_submit, disk_lifetime, disk_resize, disk_free};
 
 void memory_disk_init(struct memory_disk *m, uint64_t capacity)
 {
@@ -173,7 +179,7 @@ int blk_submit(struct blk_rig *r, struct blk_io *io, unsigned q, uint32_t type, 
                void *data, size_t len)
 {
     bool to_disk = type == VIRTIO_BLK_T_OUT || type == VIRTIO_BLK_T_DISCARD ||
-                   type == VIRTIO_BLK_T_WRITE_ZEROES;
+                   type == VIRTIO_BLK_T_WRITE_ZEROES || type == VIRTIO_BLK_T_SECURE_ERASE;
     struct iovec out[2] = {{io->header, BLK_HEADER}, {data, len}};
     unsigned ins = 0;
 

@@ -95,10 +95,15 @@ static void fill_config(struct blk *b, unsigned queues)
     b->config.max_discard_seg = b->config.max_write_zeroes_seg = RANGES_MAX;
     b->config.discard_sector_alignment = QZ_MAX(b->info->block_size, (uint32_t)SECTOR) / SECTOR;
     b->config.write_zeroes_may_unmap = 1;
+    b->config.max_secure_erase_sectors = RANGE_SECTORS_MAX;
+    b->config.max_secure_erase_seg = RANGES_MAX;
+    b->config.secure_erase_sector_alignment = b->config.discard_sector_alignment;
     b->d.offered = QZ_BIT(VIRTIO_BLK_F_SEG_MAX) | QZ_BIT(VIRTIO_BLK_F_BLK_SIZE) |
                    QZ_BIT(VIRTIO_BLK_F_TOPOLOGY) | QZ_BIT(VIRTIO_BLK_F_FLUSH) |
                    QZ_BIT(VIRTIO_BLK_F_CONFIG_WCE) | QZ_BIT(VIRTIO_BLK_F_MQ) |
                    (b->info->readonly ? QZ_BIT(VIRTIO_BLK_F_RO) : 0) |
+                   (b->info->secure_erase ? QZ_BIT(VIRTIO_BLK_F_SECURE_ERASE) : 0) |
+                   (b->info->lifetime ? QZ_BIT(BLK_F_LIFETIME) : 0) |
                    (b->info->discard ? QZ_BIT(VIRTIO_BLK_F_DISCARD) : 0) |
                    (b->info->write_zeroes ? QZ_BIT(VIRTIO_BLK_F_WRITE_ZEROES) : 0);
 }

@@ -12,8 +12,8 @@ static bool is_mistake(int error)
 
 static void describe(const struct slot *s, int error, char *text, size_t size)
 {
-    static const char *const names[BLOCK_OPS] = {"read", "write", "flush", "discard",
-                                                 "write of zeroes"};
+    static const char *const names[BLOCK_OPS] = {"read",    "write",           "flush",
+                                                 "discard", "write of zeroes", "secure erase"};
     const struct block_request *r = &s->request;
 
     if (r->op == BLOCK_FLUSH)

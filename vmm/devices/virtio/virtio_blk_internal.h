@@ -22,6 +22,8 @@ enum {
     RANGES_MAX = 32,
     ID_BYTES = 20
 };
+/* Those that the kernel's headers do not know. */
+enum { BLK_F_LIFETIME = 15, BLK_T_GET_LIFETIME = 10 };
 enum { CHAIN_SEGMENTS = SEGMENTS_MAX + 2 };
 /* One range of discard or write zeroes may cover this much; in sectors. */
 #define RANGE_SECTORS_MAX 0x400000u
@@ -75,8 +77,9 @@ struct virtio_blk_config_space {
     uint32_t max_discard_sectors, max_discard_seg, discard_sector_alignment;
     uint32_t max_write_zeroes_sectors, max_write_zeroes_seg;
     uint8_t write_zeroes_may_unmap, unused1[3];
+    uint32_t max_secure_erase_sectors, max_secure_erase_seg, secure_erase_sector_alignment;
 };
-_Static_assert(sizeof(struct virtio_blk_config_space) == 64, "VirtIO 1.3 §5.2.4");
+_Static_assert(sizeof(struct virtio_blk_config_space) == 72, "VirtIO 1.3 §5.2.4");
 
 struct blk {
     struct virtio_device d;

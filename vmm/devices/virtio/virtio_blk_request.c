@@ -234,15 +234,22 @@ static bool next_range(struct slot *s)
     return true;
 }
 
-/* Discard and write zeroes (§5.2.6): an array of ranges, all checked before the first is touched.
- */
+static bool can_do(const struct block_info *info, enum block_op op)
+{
+    return op == BLOCK_DISCARD        ? info->discard
+           : op == BLOCK_WRITE_ZEROES ? info->write_zeroes
+                                      : info->secure_erase;
+}
+
+/* Discard, write zeroes and secure erase (§5.2.6): an array of ranges, all checked before the first
+ * is touched. */
 static void ranges(struct slot *s, enum block_op op)
 {
     struct blk *b = s->blk;
     uint64_t bytes = s->chain.out_bytes - HEADER;
     uint32_t allowed = op == BLOCK_WRITE_ZEROES ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0;
 
-    if (!b->info->readonly && !(op == BLOCK_DISCARD ? b->info->discard : b->info->write_zeroes)) {
+    if (!b->info->readonly && !can_do(b->info, op)) {
         answer(s, VIRTIO_BLK_S_UNSUPP, 0);
         return;
     }
@@ -265,11 +272,30 @@ static void ranges(struct slot *s, enum block_op op)
         }
     }
     s->next_range = 0;
-    s->flush_after = op == BLOCK_WRITE_ZEROES &&
-                     !b->config.wce; /* zeros are a write like any other (§5.2.6.2) */
+    s->flush_after =
+        op != BLOCK_DISCARD && !b->config.wce; /* zeros are a write like any other (§5.2.6.2) */
     next_range(s);
     b->queue[s->queue].stats.discards++;
     issue(s, op, s->request.offset, s->request.length);
+}
+
+/* §5.2.6: struct virtio_blk_lifetime. */
+static void get_lifetime(struct slot *s)
+{
+    struct blk *b = s->blk;
+    struct qz_disk_lifetime worn;
+    uint8_t bytes[6];
+    uint64_t room = s->chain.in_bytes - 1;
+
+    if (!b->info->lifetime || b->backend->ops->lifetime(b->backend, &worn) < 0) {
+        answer(s, VIRTIO_BLK_S_UNSUPP, 0);
+        return;
+    }
+    qz_store_le16(bytes, worn.pre_eol_info);
+    qz_store_le16(bytes + 2, worn.typ_a);
+    qz_store_le16(bytes + 4, worn.typ_b);
+    virtqueue_write(&s->chain, 0, bytes, QZ_MIN(room, (uint64_t)sizeof(bytes)));
+    answer(s, VIRTIO_BLK_S_OK, QZ_MIN(room, (uint64_t)sizeof(bytes)));
 }
 
 static void take(struct slot *s)
@@ -309,6 +335,12 @@ static void take(struct slot *s)
         return;
     case VIRTIO_BLK_T_WRITE_ZEROES:
         ranges(s, BLOCK_WRITE_ZEROES);
+        return;
+    case VIRTIO_BLK_T_SECURE_ERASE:
+        ranges(s, BLOCK_SECURE_ERASE);
+        return;
+    case BLK_T_GET_LIFETIME:
+        get_lifetime(s);
         return;
     }
     answer(s, VIRTIO_BLK_S_UNSUPP, 0);
