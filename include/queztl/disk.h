@@ -20,6 +20,9 @@
  * Options, by commas (a comma inside a value is written twice); the first may lack "file=":
  *     file=PATH            a file or block device; nbd://HOST[:PORT]/EXPORT and
  *                          nbd+unix:///EXPORT?socket=PATH; null:SIZE; memory:SIZE
+ *     reconnect=SECONDS    of an NBD server: how long one that vanished is looked for before
+ *                          requests fail; 10 unless said
+ *     connections=N        to one, where it can do several: 4 unless said
  *     format=raw|qcow2|luks|cow|auto   raw unless said. auto looks at the content: never for a disk
  *                          whose raw content somebody else wrote (it could pose as another format)
  *     readonly

@@ -1,8 +1,11 @@
 /* chain.c - options become a chain of layers (chain.h). */
+#include <queztl/disk.h>
+
 #include "chain.h"
 #include "crypto.h"
 #include "file.h"
 #include "memory.h"
+#include "nbd/nbd_client.h"
 #include "task.h"
 
 enum { BACKING_MAX = 64, GUESS_BYTES = 4096 };
@@ -39,6 +42,27 @@ static int open_sized(struct layer **l, const char *kind, const char *size, stru
     return !strcmp(kind, "null") ? null_open(l, m.size, err) : memory_open(l, &m, err);
 }
 
+static int open_nbd(struct layer **l, struct options *o, const struct file_options *f,
+                    struct qz_error *err)
+{
+    uint64_t connections = 4, reconnect = 10;
+    int r;
+
+    if ((r = options_number(o, "connections", 1, 16, &connections, err)) < 0 ||
+        (r = options_number(o, "reconnect", 1, 86400, &reconnect, err)) < 0)
+        return qz_error_prefix(err, "disk %s", f->path);
+    return nbd_client_open(l,
+                           &(struct nbd_client_options){
+                               .uri = f->path,
+                               .readonly = f->readonly,
+                               .unsafe = f->cache == FILE_UNSAFE,
+                               .no_discard = f->no_discard,
+                               .connections = (unsigned)connections,
+                               .reconnect_s = (unsigned)reconnect,
+                           },
+                           err);
+}
+
 int chain_open_protocol(struct layer **l, struct options *o, bool readonly, struct disk_queue *q,
                         struct qz_error *err)
 {
@@ -57,7 +81,8 @@ int chain_open_protocol(struct layer **l, struct options *o, bool readonly, stru
         return open_sized(l, "memory", file + 7, err);
     if (!strncmp(file, "file:", 5))
         f.path = file + 5;
-    if ((r = file_open(l, &f, err)) < 0)
+    r = qz_disk_is_local_file(file) ? file_open(l, &f, err) : open_nbd(l, o, &f, err);
+    if (r < 0)
         return r;
     if ((*l)->info.alignment == 1 && (*l)->info.memory_alignment == 1)
         return 0;

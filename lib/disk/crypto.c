@@ -8,12 +8,13 @@
 #include "crypto.h"
 
 #include <argon2.h>
-#include <dlfcn.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/opensslv.h>
 #include <openssl/rand.h>
 #include <pthread.h>
+
+#include "library.h"
 
 /* The number in a library's name is that of the binary interface the headers describe. */
 #define TEXT_OF(x)   #x
@@ -53,10 +54,7 @@ static struct {
     __typeof__(argon2_error_message) *argon2_error_message;
 } f;
 
-static const struct {
-    const char *library, *name;
-    void **function;
-} functions[] = {
+static const struct library_function functions[] = {
     {LIBCRYPTO, "CRYPTO_memcmp", (void **)&f.CRYPTO_memcmp},
     {LIBCRYPTO, "OPENSSL_cleanse", (void **)&f.OPENSSL_cleanse},
     {LIBCRYPTO, "RAND_bytes", (void **)&f.RAND_bytes},
@@ -93,27 +91,6 @@ static const struct {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool loaded; /* guarded by lock; whoever saw it true needs no lock any more */
 
-static int open_library(const char *name, struct qz_error *err)
-{
-    void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-
-    if (!handle)
-        return qz_fail(
-            err, -ELIBACC,
-            "an encrypted disk needs %s: %s (Debian's packages are libssl3 and libargon2-1)", name,
-            dlerror());
-    for (size_t i = 0; i < QZ_ARRAY_LEN(functions); i++) {
-        if (strcmp(functions[i].library, name))
-            continue;
-        *functions[i].function = dlsym(handle, functions[i].name);
-        if (!*functions[i].function)
-            return qz_fail(err, -ELIBBAD,
-                           "%s has no function %s: it is not the version this was built for", name,
-                           functions[i].name);
-    }
-    return 0;
-}
-
 int crypto_load(struct qz_error *err)
 {
     int r = 0;
@@ -121,7 +98,8 @@ int crypto_load(struct qz_error *err)
 
     if (loaded)
         return 0;
-    if ((r = open_library(LIBCRYPTO, err)) < 0 || (r = open_library(LIBARGON2, err)) < 0)
+    if ((r = library_open(LIBCRYPTO, "libssl3", functions, QZ_ARRAY_LEN(functions), err)) < 0 ||
+        (r = library_open(LIBARGON2, "libargon2-1", functions, QZ_ARRAY_LEN(functions), err)) < 0)
         return r;
     __atomic_store_n(&loaded, true, __ATOMIC_RELEASE);
     return 0;

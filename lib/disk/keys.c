@@ -27,6 +27,8 @@ static const struct key keys[] = {
     {"discard", WORD, NULL, {"unmap", "ignore"}},
     {"locking", SWITCH, NULL, {NULL}},
     {"secure-erase", WORD, "raw luks", {"off", "overwrite"}},
+    {"reconnect", COUNT, NULL, {NULL}},
+    {"connections", COUNT, NULL, {NULL}},
     {"backing", NEEDED, "qcow2 cow", {NULL}},
     {"data-file", NEEDED, "qcow2", {NULL}},
     {"block-cache", SIZE, NULL, {NULL}},

@@ -58,6 +58,9 @@ static int add_part(struct options *o, char *part, const char *first, struct qz_
     const char *key = part, *value = NULL;
     int r;
 
+    /* No key has a slash or colon: a path or address with '=' in it stands alone. */
+    if (first && equals && strcspn(part, "/:") < (size_t)(equals - part))
+        equals = NULL;
     if (equals) {
         *equals = 0;
         value = equals + 1;
