@@ -227,43 +227,6 @@ static void exercise(struct server *s)
     free(b);
 }
 
-static void test_nbdkit(void **state)
-{
-    struct server s;
-
-    if (!has_program("nbdkit"))
-        skip();
-    set_up(&s);
-    start_nbdkit(&s);
-    exercise(&s);
-    tear_down(&s);
-}
-
-static void test_qemu_nbd(void **state)
-{
-    struct server s;
-
-    if (!has_program("qemu-nbd"))
-        skip();
-    set_up(&s);
-    start_qemu(&s);
-    exercise(&s);
-    tear_down(&s);
-}
-
-/* ---- our own server, several connections */
-
-static int listen_at(const char *path)
-{
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-
-    strncpy(a.sun_path, path, sizeof(a.sun_path) - 1);
-    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-    assert_int_equal(listen(fd, 8), 0);
-    return fd;
-}
-
 enum { THREADS = 3, PART = SIZE / THREADS / 4096 * 4096 };
 
 struct worker {
@@ -305,6 +268,45 @@ static void threads_on(struct server *s, const char *more)
     for (unsigned i = 0; i < THREADS; i++)
         pthread_join(id[i], NULL);
     assert_int_equal(qz_disk_close(d, &err), 0);
+}
+
+static void test_nbdkit(void **state)
+{
+    struct server s;
+
+    if (!has_program("nbdkit"))
+        skip();
+    set_up(&s);
+    start_nbdkit(&s);
+    exercise(&s);
+    threads_on(&s, ",connections=3");
+    threads_on(&s, ",connections=1"); /* several threads on one connection */
+    tear_down(&s);
+}
+
+static void test_qemu_nbd(void **state)
+{
+    struct server s;
+
+    if (!has_program("qemu-nbd"))
+        skip();
+    set_up(&s);
+    start_qemu(&s);
+    exercise(&s);
+    tear_down(&s);
+}
+
+/* ---- our own server */
+
+static int listen_at(const char *path)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    strncpy(a.sun_path, path, sizeof(a.sun_path) - 1);
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    assert_int_equal(listen(fd, 8), 0);
+    return fd;
 }
 
 static void test_own_server(void **state)
@@ -462,7 +464,7 @@ static void test_refusals(void **state)
     assert_int_equal(qz_disk_open(&d, options, &err), 0);
     assert_true(qz_disk_resize(d, SIZE * 2, &err) < 0);
     qz_disk_close(d, NULL);
-    assert_int_equal(qz_disk_open(&d, "nbd://localhost,connections=99", &err), -EINVAL);
+    assert_true(qz_disk_open(&d, "nbd://localhost,connections=99", &err) < 0);
     assert_true(qz_disk_open(&d, "nbds://localhost/x", &err) < 0); /* no certificates are read */
     tear_down(&s);
 }

@@ -302,6 +302,15 @@ static struct calls take_ended(struct link *k)
     return done;
 }
 
+/* Another thread may have read what this one was woken for. libnbd must not be sent after nothing:
+ * it would wait for that reply before it sends another command. */
+static bool has_input(const struct link *k)
+{
+    char byte;
+
+    return recv(nbd.aio_get_fd(k->h), &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
+}
+
 static void on_ready(struct queue_io *io, int result)
 {
     struct watch *w = QZ_CONTAINER_OF(io, struct watch, io);
@@ -311,11 +320,10 @@ static void on_ready(struct queue_io *io, int result)
 
     pthread_mutex_lock(&k->lock);
     w->armed = false;
-    /* Another thread may have moved on what this one was woken for, or made another connection. */
     if (k->h && w->generation == k->generation && result >= 0) {
         unsigned direction = nbd.aio_get_direction(k->h);
 
-        if (w == &w->lane->in && direction & LIBNBD_AIO_DIRECTION_READ)
+        if (w == &w->lane->in && direction & LIBNBD_AIO_DIRECTION_READ && has_input(k))
             nbd.aio_notify_read(k->h);
         else if (w == &w->lane->out && direction & LIBNBD_AIO_DIRECTION_WRITE)
             nbd.aio_notify_write(k->h);
