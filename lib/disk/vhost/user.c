@@ -321,6 +321,11 @@ static void replace(int *fd, int with)
     *fd = with;
 }
 
+static bool is_packed(const struct vhost *v)
+{
+    return v->features & QZ_BIT(34); /* VIRTIO_F_RING_PACKED */
+}
+
 static int set_kick(struct vhost *v, struct message *m)
 {
     int fd, r;
@@ -331,8 +336,9 @@ static int set_kick(struct vhost *v, struct message *m)
     if (l->running)
         lane_stop(l);
     replace(&l->kick_fd, fd);
-    l->inflight = v->inflight && l->index < v->inflight_queues && l->size == v->inflight_size
-                      ? inflight_of_lane(v->inflight, l->index, v->inflight_size)
+    l->inflight = v->inflight && l->index < v->inflight_queues && l->size == v->inflight_size &&
+                          inflight_bytes(l->index + 1, l->size, is_packed(v)) <= v->inflight_mapped
+                      ? inflight_of_lane(v->inflight, l->index, v->inflight_size, is_packed(v))
                       : NULL;
     r = lane_start(l);
     if (r == 0 && !(v->features & F_PROTOCOL_FEATURES))
@@ -443,7 +449,8 @@ static int get_inflight(struct vhost *v, struct message *m)
     if (!m->p.inflight.queues || m->p.inflight.queues > v->lane_count || !m->p.inflight.size ||
         m->p.inflight.size > RING_SIZE_MAX)
         return -EINVAL;
-    bytes = inflight_bytes(m->p.inflight.queues, m->p.inflight.size);
+    /* The larger kind, in case the ring's is not yet agreed on. */
+    bytes = inflight_bytes(m->p.inflight.queues, m->p.inflight.size, true);
     fd = memfd_create("queztl-inflight", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0)
         return -errno;
@@ -460,8 +467,9 @@ static int set_inflight(struct vhost *v, struct message *m)
     void *p;
 
     if (m->fd_count != 1 || !queues || queues > LANES_MAX || !ring || ring > RING_SIZE_MAX ||
-        size < inflight_bytes(queues, ring) || size > 64 << 20 || fstat(m->fds[0], &st) < 0 ||
-        (uint64_t)st.st_size < size || offset > (uint64_t)st.st_size - size)
+        size < inflight_bytes(queues, ring, is_packed(v)) || size > 64 << 20 ||
+        fstat(m->fds[0], &st) < 0 || (uint64_t)st.st_size < size ||
+        offset > (uint64_t)st.st_size - size)
         return -EINVAL;
     p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, m->fds[0], (off_t)offset);
     if (p == MAP_FAILED)
