@@ -37,6 +37,7 @@ static const struct key keys[] = {
     {"key_file", NEEDED, "qcow2 luks", {NULL}},
     {"metadata_memory", SIZE, "qcow2", {NULL}},
     {"metadata_log", SWITCH, "qcow2", {NULL}},
+    {"compression_level", COUNT, "qcow2", {NULL}},
     {"iops", COUNT, NULL, {NULL}},
     {"iops-read", COUNT, NULL, {NULL}},
     {"iops-write", COUNT, NULL, {NULL}},
