@@ -89,10 +89,15 @@ struct vcpu_exit {
     };
 };
 
+/* Seconds: the time of day in a deterministic machine begins with 1 January 2026. */
+enum { DETERMINISTIC_EPOCH = 1767225600 };
+
 struct accel_config {
     unsigned vcpus;
     bool own_lapic; /* the machine emulates the local APICs itself (irqchip=user) */
     bool interpret; /* the software CPU: translates nothing */
+    bool deterministic; /* the software CPU: instructions are the only time there is; see slice */
+    uint64_t seed;      /* deterministic: of random numbers */
     enum cpu_model model;
     struct cpu_topology topology;
     /*
@@ -195,6 +200,16 @@ struct accel_ops {
     /* Optional: a device wrote to guest memory; what was made from the old bytes (translated code)
      * is dropped. */
     void (*memory_written)(struct accel_vm *vm, uint64_t gpa, uint64_t len);
+
+    /*
+     * accel_config.deterministic: the next run() returns EXIT_KICKED at the latest after `count`
+     * instructions, and the guest's counters say now_ns plus a nanosecond for each of them. Until
+     * then executed() says how many of them are complete, also while the machine answers an
+     * access; an exception delivered counts as one. Both on the vCPU's thread; only one vCPU of
+     * the machine may be in run() at a time.
+     */
+    void (*slice)(struct accel_vcpu *vcpu, uint64_t now_ns, uint32_t count);
+    uint32_t (*executed)(struct accel_vcpu *vcpu);
 
     /* TSC frequency that the guest sees, kHz. */
     uint32_t (*tsc_khz)(struct accel_vm *vm);

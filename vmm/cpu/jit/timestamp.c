@@ -9,6 +9,7 @@
 #include <x86intrin.h>
 
 #include "cpu/jit/block.h"
+#include "cpu/jit/counted.h"
 #include "cpu/jit/msr_internal.h"
 
 QZ_SYSCALLS(vcpu, "clock_gettime");
@@ -29,9 +30,15 @@ struct wall_clock {
 _Static_assert(sizeof(struct system_time) == 32 && sizeof(struct wall_clock) == 12,
                "the guest's layout");
 
+/* What the guest's counter is an offset from. */
+static uint64_t base_tsc(const struct jit_cpu *cpu)
+{
+    return cpu->vm->counted ? counted_tsc(cpu) : __rdtsc();
+}
+
 uint64_t jit_guest_tsc(const struct jit_cpu *cpu)
 {
-    return __rdtsc() + cpu->tsc_offset;
+    return base_tsc(cpu) + cpu->tsc_offset;
 }
 
 /* --- The clock -------------------------------------------------------------------------------- */
@@ -128,7 +135,10 @@ void kvm_wall_clock_write(struct jit_cpu *cpu, uint64_t value)
     cpu->msrs->kvm_wall_clock = value;
     if (!value)
         return;
-    clock_gettime(CLOCK_REALTIME, &now);
+    if (cpu->vm->counted) /* the nanoseconds are many: only the sum is used */
+        now = (struct timespec){DETERMINISTIC_EPOCH, (long)counted_tsc(cpu)};
+    else
+        clock_gettime(CLOCK_REALTIME, &now);
     ns = (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec -
          clock_ns(cpu, jit_guest_tsc(cpu), &t);
     w = (struct wall_clock){.sec = (uint32_t)(ns / NS_PER_S), .nsec = (uint32_t)(ns % NS_PER_S)};
@@ -169,7 +179,7 @@ void tsc_adjust_write(struct jit_cpu *cpu, uint64_t value)
 void tsc_restore(struct jit_cpu *cpu, uint64_t value)
 {
     const uint64_t second = (uint64_t)cpu->vm->tsc_khz * 1000;
-    const uint64_t offset = value - __rdtsc();
+    const uint64_t offset = value - base_tsc(cpu);
     uint64_t common = __atomic_load_n(&cpu->vm->tsc_offset, __ATOMIC_SEQ_CST);
 
     /* A failed exchange means that another vCPU was first: its offset is looked at. */
