@@ -16,6 +16,7 @@ hv=$BUILD/tools/queztl-hv
 ctl=$BUILD/tests/testbed/ctl
 kernel=$(newest_kernel cloud)
 initrd=$BUILD/guest/initrd
+if [ "$TESTBED" = here ]; then accels="jit jit,interpret"; else accels=kvm; fi # what this place has
 quiet="console=ttyS0 panic=-1 quiet"
 work=$(mktemp -d "/tmp/case.XXXXXX")
 log=$work/log
@@ -65,10 +66,17 @@ alive() {
     [ -n "$vm" ] && [ -d "/proc/$vm" ] && ! grep -q '^State:.*[ZX]' "/proc/$vm/status" 2>/dev/null
 }
 
+died() { # died WHEN: the machine of `start` ended too early
+    code=0
+    wait "$vm" || code=$?
+    if [ "$code" -gt 128 ]; then fail "the machine was ended by signal $((code - 128)) $*"; fi
+    fail "the machine ended with exit code $code $*"
+}
+
 wait_for() {
     steps=$((${2:-60} * 20))
     until grep -q -- "$1" "$log"; do
-        alive || { grep -q -- "$1" "$log" && break; fail "the machine ended before it said \"$1\""; }
+        alive || { grep -q -- "$1" "$log" && break; died "before it said \"$1\""; }
         steps=$((steps - 1))
         [ "$steps" -gt 0 ] || fail "no \"$1\" in time"
         sleep 0.05

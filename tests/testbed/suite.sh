@@ -8,13 +8,7 @@ suite() {
     payload=$BUILD/tests/guest/suite/$1
     shift
     words=${suite_words:-cpus=1}
-    accels=kvm
-    if [ "$TESTBED" = here ]; then
-        words="$words software"
-        accels="jit jit,interpret"
-    else
-        words="$words tcg"
-    fi
+    if [ "$TESTBED" = here ]; then words="$words software"; else words="$words tcg"; fi
     bad=
     for accel in $accels; do
         for model in portable host; do

@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <termios.h>
 
 #include "devices/virtio/devices.h"
@@ -21,14 +22,18 @@ struct host_console {
     struct termios saved;
 };
 
-/* A non-blocking twin of a standard descriptor; -1 when it is closed or cannot be had. */
+/* A non-blocking twin of a standard descriptor; -1 when it is closed or cannot be had. Files never
+ * block, and who shares one's position (standard error after 2>&1) is to go on sharing it. */
 static int reopen(int fd, int flags)
 {
     char path[32];
+    struct stat st;
     int twin;
 
-    if (fcntl(fd, F_GETFD) < 0)
+    if (fstat(fd, &st) < 0)
         return -1;
+    if (S_ISREG(st.st_mode))
+        return fcntl(fd, F_DUPFD_CLOEXEC, 3);
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     twin = open(path, flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     return twin >= 0 ? twin : fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -61,7 +66,7 @@ int host_console_open(struct host_console **out, struct qz_loop *loop, const cha
         return 0;
     if (!strcmp(where, "stdio")) {
         c->in_fd = reopen(STDIN_FILENO, O_RDONLY);
-        c->out_fd = reopen(STDOUT_FILENO, O_WRONLY | O_APPEND);
+        c->out_fd = reopen(STDOUT_FILENO, O_WRONLY);
         make_raw(c);
     } else {
         c->out_fd =

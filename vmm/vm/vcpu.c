@@ -282,6 +282,23 @@ static void do_msr(struct vcpu *v, struct vcpu_exit *e)
     e->msr.fault = true;
 }
 
+/* Where it happened, as far as the back end still knows: AMD's processors lose the state in a
+ * shutdown and KVM then shows that of a reset. */
+static void report_crash(struct vcpu *v)
+{
+    QZ_AUTO_FREE struct vcpu_state *s = NULL;
+    char text[160] = "";
+
+    if (posix_memalign((void **)&s, 64, sizeof(*s)) == 0 &&
+        v->group->ops->get_state(v->accel, s) == 0 && s->rip != 0xfff0)
+        snprintf(text, sizeof(text),
+                 " at cs 0x%x rip 0x%llx, rsp 0x%llx, cr0 0x%llx, cr2 0x%llx, cr3 0x%llx",
+                 s->cs.selector, (unsigned long long)s->rip, (unsigned long long)s->gpr[RSP],
+                 (unsigned long long)s->cr0, (unsigned long long)s->cr2,
+                 (unsigned long long)s->cr3);
+    v->group->events.triple_fault(v->group->events.context, v->id, text);
+}
+
 /* False: this vCPU cannot go on and waits for the life cycle. */
 static bool handle_exit(struct vcpu *v, struct vcpu_exit *e)
 {
@@ -311,7 +328,7 @@ static bool handle_exit(struct vcpu *v, struct vcpu_exit *e)
     case EXIT_DEBUG:
         return g->events.debug && g->events.debug(g->events.context, v->id, e);
     case EXIT_SHUTDOWN:
-        g->events.triple_fault(g->events.context, v->id);
+        report_crash(v);
         return false;
     case EXIT_FAIL:
         g->events.failed(g->events.context, v->id, e->fail.text);
@@ -480,10 +497,15 @@ int vcpu_group_reset(struct vcpu_group *g, const struct vcpu_state *bsp, struct 
     return 0;
 }
 
-void vcpu_group_park(struct vcpu_group *g)
+void vcpu_group_ask_park(struct vcpu_group *g)
 {
     for (unsigned i = 0; i < g->created; i++)
         request(&g->vcpu[i], REQ_PARK);
+}
+
+void vcpu_group_park(struct vcpu_group *g)
+{
+    vcpu_group_ask_park(g);
     pthread_mutex_lock(&g->lock);
     while (g->parked < g->created)
         pthread_cond_wait(&g->changed, &g->lock);

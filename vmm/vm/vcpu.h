@@ -15,7 +15,8 @@ struct vcpu_group;
 
 /* What went wrong or was asked for on a vCPU thread; called there, must not block. */
 struct vcpu_events {
-    void (*triple_fault)(void *context, unsigned cpu);
+    /* where: " at ..." its registers, or empty where they are lost */
+    void (*triple_fault)(void *context, unsigned cpu, const char *where);
     void (*failed)(void *context, unsigned cpu, const char *text);
     /* EXIT_DEBUG; true: run on at once. NULL: nobody debugs. */
     bool (*debug)(void *context, unsigned cpu, const struct vcpu_exit *exit);
@@ -32,6 +33,9 @@ void vcpu_group_free(struct vcpu_group *g);
 /* Puts every vCPU into its reset state, CPU 0 into *bsp. Parked vCPUs only. */
 int vcpu_group_reset(struct vcpu_group *g, const struct vcpu_state *bsp, struct qz_error *err);
 
+/* Asks every vCPU to park and does not wait for it: one that calls this executes no further
+ * instruction of the guest. Any thread. */
+void vcpu_group_ask_park(struct vcpu_group *g);
 /* Returns once no vCPU executes guest code or holds a device lock. */
 void vcpu_group_park(struct vcpu_group *g);
 /* stay: of each vCPU, whether it is to go on being parked; NULL: none. */

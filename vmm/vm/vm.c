@@ -57,7 +57,6 @@ struct vm {
     struct guest_source *guest;
 
     unsigned pending;     /* ASK_ bits, atomic */
-    unsigned crashed_cpu; /* for ASK_TRIPLE_FAULT, atomic */
     struct qz_work pending_work;
     struct qz_timer timeout, drain;
     unsigned drain_steps;
@@ -67,6 +66,8 @@ struct vm {
 
     pthread_mutex_t lock; /* guards what other threads leave here */
     char failure[240];
+    unsigned crashed_cpu; /* for ASK_TRIPLE_FAULT */
+    char crash_place[160];
     char exit_text[16]; /* from org.queztl.exit */
     size_t exit_text_len;
 
@@ -93,15 +94,22 @@ static void machine_request(struct machine *m, enum machine_request what)
     static const unsigned bits[] = {[MACHINE_RESET] = ASK_RESET,
                                     [MACHINE_POWEROFF] = ASK_POWEROFF,
                                     [MACHINE_PANIC] = ASK_PANIC};
+    struct vm *vm = QZ_CONTAINER_OF(m, struct vm, machine);
 
-    ask(QZ_CONTAINER_OF(m, struct vm, machine), bits[what]);
+    /* Nothing runs after it: a kernel that outlives its reset tries the next way, a triple fault at
+     * last. */
+    vcpu_group_ask_park(vm->vcpus);
+    ask(vm, bits[what]);
 }
 
-static void on_triple_fault(void *context, unsigned cpu)
+static void on_triple_fault(void *context, unsigned cpu, const char *where)
 {
     struct vm *vm = context;
 
-    __atomic_store_n(&vm->crashed_cpu, cpu, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&vm->lock);
+    vm->crashed_cpu = cpu;
+    snprintf(vm->crash_place, sizeof(vm->crash_place), "%s", where);
+    pthread_mutex_unlock(&vm->lock);
     ask(vm, ASK_TRIPLE_FAULT);
 }
 
@@ -259,6 +267,8 @@ static void begin_reset(struct vm *vm)
     if (vm->state == VM_RUNNING)
         stop_running(vm);
     vm->state = VM_RESETTING;
+    /* What several vCPUs asked for meanwhile is granted with this. */
+    __atomic_and_fetch(&vm->pending, ASK_FAIL, __ATOMIC_SEQ_CST);
     pthread_mutex_lock(&vm->lock);
     vm->exit_text_len = 0;
     memset(vm->exit_text, 0, sizeof(vm->exit_text));
@@ -267,6 +277,24 @@ static void begin_reset(struct vm *vm)
     pc_reset(&vm->pc);
     vm->drain_steps = 0;
     wait_for_drain(&vm->drain);
+}
+
+static void serve_crash(struct vm *vm)
+{
+    unsigned cpu;
+    char place[sizeof(vm->crash_place)];
+    bool looked_at;
+
+    pthread_mutex_lock(&vm->lock);
+    cpu = vm->crashed_cpu;
+    memcpy(place, vm->crash_place, sizeof(place));
+    pthread_mutex_unlock(&vm->lock);
+    looked_at = debugger_look_at(vm->debugger, GDB_STOP_CRASH, cpu);
+    qz_log(QZ_LOG_ERROR,
+           "the guest crashed: a fault within a double fault (triple fault) on CPU %u%s%s", cpu,
+           place, looked_at ? "; the debugger looks at it" : "");
+    if (!looked_at)
+        end(vm, QZ_EXIT_GUEST_PANIC);
 }
 
 static void serve_pending(struct qz_work *w)
@@ -284,13 +312,8 @@ static void serve_pending(struct qz_work *w)
     } else if (bits & ASK_PANIC) {
         qz_log(QZ_LOG_ERROR, "the guest panicked");
         end(vm, QZ_EXIT_GUEST_PANIC);
-    } else if ((bits & ASK_TRIPLE_FAULT) &&
-               debugger_look_at(vm->debugger, GDB_STOP_CRASH,
-                                __atomic_load_n(&vm->crashed_cpu, __ATOMIC_RELAXED))) {
-        qz_log(QZ_LOG_ERROR, "the guest crashed (triple fault); the debugger looks at it");
     } else if (bits & ASK_TRIPLE_FAULT) {
-        qz_log(QZ_LOG_ERROR, "the guest crashed: a fault within a double fault (triple fault)");
-        end(vm, QZ_EXIT_GUEST_PANIC);
+        serve_crash(vm);
     } else if (bits & ASK_POWEROFF) {
         end(vm, reported_status(vm));
     } else if (bits & ASK_RESET) {
