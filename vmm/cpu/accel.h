@@ -89,15 +89,13 @@ struct vcpu_exit {
     };
 };
 
-/* Seconds: the time of day in a deterministic machine begins with 1 January 2026. */
-enum { DETERMINISTIC_EPOCH = 1767225600 };
-
 struct accel_config {
     unsigned vcpus;
-    bool own_lapic; /* the machine emulates the local APICs itself (irqchip=user) */
-    bool interpret; /* the software CPU: translates nothing */
+    bool own_lapic;     /* the machine emulates the local APICs itself (irqchip=user) */
+    bool interpret;     /* the software CPU: translates nothing */
     bool deterministic; /* the software CPU: instructions are the only time there is; see slice */
     uint64_t seed;      /* deterministic: of random numbers */
+    int64_t epoch;      /* deterministic: the time of day at 0 ns, seconds since 1970 */
     enum cpu_model model;
     struct cpu_topology topology;
     /*

@@ -9,9 +9,10 @@
 #include "machine/terminal.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 
-QZ_SYSCALLS(all, "read write writev epoll_ctl futex");
+QZ_SYSCALLS(all, "read write writev poll epoll_ctl futex");
 
 enum { OUTPUT_RING = 64 << 10, INPUT_BUFFER = 4096, CTRL_A = 1 };
 
@@ -27,6 +28,7 @@ struct terminal {
     uint8_t ring[OUTPUT_RING];
     size_t ring_head, ring_len;
     bool out_broken;
+    bool lossless;               /* whoever writes waits for room */
     void (*quit)(void *context); /* set: Ctrl-A is an escape */
     void *quit_context;
     bool escaped;
@@ -127,6 +129,17 @@ size_t terminal_write(struct terminal_client *c, const void *data, size_t len)
         if (n <= 0)
             break;
         taken += n;
+    }
+    while (t->lossless && taken < len) {
+        ssize_t n = write(t->out_fd, p + taken, len - taken);
+        struct pollfd out = {.fd = t->out_fd, .events = POLLOUT};
+
+        if (n > 0)
+            taken += n;
+        else if (n < 0 && errno == EAGAIN)
+            poll(&out, 1, -1);
+        else if (n < 0 && errno != EINTR)
+            return len;
     }
     while (taken < len && t->ring_len < OUTPUT_RING) {
         size_t tail = (t->ring_head + t->ring_len) % OUTPUT_RING;
@@ -250,6 +263,11 @@ int terminal_new(struct terminal **out, struct qz_loop *loop, int in_fd, int out
     pthread_mutex_init(&t->lock, NULL);
     *out = t;
     return 0;
+}
+
+void terminal_wait_for_reader(struct terminal *t)
+{
+    t->lossless = true;
 }
 
 void terminal_free(struct terminal *t)

@@ -27,6 +27,9 @@ struct terminal_client {
 /* Puts a terminal on descriptors (either may be -1); they stay the caller's. */
 int terminal_new(struct terminal **t, struct qz_loop *loop, int in_fd, int out_fd,
                  struct qz_error *err);
+/* terminal_write() takes everything, however long the host's side is: what a deterministic machine
+ * sees of it. Before anybody writes. */
+void terminal_wait_for_reader(struct terminal *t);
 void terminal_free(struct terminal *t); /* flushes what it can without blocking */
 
 void terminal_attach(struct terminal *t, struct terminal_client *c); /* before the loop runs */

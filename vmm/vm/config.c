@@ -38,14 +38,42 @@ static int set_on_off(const char *v, bool *out, struct qz_error *err)
     return qz_fail(err, -EINVAL, "\"%s\" is neither on nor off", v);
 }
 
+static int set_jit(struct vm_config *c, const char *v, struct qz_error *err)
+{
+    QZ_AUTO_FREE char *copy = strdup(v);
+    char *rest = copy, *item;
+
+    while ((item = next_item(&rest))) {
+        const char *seed = value_of(item, "seed");
+
+        if (!strcmp(item, "interpret"))
+            c->interpret = true;
+        else if (!strcmp(item, "deterministic"))
+            c->deterministic = true;
+        else if (!seed)
+            return qz_fail(
+                err, -EINVAL,
+                "\"%s\": the software CPU knows interpret, deterministic and seed=", item);
+        else if (qz_parse_u64(seed, "seed", 0, UINT64_MAX, &c->seed, err) < 0)
+            return err->code;
+    }
+    return 0;
+}
+
 static int set_accel(void *t, const char *v, struct qz_error *err)
 {
     struct vm_config *c = t;
     char known[128] = "auto";
     bool found = !strcmp(v, "auto");
 
-    c->interpret = !strcmp(v, "jit,interpret");
-    c->accel = c->interpret ? "jit" : v;
+    c->accel_given = v;
+    c->interpret = c->deterministic = false;
+    c->seed = 0;
+    c->accel = v;
+    if (!strncmp(v, "jit,", 4)) {
+        c->accel = "jit";
+        return set_jit(c, v + 4, err);
+    }
     for (unsigned i = 0; accel_all[i]; i++) {
         size_t used = strlen(known);
 
@@ -354,7 +382,8 @@ static int set_verbose(void *t, const char *v, struct qz_error *err)
 const struct qz_option vm_options[] = {
     {"accel", "auto|kvm|jit",
      "what executes guest code (default auto: the best that works here);\njit,interpret: the "
-     "software CPU without translation",
+     "software CPU without translation; jit,deterministic[,seed=N]: the same input\ngives the same "
+     "run, instruction for instruction",
      set_accel},
     {"cpu", "MODEL", "portable (x86-64-v2, default), v3, or host", set_cpu_model},
     {"cpus", "N[,sockets=,cores=,threads=]", "vCPUs, 1 to 256 (default 1)", set_cpus},

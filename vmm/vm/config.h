@@ -36,8 +36,11 @@ struct vm_net_config {
 };
 
 struct vm_config {
-    const char *accel; /* "auto", "kvm", "jit" */
-    bool interpret;    /* jit: translates nothing */
+    const char *accel;       /* "auto", "kvm", "jit" */
+    const char *accel_given; /* as it was typed, NULL: it was not */
+    bool interpret;          /* jit: translates nothing */
+    bool deterministic;      /* jit: the same input gives the same run */
+    uint64_t seed;           /* deterministic: of all random numbers */
     enum cpu_model model;
     unsigned cpus;
     struct cpu_topology topology; /* all 0: one socket with `cpus` cores */
@@ -69,8 +72,8 @@ extern const struct qz_option vm_options[];
  * opened. */
 int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error *err);
 /*
- * Whether the files it names are there and look like what they shall be; opens nothing for good and needs no
- * accelerator. -ENOENT: one is missing.
+ * Whether the files it names are there and look like what they shall be; opens nothing for good and
+ * needs no accelerator. -ENOENT: one is missing.
  */
 int vm_config_check_files(const struct vm_config *c, struct qz_error *err);
 

@@ -16,6 +16,7 @@
 #include <sys/signalfd.h>
 
 #include "devices/acpi_pm.h"
+#include "machine/io_gate.h"
 #include "vm/control.h"
 #include "vm/debugger.h"
 #include "vm/guest.h"
@@ -56,7 +57,7 @@ struct vm {
     bool run_when_released;
     struct guest_source *guest;
 
-    unsigned pending;     /* ASK_ bits, atomic */
+    unsigned pending; /* ASK_ bits, atomic */
     struct qz_work pending_work;
     struct qz_timer timeout, drain;
     unsigned drain_steps;
@@ -389,6 +390,9 @@ static int build_core(struct vm *vm, struct qz_error *err)
         .vcpus = vm->config.cpus,
         .own_lapic = vm->config.own_lapic,
         .interpret = vm->config.interpret,
+        .deterministic = vm->config.deterministic,
+        .seed = vm->config.seed,
+        .epoch = DETERMINISTIC_EPOCH,
         .model = vm->config.model,
         .topology = vm->config.topology,
         .serve = vcpu_serve,
@@ -415,6 +419,12 @@ static int build_core(struct vm *vm, struct qz_error *err)
         return qz_fail(err, r, "%s: cannot map guest memory: %s", ops->name, strerror(-r));
     if ((r = qz_loop_new(&m->main_loop, err)) < 0 || (r = vm_clock_new(&m->clock, err)) < 0)
         return r;
+    if (vm->config.deterministic) {
+        vm_clock_make_virtual(m->clock);
+        m->random = vm->config.seed;
+        if ((r = io_gate_new(&m->gate, m->clock, err)) < 0)
+            return r;
+    }
     if ((r = bus_new(&m->pio, 0x10000)) < 0 || (r = bus_new(&m->mmio, 0)) < 0)
         return qz_fail(err, r, "buses: %s", strerror(-r));
     return irq_fabric_new(&m->irq, m->accel, m->cpus, m->pio, m->mmio, m->clock, &vcpu_irq_ops,
@@ -433,6 +443,8 @@ static int build_devices(struct vm *vm, struct qz_error *err)
                                err)) < 0)
         return r;
     host.terminal = host_console_terminal(vm->console);
+    if (vm->config.deterministic && host.terminal)
+        terminal_wait_for_reader(host.terminal);
     host.storage_loop = vm->io[IO_STORAGE].loop;
     host.device_loop = vm->io[IO_DEVICES].loop;
     if ((r = pc_new(&vm->pc, &vm->machine, &vm->config, &host, err)) < 0)
@@ -592,6 +604,7 @@ void vm_free(struct vm *vm)
     irq_fabric_free(m->irq);
     bus_free(m->pio);
     bus_free(m->mmio);
+    io_gate_free(m->gate);
     vm_clock_free(m->clock);
     if (vm->signals.fd >= 0)
         close(vm->signals.fd);

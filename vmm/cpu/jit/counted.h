@@ -51,14 +51,4 @@ static inline void counted_give_back(struct jit_cpu *cpu)
     cpu->ahead = 0;
 }
 
-/* For the guest's random numbers: splitmix64, as good as a seed needs. */
-static inline uint64_t counted_random(struct jit_vm *vm)
-{
-    uint64_t z = vm->random += 0x9e3779b97f4a7c15;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
-
 #endif

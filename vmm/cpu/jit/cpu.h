@@ -167,8 +167,8 @@ struct jit_cpu {
                             gives, with OF in bit 0 below it */
     uint64_t code_base;  /* linear address of the page that is executed */
     uint64_t scratch;
-    int32_t budget; /* counted.h: instructions until the slice ends */
-    int32_t ahead;  /* of those taken from the budget, the ones that are not complete */
+    int32_t budget;  /* counted.h: instructions until the slice ends */
+    int32_t ahead;   /* of those taken from the budget, the ones that are not complete */
     bool fpu_loaded; /* xmm and MXCSR are in the host's registers, not in .fpu */
     bool x87_loaded; /* and the x87 registers; never without the others */
     bool gs_set;     /* this thread's gs: is this structure */

@@ -148,7 +148,7 @@ static void exec_rdrand(struct jit_cpu *cpu, const struct insn *i)
     bool good;
 
     if (cpu->vm->counted)
-        return set_random(cpu, i, counted_random(cpu->vm), true);
+        return set_random(cpu, i, qz_random64(&cpu->vm->random), true);
     __asm__ volatile("rdrand %0" : "=r"(value), "=@ccc"(good));
     set_random(cpu, i, value, good);
 }
@@ -159,7 +159,7 @@ static void exec_rdseed(struct jit_cpu *cpu, const struct insn *i)
     bool good;
 
     if (cpu->vm->counted)
-        return set_random(cpu, i, counted_random(cpu->vm), true);
+        return set_random(cpu, i, qz_random64(&cpu->vm->random), true);
     __asm__ volatile("rdseed %0" : "=r"(value), "=@ccc"(good));
     set_random(cpu, i, value, good);
 }

@@ -136,7 +136,7 @@ void kvm_wall_clock_write(struct jit_cpu *cpu, uint64_t value)
     if (!value)
         return;
     if (cpu->vm->counted) /* the nanoseconds are many: only the sum is used */
-        now = (struct timespec){DETERMINISTIC_EPOCH, (long)counted_tsc(cpu)};
+        now = (struct timespec){cpu->vm->config.epoch, (long)counted_tsc(cpu)};
     else
         clock_gettime(CLOCK_REALTIME, &now);
     ns = (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec -

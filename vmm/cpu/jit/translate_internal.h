@@ -35,7 +35,7 @@ enum { SLOW_MAX = 3 * JIT_BLOCK_MAX };
 struct side_exit {
     uint8_t *hole; /* of its jcc */
     int64_t offset;
-    bool save_flags; /* on the way */
+    bool save_flags;  /* on the way */
     unsigned skipped; /* instructions of the block behind it */
 };
 

@@ -10,6 +10,7 @@
 
 #include "devices/virtio/block_backend.h"
 #include "devices/virtio/devices.h"
+#include "machine/io_gate.h"
 
 enum {
     QUEUES_MAX = 16,
@@ -139,6 +140,12 @@ static void end_reset(struct blk *b, unsigned queue)
     }
 }
 
+static void left_flight(struct slot *s)
+{
+    s->blk->queue[s->queue].in_flight--;
+    io_gate_end(s->blk->d.machine->gate);
+}
+
 /* Lock held. */
 static void request_done(struct slot *s, int result)
 {
@@ -147,17 +154,19 @@ static void request_done(struct slot *s, int result)
 
     if (b->resetting ||
         q->resetting) { /* the ring is the driver's again: nothing is written to it */
-        q->in_flight--;
+        left_flight(s);
         release(s);
         end_reset(b, s->queue);
     } else if (result == 0 && has_next(s)) {
         b->backend->ops->queue(b->backend, &s->request);
         b->backend->ops->submit(b->backend);
     } else {
-        q->in_flight--;
+        left_flight(s);
         answer(s, result == 0 ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR,
                s->request.op == BLOCK_READ ? s->request.length : 0);
         virtqueue_interrupt(&b->d.queue[s->queue]);
+        if (b->d.machine->gate) /* the next one */
+            virtio_queue_again(&b->d, s->queue);
     }
 }
 
@@ -190,6 +199,7 @@ static void issue(struct slot *s, enum block_op op, uint64_t offset, uint64_t le
     s->request.length = length;
     s->request.done = on_done;
     b->queue[s->queue].in_flight++;
+    io_gate_begin(b->d.machine->gate);
     b->backend->ops->queue(b->backend, &s->request);
 }
 
@@ -348,12 +358,18 @@ static void take(struct slot *s)
     answer(s, VIRTIO_BLK_S_UNSUPP, 0);
 }
 
+/* A deterministic machine's requests are done one by one: the host may end them in any order. */
+static bool must_wait(const struct blk *b, unsigned q)
+{
+    return b->d.machine->gate && b->queue[q].in_flight;
+}
+
 /* Takes one request; false when there is none, or no slot for it. */
 static bool take_next(struct blk *b, unsigned q)
 {
     struct slot *s = b->queue[q].free;
 
-    if (!s)
+    if (!s || must_wait(b, q))
         return false;
     s->chain.iov = s->iov;
     s->chain.capacity = CHAIN_SEGMENTS;
@@ -377,6 +393,8 @@ static void on_notify(struct virtio_device *d, unsigned q)
         while (left && take_next(b, q))
             left--;
         b->backend->ops->submit(b->backend);
+        if (must_wait(b, q))
+            break; /* request_done() comes here again */
         if (!left) {
             virtio_queue_again(d, q);
             break;

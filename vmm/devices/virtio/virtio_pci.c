@@ -27,6 +27,7 @@
 #include <sys/eventfd.h>
 
 #include "devices/pci.h"
+#include "machine/io_gate.h"
 
 QZ_SYSCALLS(io, "read write");
 QZ_SYSCALLS(vcpu, "write");
@@ -87,6 +88,10 @@ static void ring(struct vp_queue *q)
 {
     uint64_t one = 1;
 
+    if (q->vp->d->machine->gate) {
+        io_gate_ring(q->vp->d->machine->gate, q->vp->d->loop, q->fd);
+        return;
+    }
     /* Fails only when the counter is full: then the loop has been told often enough. */
     if (write(q->fd, &one, sizeof(one)) < 0)
         return;
@@ -520,12 +525,15 @@ static void region_write(void *opaque, uint64_t offset, unsigned size, uint64_t 
             ring(&vp->q[at / NOTIFY_STRIDE]);
         return;
     }
-    QZ_LOCKED(&d->lock);
+    pthread_mutex_lock(&d->lock);
     if (offset < ISR)
         common_write(vp, at, size, value);
     else if (offset >= DEVICE && size <= config_part(d, at, size) && d->ops->config_write &&
              !vp->resetting)
         d->ops->config_write(d, at, &value, size);
+    pthread_mutex_unlock(&d->lock);
+    if (d->machine->gate) /* a reset may go on in the device's loop */
+        io_gate_settle(d->machine->gate, d->loop);
 }
 
 static const struct bus_ops region_ops = {.read = region_read, .write = region_write};
