@@ -199,6 +199,9 @@ struct accel_ops {
      * is dropped. */
     void (*memory_written)(struct accel_vm *vm, uint64_t gpa, uint64_t len);
 
+    /* Optional: a number made of all bytes of guest memory, where they are not zero. No vCPU runs. */
+    int (*memory_hash)(struct accel_vm *vm, uint64_t *hash);
+
     /*
      * accel_config.deterministic: the next run() returns EXIT_KICKED at the latest after `count`
      * instructions, and the guest's counters say now_ns plus a nanosecond for each of them. Until

@@ -352,6 +352,26 @@ static int set_debug_log(void *t, const char *v, struct qz_error *err)
     ((struct vm_config *)t)->debug_log = v;
     return 0;
 }
+static int set_state_log(void *t, const char *v, struct qz_error *err)
+{
+    struct state_log_config *c = &((struct vm_config *)t)->state_log;
+    char *copy = strdup(v), *rest = copy, *item = next_item(&rest);
+
+    *c = (struct state_log_config){.path = item, .every = 1000000000}; /* the copy stays */
+    if (!copy || !*copy)
+        return qz_fail(err, -EINVAL, "\"%s\": write FILE[,every=N][,from=N]", v);
+    while ((item = next_item(&rest))) {
+        const char *every = value_of(item, "every"), *from = value_of(item, "from");
+        int r = every  ? qz_parse_u64(every, "every", 1, INT64_MAX / 4, &c->every, err)
+                : from ? qz_parse_u64(from, "from", 0, INT64_MAX / 4, &c->from, err)
+                       : qz_fail(err, -EINVAL, "\"%s\" is neither every= nor from=", item);
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
 static int set_timeout(void *t, const char *v, struct qz_error *err)
 {
     return qz_parse_u64(v, "seconds", 1, 1000000000, &((struct vm_config *)t)->timeout_s, err);
@@ -419,6 +439,8 @@ const struct qz_option vm_options[] = {
     {"timeout", "SECONDS", "end the machine after this long, with exit code 124", set_timeout},
     {"irqchip", "split|user", "local APICs in the kernel (default) or our own", set_irqchip},
     {"debug-log", "FILE", "what firmware writes to port 0x402", set_debug_log},
+    {"state-log", "FILE[,every=N][,from=N]",
+     "with jit,deterministic: registers and a hash of memory, every N instructions", set_state_log},
     {"trace-start", NULL, "say on standard error how long the start took, by phases",
      set_trace_start},
     {"verbose", NULL, "say what happens", set_verbose},
@@ -472,6 +494,8 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
             err, -EINVAL,
             "--memory: %llu bytes are not possible: from 2M to 512G, in whole pages of 4 KiB",
             (unsigned long long)c->memory);
+    if (c->state_log.path && !c->deterministic)
+        return qz_fail(err, -EINVAL, "--state-log needs --accel jit,deterministic");
     if (c->initrd && !c->kernel)
         return qz_fail(err, -EINVAL, "--initrd needs --kernel");
     if (c->kernel && c->firmware)

@@ -35,6 +35,11 @@ struct vm_net_config {
     unsigned forwards;
 };
 
+struct state_log_config {
+    const char *path;     /* NULL: none */
+    uint64_t every, from; /* ns: instructions, where no vCPU slept */
+};
+
 struct vm_config {
     const char *accel;       /* "auto", "kvm", "jit" */
     const char *accel_given; /* as it was typed, NULL: it was not */
@@ -54,9 +59,10 @@ struct vm_config {
     bool net_given; /* --net none counts too */
     uint64_t vsock_cid;
     const char *vsock_path;
-    const char *console;    /* "stdio", "none" or a file */
-    const char *control;    /* path of the control socket, NULL: none */
-    struct gdb_address gdb; /* where a debugger connects; .len 0: nowhere */
+    const char *console;               /* "stdio", "none" or a file */
+    const char *control;               /* path of the control socket, NULL: none */
+    struct gdb_address gdb;            /* where a debugger connects; .len 0: nowhere */
+    struct state_log_config state_log; /* deterministic machines only */
     const char *name;
     const char *debug_log; /* firmware's debug port goes to this file */
     uint64_t timeout_s;    /* 0: none */

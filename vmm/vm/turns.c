@@ -6,6 +6,7 @@ struct turns {
     unsigned whose;
     int64_t over;       /* when the turn ends */
     int64_t from, till; /* of the run in progress */
+    int64_t stop;
 };
 
 int turns_new(struct turns **out, struct vm_clock *clock, struct qz_error *err)
@@ -16,6 +17,7 @@ int turns_new(struct turns **out, struct vm_clock *clock, struct qz_error *err)
         return qz_fail(err, -ENOMEM, "vCPUs: no memory");
     t->clock = clock;
     t->over = TURN_NS;
+    t->stop = INT64_MAX;
     *out = t;
     return 0;
 }
@@ -41,10 +43,15 @@ bool turns_is_over(const struct turns *t)
     return vm_clock_now(t->clock) >= t->over;
 }
 
+void turns_stop_at(struct turns *t, int64_t moment)
+{
+    t->stop = moment;
+}
+
 uint32_t turns_begin(struct turns *t)
 {
     t->from = vm_clock_now(t->clock);
-    t->till = QZ_MIN(t->over, vm_clock_next(t->clock));
+    t->till = QZ_MIN(QZ_MIN(t->over, t->stop), vm_clock_next(t->clock));
     t->till = QZ_MAX(t->till, t->from + 1);
     return (uint32_t)(t->till - t->from);
 }

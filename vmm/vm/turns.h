@@ -24,6 +24,9 @@ unsigned turns_whose(const struct turns *t);    /* the group's lock held, or one
 void turns_give(struct turns *t, unsigned cpu); /* a whole turn from now; the group's lock held */
 bool turns_is_over(const struct turns *t);
 
+/* A moment at which a run ends, whoever's it is; INT64_MAX: none. */
+void turns_stop_at(struct turns *t, int64_t moment);
+
 /* Around a run of at most that many instructions: to the turn's end or the next timer. */
 uint32_t turns_begin(struct turns *t);
 void turns_end(struct turns *t, uint32_t executed); /* fires what is due */

@@ -58,7 +58,8 @@ struct vcpu_group {
     unsigned created;
     bool ran; /* first_exit was reported; atomic */
     struct qz_error setup_error;
-    struct turns *turns; /* deterministic: one vCPU runs at a time; NULL: all do */
+    struct state_log *log; /* NULL: none */
+    struct turns *turns;   /* deterministic: one vCPU runs at a time; NULL: all do */
     struct vcpu vcpu[];
 };
 
@@ -474,6 +475,23 @@ static bool await_turn(struct vcpu *v)
     return turns_whose(g->turns) == v->id;
 }
 
+static bool log_is_due(const struct vcpu_group *g)
+{
+    return g->log && vm_clock_now(g->machine->clock) >= state_log_next(g->log);
+}
+
+/* The others are in nothing: their states may be read from here. */
+static void log_state(struct vcpu *v)
+{
+    struct vcpu_group *g = v->group;
+    struct accel_vcpu *all[g->created];
+
+    for (unsigned i = 0; i < g->created; i++)
+        all[i] = g->vcpu[i].accel;
+    state_log_write(g->log, all, v->id);
+    turns_stop_at(g->turns, state_log_next(g->log));
+}
+
 static void run_in_turn(struct vcpu *v)
 {
     for (;;) {
@@ -486,6 +504,8 @@ static void run_in_turn(struct vcpu *v)
         take_interrupt(v);
         if (v->wait != MP_RUNNABLE || turns_is_over(v->group->turns))
             end_turn(v);
+        else if (log_is_due(v->group))
+            log_state(v);
         else
             run_once(v);
     }
@@ -521,7 +541,7 @@ static void *vcpu_main(void *arg)
 }
 
 int vcpu_group_new(struct vcpu_group **out, struct machine *m, const struct vcpu_events *events,
-                   enum confine_mode confine, struct qz_error *err)
+                   enum confine_mode confine, struct state_log *log, struct qz_error *err)
 {
     struct vcpu_group *g = calloc(1, sizeof(*g) + m->cpus * sizeof(struct vcpu));
 
@@ -531,10 +551,13 @@ int vcpu_group_new(struct vcpu_group **out, struct machine *m, const struct vcpu
     g->ops = m->accel->ops;
     g->events = *events;
     g->confine = confine;
+    g->log = log;
     if (m->gate && turns_new(&g->turns, m->clock, err) < 0) {
         free(g);
         return err->code;
     }
+    if (log)
+        turns_stop_at(g->turns, state_log_next(log));
     pthread_mutex_init(&g->lock, NULL);
     pthread_cond_init(&g->changed, NULL);
     *out = g;

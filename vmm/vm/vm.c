@@ -56,6 +56,7 @@ struct vm {
     bool held;                 /* by the debugger */
     bool run_when_released;
     struct guest_source *guest;
+    struct state_log *log; /* NULL: none */
 
     unsigned pending; /* ASK_ bits, atomic */
     struct qz_work pending_work;
@@ -455,6 +456,9 @@ static int build_devices(struct vm *vm, struct qz_error *err)
     if (vm->config.gdb.len &&
         (r = debugger_new(&vm->debugger, vm, &vm->machine, &vm->vcpus, &vm->config.gdb, err)) < 0)
         return r;
+    if (vm->config.state_log.path &&
+        (r = state_log_new(&vm->log, &vm->machine, &vm->config.state_log, err)) < 0)
+        return r;
     return guest_source_new(&vm->guest, &vm->config, err);
 }
 
@@ -516,7 +520,7 @@ static int start_threads(struct vm *vm, struct qz_error *err)
     if ((r = pthread_create(&vm->clock_thread, NULL, clock_main, vm)))
         return qz_fail(err, -r, "cannot start a thread: %s", strerror(r));
     vm->clock_started = true;
-    return vcpu_group_new(&vm->vcpus, &vm->machine, &events, vm->confine, err);
+    return vcpu_group_new(&vm->vcpus, &vm->machine, &events, vm->confine, vm->log, err);
 }
 
 /* SIGTERM and friends come through a descriptor; threads inherit the mask, so none is hit
@@ -588,6 +592,7 @@ void vm_free(struct vm *vm)
     vcpu_group_free(vm->vcpus);
     vm->vcpus = NULL;
     debugger_free(vm->debugger);
+    state_log_free(vm->log);
     for (int i = 0; i < IO_LOOPS; i++)
         if (vm->io[i].started) {
             qz_loop_stop(vm->io[i].loop, 0);

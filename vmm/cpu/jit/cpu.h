@@ -242,6 +242,7 @@ struct jit_slot { /* guest-physical memory */
     uint8_t *host;
     bool readonly;
     uint64_t *code; /* atomic, a bit for each page: blocks were made from its bytes */
+    struct jit_written *written; /* memory_hash.h; NULL: nobody asks */
 };
 
 struct jit_vm {

@@ -7,6 +7,7 @@
 #include "cpu/jit/guest_debug.h"
 #include "cpu/jit/jit_run.h"
 #include "cpu/jit/jit_state.h"
+#include "cpu/jit/memory_hash.h"
 #include "cpu/jit/mmu.h"
 #include "cpu/jit/msr.h"
 #include "cpu/jit/slots.h"
@@ -366,6 +367,7 @@ const struct accel_ops accel_jit = {
     .clock_stop = jit_clock_stop,
     .clock_start = jit_clock_start,
     .memory_written = jit_memory_written,
+    .memory_hash = memory_hash,
     .slice = jit_slice,
     .executed = jit_executed,
     .tsc_khz = jit_tsc_khz,

@@ -108,6 +108,8 @@ static void doorbell_ready(struct qz_watch *w, uint32_t events)
     QZ_LOCKED(&d->lock);
     if (d->active && d->queue[q->index].enabled && !q->resetting)
         d->ops->notify(d, q->index);
+    if (d->machine->gate)
+        virtqueue_rings_written(&d->queue[q->index]);
 }
 
 /* Lock held. Makes the accelerator's doorbells what they should be. */
