@@ -363,6 +363,8 @@ static __attribute__((noinline)) void loop(struct jit_cpu *cpu)
         if (cpu->vm->translator && !__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) &&
             run_translated(cpu))
             continue;
+        if (cpu->vm->counted && cpu->budget <= 0)
+            continue; /* blocks before the one that was refused took it */
         cpu->blocks->current = block_to_interpret(cpu);
         if (cpu->vm->counted)
             execute_block_counted(cpu, cpu->blocks->current);

@@ -226,8 +226,8 @@ static unsigned execute(struct jit_cpu *cpu, const struct insn *i)
     return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) != 0;
 }
 
-/* The same; 0: it goes on in its block. */
-static unsigned executed(struct jit_cpu *cpu, unsigned result)
+/* Not 0: the block is left. */
+static unsigned in_block(struct jit_cpu *cpu, unsigned result)
 {
     if (!result)
         counted_go_on(cpu);
@@ -237,10 +237,10 @@ static unsigned executed(struct jit_cpu *cpu, unsigned result)
 unsigned translate_execute(struct jit_cpu *cpu, const struct insn *i)
 {
     arrive(cpu, i->page_offset);
-    return executed(cpu, execute(cpu, i));
+    return in_block(cpu, execute(cpu, i));
 }
 
-unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at)
+static unsigned execute_at(struct jit_cpu *cpu, unsigned at)
 {
     const unsigned available = QZ_MIN(4096 - STUB_AT_OFFSET(at), (unsigned)INSN_BYTES_MAX);
     struct mmu_code code;
@@ -254,7 +254,12 @@ unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at)
     memcpy(bytes, code.host, available);
     if (insn_decode(&i, bytes, available, cpu->code_width, cpu->features) != DECODE_OK)
         jit_resume(cpu); /* somebody changes it at this moment */
-    return executed(cpu, execute(cpu, &i) | (i.len != STUB_AT_LEN(at)));
+    return execute(cpu, &i) | (i.len != STUB_AT_LEN(at));
+}
+
+unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at)
+{
+    return in_block(cpu, execute_at(cpu, at));
 }
 
 /* Where translated code goes on after an instruction that ended a block; NULL: in the run loop. */
@@ -276,12 +281,13 @@ static const uint8_t *go_on(struct jit_cpu *cpu)
 
 const uint8_t *translate_execute_end(struct jit_cpu *cpu, const struct insn *i)
 {
-    translate_execute(cpu, i);
+    arrive(cpu, i->page_offset);
+    execute(cpu, i);
     return go_on(cpu);
 }
 
 const uint8_t *translate_execute_at_end(struct jit_cpu *cpu, unsigned at)
 {
-    translate_execute_at(cpu, at);
+    execute_at(cpu, at);
     return go_on(cpu);
 }
