@@ -52,6 +52,8 @@ uint16_t flags_live_before(const struct translation *x)
 {
     const struct insn_flags f = insn_flags(current(x));
 
+    if (x->t->counted) /* a fault shows them all */
+        return FLAGS_ARITH;
     return (x->live[x->k] & ~f.writes) | f.reads;
 }
 
