@@ -357,18 +357,32 @@ static int set_state_log(void *t, const char *v, struct qz_error *err)
     struct state_log_config *c = &((struct vm_config *)t)->state_log;
     char *copy = strdup(v), *rest = copy, *item = next_item(&rest);
 
-    *c = (struct state_log_config){.path = item, .every = 1000000000}; /* the copy stays */
+    *c = (struct state_log_config){.path = item}; /* the copy stays */
     if (!copy || !*copy)
-        return qz_fail(err, -EINVAL, "\"%s\": write FILE[,every=N][,from=N]", v);
+        return qz_fail(err, -EINVAL, "\"%s\": write FILE,every=N", v);
     while ((item = next_item(&rest))) {
-        const char *every = value_of(item, "every"), *from = value_of(item, "from");
-        int r = every  ? qz_parse_u64(every, "every", 1, INT64_MAX / 4, &c->every, err)
-                : from ? qz_parse_u64(from, "from", 0, INT64_MAX / 4, &c->from, err)
-                       : qz_fail(err, -EINVAL, "\"%s\" is neither every= nor from=", item);
+        static const struct {
+            const char *key;
+            size_t offset;
+        } keys[] = {{"every", offsetof(struct state_log_config, every)},
+                    {"also", offsetof(struct state_log_config, also)},
+                    {"dense", offsetof(struct state_log_config, dense)}};
+        int r = -ENOENT;
 
+        for (unsigned i = 0; i < QZ_ARRAY_LEN(keys); i++) {
+            const char *n = value_of(item, keys[i].key);
+
+            if (n)
+                r = qz_parse_u64(n, keys[i].key, 1, INT64_MAX / 4,
+                                 (uint64_t *)((char *)c + keys[i].offset), err);
+        }
+        if (r == -ENOENT)
+            return qz_fail(err, -EINVAL, "\"%s\" is neither every=, also= nor dense=", item);
         if (r < 0)
             return r;
     }
+    if (!c->every && !c->also && !c->dense)
+        return qz_fail(err, -EINVAL, "\"%s\": say when, with every=N", v);
     return 0;
 }
 
@@ -439,8 +453,10 @@ const struct qz_option vm_options[] = {
     {"timeout", "SECONDS", "end the machine after this long, with exit code 124", set_timeout},
     {"irqchip", "split|user", "local APICs in the kernel (default) or our own", set_irqchip},
     {"debug-log", "FILE", "what firmware writes to port 0x402", set_debug_log},
-    {"state-log", "FILE[,every=N][,from=N]",
-     "with jit,deterministic: registers and a hash of memory, every N instructions", set_state_log},
+    {"state-log", "FILE,every=N[,also=N][,dense=N]",
+     "with jit,deterministic: registers and a hash of memory at each Nth nanosecond of\nvirtual "
+     "time, also at one more, and densely at each from one on",
+     set_state_log},
     {"trace-start", NULL, "say on standard error how long the start took, by phases",
      set_trace_start},
     {"verbose", NULL, "say what happens", set_verbose},

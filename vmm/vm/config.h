@@ -36,8 +36,11 @@ struct vm_net_config {
 };
 
 struct state_log_config {
-    const char *path;     /* NULL: none */
-    uint64_t every, from; /* ns: instructions, where no vCPU slept */
+    const char *path; /* NULL: none */
+    /* ns, which are instructions where no vCPU slept; 0: not */
+    uint64_t every; /* at its multiples */
+    uint64_t also;  /* once */
+    uint64_t dense; /* from then on at each one */
 };
 
 struct vm_config {

@@ -12,7 +12,8 @@ enum { FXSAVE_FOP = 6, FXSAVE_FDP_END = 24 };
 struct state_log {
     struct machine *machine;
     int fd;
-    int64_t every, next;
+    struct state_log_config config;
+    int64_t next;
     struct vcpu_state *state;
     struct gdb_target memory; /* for the walk to the code */
 };
@@ -22,6 +23,17 @@ static int physical(void *context, uint64_t address, void *data, size_t len, boo
     const struct state_log *log = context;
 
     return write ? -EACCES : mem_read(&log->machine->memory, gpa(address), data, len);
+}
+
+static int64_t next_after(const struct state_log_config *c, uint64_t time)
+{
+    uint64_t next = c->every ? time / c->every * c->every + c->every : INT64_MAX;
+
+    if (c->also > time)
+        next = QZ_MIN(next, c->also);
+    if (c->dense)
+        next = QZ_MIN(next, QZ_MAX(time + 1, c->dense));
+    return (int64_t)next;
 }
 
 static const struct gdb_target_ops memory_ops = {.physical = physical};
@@ -36,8 +48,8 @@ int state_log_new(struct state_log **out, struct machine *m, const struct state_
         return qz_fail(err, -ENOMEM, "state log: no memory");
     }
     log->machine = m;
-    log->every = (int64_t)config->every;
-    log->next = (int64_t)config->from;
+    log->config = *config;
+    log->next = next_after(config, 0);
     log->memory = (struct gdb_target){.ops = &memory_ops, .context = log};
     log->fd = open(config->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (log->fd < 0) {
@@ -144,5 +156,5 @@ void state_log_write(struct state_log *log, struct accel_vcpu *const *vcpus, uns
     if (ops->memory_hash(m->accel, &r.memory) < 0)
         qz_warn("state log: no memory");
     put(log, &r, sizeof(r));
-    log->next = (int64_t)r.time / log->every * log->every + log->every;
+    log->next = next_after(&log->config, r.time);
 }
