@@ -15,6 +15,7 @@
 enum {
     MSR_TSC = 0x10,
     MSR_APIC_BASE = 0x1b,
+    MSR_TSC_ADJUST = 0x3b,
     MSR_TSC_DEADLINE = 0x6e0,
     MSR_X2APIC_FIRST = 0x800,
     MSR_X2APIC_LAST = 0x8ff,

@@ -28,8 +28,8 @@ enum {
 };
 
 const struct vcpu_msr vcpu_msr_list[] = {
-    {MSR_TSC, 0},                   /* first: what is written after it may be relative to it */
-    {0x3b, 0},                      /* IA32_TSC_ADJUST */
+    {MSR_TSC, 0}, /* first: what is written after it may be relative to it */
+    {MSR_TSC_ADJUST, 0},
     {0x48, 0},                      /* IA32_SPEC_CTRL */
     {0x122, 0},                     /* IA32_TSX_CTRL */
     {0x140, 0},                     /* MISC_FEATURES_ENABLES: CPUID faulting */
@@ -159,6 +159,17 @@ void vcpu_state_reset(struct vcpu_state *s, bool bsp, uint32_t apic_id)
     qz_store_le64(s->xsave + 512, 3);
 
     reset_lapic(&s->lapic, apic_id);
+}
+
+void vcpu_state_init(struct vcpu_state *s, uint32_t apic_id)
+{
+    unsigned kept = 0;
+
+    vcpu_state_reset(s, false, apic_id);
+    for (unsigned i = 0; i < s->msr_count; i++)
+        if (s->msr[i].index != MSR_TSC && s->msr[i].index != MSR_TSC_ADJUST)
+            s->msr[kept++] = s->msr[i];
+    s->msr_count = kept;
 }
 
 void vcpu_state_sipi(struct vcpu_state *s, uint8_t vector)

@@ -91,6 +91,9 @@ struct vcpu_state {
 /* The state after RESET (SDM vol 3 table 10-1): real mode at f000:fff0, or waiting for SIPI when
  * not the BSP. */
 void vcpu_state_reset(struct vcpu_state *s, bool bsp, uint32_t apic_id);
+/* The state after INIT: the time-stamp counter, which goes on (SDM vol 3 table 10-1), is not in it.
+ */
+void vcpu_state_init(struct vcpu_state *s, uint32_t apic_id);
 /* Start-up IPI (SDM vol 3 §10.4.4): real mode at vector:0. Changes only cs, rip and mp_state. */
 void vcpu_state_sipi(struct vcpu_state *s, uint8_t vector);
 /* Flat segments for a kernel entry: a code segment of the given width (32 or 64) and data segments.

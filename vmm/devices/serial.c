@@ -187,6 +187,9 @@ static void serial_write(void *device, uint64_t offset, unsigned size, uint64_t 
         }
         if (v & ~s->ier & IER_THRI && s->tx.len == 0)
             s->thr_interrupt = true; /* enabling it while the register is empty raises it at once */
+        /* A kernel that only writes its messages does without the interrupt. */
+        if ((v ^ s->ier) & IER_RDI && s->client.terminal)
+            terminal_listen(&s->client, v & IER_RDI);
         s->ier = v & 0xf;
         break;
     case IIR_FCR:
@@ -248,8 +251,10 @@ void serial_reset(struct serial *s)
     s->dll = 12; /* 9600 baud */
     s->overrun = s->thr_interrupt = false;
     irq_line_set(&s->line, false);
-    if (s->client.terminal)
-        terminal_focus(&s->client); /* until the guest opens a better console */
+    if (s->client.terminal) {
+        terminal_listen(&s->client, false);
+        terminal_focus(&s->client); /* firmware and boot loaders ask by and by what was typed */
+    }
 }
 
 int serial_new(struct serial **out, struct machine *m, uint16_t port, unsigned irq,

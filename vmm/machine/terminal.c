@@ -108,6 +108,15 @@ static void start_draining(struct qz_work *w)
     pthread_mutex_unlock(&t->lock);
 }
 
+static void pull_input(struct qz_work *w);
+
+/* Lock held. */
+static void focus(struct terminal *t, struct terminal_client *c)
+{
+    t->focus = c;
+    qz_loop_post(t->loop, &t->pull, pull_input);
+}
+
 size_t terminal_write(struct terminal_client *c, const void *data, size_t len)
 {
     struct terminal *t = c->terminal;
@@ -115,6 +124,8 @@ size_t terminal_write(struct terminal_client *c, const void *data, size_t len)
     size_t taken = 0;
     QZ_LOCKED(&t->lock);
 
+    if (c->listening && t->focus != c)
+        focus(t, c);
     if (t->out_fd < 0 || t->out_broken)
         return len;
     while (t->ring_len == 0 && taken < len) {
@@ -297,8 +308,22 @@ void terminal_focus(struct terminal_client *c)
 {
     QZ_LOCKED(&c->terminal->lock);
 
-    c->terminal->focus = c;
-    qz_loop_post(c->terminal->loop, &c->terminal->pull, pull_input);
+    focus(c->terminal, c);
+}
+
+void terminal_listen(struct terminal_client *c, bool listening)
+{
+    struct terminal *t = c->terminal;
+    struct terminal_client *other = t->clients;
+    QZ_LOCKED(&t->lock);
+
+    c->listening = listening;
+    if (listening && !t->focus->listening)
+        focus(t, c);
+    while (other && !other->listening)
+        other = other->next;
+    if (other && !t->focus->listening)
+        focus(t, other);
 }
 
 void terminal_pull(struct terminal_client *c)

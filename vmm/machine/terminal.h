@@ -1,10 +1,10 @@
 /*
  * terminal.h - the host's end of a guest console: standard input and output, a file, or nothing.
  *
- * Several devices (16550, virtio console) may share one terminal: all of them write, the one that
- * has the focus reads. Nothing here blocks: when the host side is slow, write takes less than it
- * was given and the device keeps the rest (UART: transmitter not empty; virtio: buffer not
- * returned).
+ * Several devices (16550, virtio console) may share one terminal: all of them write. What is typed
+ * goes to the one that has the focus: of those that the guest listens to, the one that wrote last.
+ * Nothing here blocks: when the host side is slow, write takes less than it was given and the
+ * device keeps the rest (UART: transmitter not empty; virtio: buffer not returned).
  */
 #ifndef VMM_TERMINAL_H
 #define VMM_TERMINAL_H
@@ -21,7 +21,8 @@ struct terminal_client {
     void (*writable)(struct terminal_client *c);
     struct terminal *terminal;
     struct terminal_client *next;
-    bool waiting; /* wants writable() */
+    bool waiting;   /* wants writable() */
+    bool listening; /* terminal_listen() */
 };
 
 /* Puts a terminal on descriptors (either may be -1); they stay the caller's. */
@@ -34,6 +35,8 @@ void terminal_free(struct terminal *t); /* flushes what it can without blocking 
 
 void terminal_attach(struct terminal *t, struct terminal_client *c); /* before the loop runs */
 void terminal_focus(struct terminal_client *c); /* input goes to c; any thread */
+/* The guest began or ceased to read from c; any thread. */
+void terminal_listen(struct terminal_client *c, bool listening);
 size_t terminal_write(struct terminal_client *c, const void *data, size_t len); /* any thread */
 void terminal_pull(struct terminal_client *c); /* c has room for input again; any thread */
 

@@ -137,10 +137,19 @@ static void tell_own_tsc(struct vcpu *v)
         irq_lapic_set_cpu_tsc(v->group->machine->irq, v->id, offset);
 }
 
+/* Between two runs a vCPU of a deterministic machine only knows when its last one ended. */
+static void tell_time(struct vcpu *v)
+{
+    if (v->group->turns)
+        v->group->ops->slice(v->accel, (uint64_t)vm_clock_now(v->group->machine->clock), 0);
+}
+
 static void set_state(struct vcpu *v, const struct vcpu_state *s)
 {
-    int r = v->group->ops->set_state(v->accel, s);
+    int r;
 
+    tell_time(v);
+    r = v->group->ops->set_state(v->accel, s);
     v->wait = v->group->machine->accel->own_lapic && s->mp_state != MP_RUNNABLE ? s->mp_state
                                                                                 : MP_RUNNABLE;
     if (r == 0 && v->group->machine->accel->own_lapic && v->id == 0)
@@ -163,7 +172,7 @@ static void init_cpu(struct vcpu *v, bool sipi)
         return; /* not waiting: ignored, as hardware does */
     if (posix_memalign((void **)&s, 64, sizeof(*s)))
         return v->group->events.failed(v->group->events.context, v->id, "no memory");
-    vcpu_state_reset(s, false, v->id);
+    vcpu_state_init(s, v->id);
     if (sipi)
         vcpu_state_sipi(s, v->sipi_vector);
     s->mp_state = sipi ? MP_RUNNABLE : MP_WAIT_SIPI;
@@ -641,6 +650,7 @@ void vcpu_group_park(struct vcpu_group *g)
 
 void vcpu_group_clock_started(struct vcpu_group *g)
 {
+    tell_time(&g->vcpu[0]);
     if (g->machine->accel->own_lapic)
         tell_tsc(&g->vcpu[0]);
 }

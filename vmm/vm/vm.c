@@ -190,8 +190,7 @@ static void start_running(struct vm *vm, const bool *stay)
     struct accel_vm *accel = vm->machine.accel;
 
     if (vm->clock_stands && accel->ops->clock_start(accel) < 0)
-        qz_log(QZ_LOG_WARN, "the guest's clocks ran on during the pause: this host cannot set "
-                            "them (Linux 5.16 can)");
+        qz_log(QZ_LOG_WARN, "the guest's clocks ran on while it stood: KVM did not set them back");
     vm->clock_stands = false;
     vcpu_group_clock_started(vm->vcpus);
     vm_clock_resume(vm->machine.clock);
@@ -205,6 +204,9 @@ static void stop_running(struct vm *vm)
 
     vcpu_group_park(vm->vcpus);
     vm->clock_stands = accel->ops->clock_stop(accel) == 0;
+    if (!vm->clock_stands)
+        qz_log(QZ_LOG_WARN, "the guest's clocks run on while it stands: this host cannot stop them "
+                            "(Linux 5.16 can)");
     vm_clock_pause(vm->machine.clock);
     vm->state = VM_PAUSED;
 }
@@ -564,6 +566,8 @@ int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mo
     if ((r = confine(vm, err)) < 0 || (r = start_threads(vm, err)) < 0)
         return r;
     vm->confined_ns = qz_now_ns();
+    /* All vCPUs are given the same counter, to start with together. */
+    vm->clock_stands = vm->machine.accel->ops->clock_stop(vm->machine.accel) == 0;
     if ((r = load_guest(vm, err)) < 0)
         return r;
     vm->loaded_ns = qz_now_ns();

@@ -1,6 +1,7 @@
 /*
  * reset_at_once.S - a guest that does nothing but ask for a reset, by the keyboard controller or by the port 0xcf9 in turn,
- * and crash at once if it is let go on: no instruction may run after such a request. Entered by PVH like first_instruction.S.
+ * and crash at once if it is let go on: no instruction may run after such a request. It also crashes when its time-stamp
+ * counter is below zero: it begins with 0 after a reset. Entered by PVH like first_instruction.S.
  */
         .section .note.Xen, "a", @note
         .align 4
@@ -13,6 +14,8 @@
         .globl entry
 entry:
         rdtsc
+        test    %edx, %edx
+        js      crash
         test    $64, %al
         jz      port_cf9
         mov     $0xfe, %al

@@ -249,9 +249,8 @@ struct jit_vm {
     struct accel_vm accel;
     struct accel_config config;
     uint32_t tsc_khz;
+    bool clocks_stand;
     uint64_t stopped_tsc;         /* the host's, between clock_stop and clock_start */
-    uint64_t tsc_offset;          /* atomic: guest's minus host's, of the vCPUs restored so far; 0:
-                                     of none */
     struct cpuid_table supported; /* what this CPU can do at most */
     struct cpuid_table cpuid;     /* of vCPU 0 */
 

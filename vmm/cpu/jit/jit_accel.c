@@ -152,6 +152,7 @@ static int jit_clock_stop(struct accel_vm *base)
     if (vm_of(base)->counted) /* stands by itself */
         return 0;
     vm_of(base)->stopped_tsc = __rdtsc();
+    vm_of(base)->clocks_stand = true;
     return 0;
 }
 
@@ -163,6 +164,7 @@ static int jit_clock_start(struct accel_vm *base)
     for (unsigned i = 0; i < vm->config.vcpus; i++)
         if (vm->cpus[i])
             vm->cpus[i]->tsc_offset -= stood;
+    vm->clocks_stand = false;
     return 0;
 }
 

@@ -79,7 +79,7 @@ static int set_msrs(struct jit_cpu *cpu, const struct vcpu_state *s)
 
         if (msr_read(cpu, s->msr[i].index, &is) && is == s->msr[i].value)
             continue;
-        if (!msr_write(cpu, s->msr[i].index, s->msr[i].value) && !is_reset_value(&s->msr[i])) {
+        if (!msr_restore(cpu, s->msr[i].index, s->msr[i].value) && !is_reset_value(&s->msr[i])) {
             qz_warn("vCPU %u: the software CPU does not take the value 0x%llx for MSR 0x%x",
                     cpu->accel.id, (unsigned long long)s->msr[i].value, s->msr[i].index);
             return -ENOTSUP;

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "cpu/accel.h"
+#include "cpu/vcpu_msrs.h"
 
 enum {
     MEMORY = 4 << 20,
@@ -575,6 +576,40 @@ __asm__(".pushsection .rodata\n.code16\nguest_real:\n"
         "guest_real_end:\n.code64\n.popsection");
 extern const uint8_t guest_real[], guest_real_end[];
 
+/* Counters that are set while the clocks stand go on from there, all together. */
+static void test_counters_start_together(void **state)
+{
+    struct machine *m = machine_new(2);
+    struct vcpu_state *s = new_state();
+    uint64_t tsc[2];
+
+    assert_non_null(s);
+    assert_int_equal(accel_jit.clock_stop(m->vm), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        vcpu_state_reset(s, i == 0, i);
+        assert_int_equal(vcpu_state_set_msr(s, MSR_TSC, 1000000), 0);
+        assert_int_equal(accel_jit.set_state(m->cpu[i], s), 0);
+        usleep(2000); /* what lies between the vCPUs' resets is not to be seen */
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(accel_jit.get_state(m->cpu[i], s), 0);
+        assert_int_equal(s->msr[0].index, MSR_TSC);
+        assert_int_equal(s->msr[0].value, 1000000);
+    }
+    assert_int_equal(accel_jit.clock_start(m->vm), 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(accel_jit.get_tsc(m->cpu[i], &tsc[i]), 0);
+    assert_in_range(tsc[0], 1000000, 1ull << 40);
+    assert_in_range(tsc[1], tsc[0], 1ull << 40); /* it was read later */
+    vcpu_state_init(s, 1);
+    assert_int_equal(accel_jit.set_state(m->cpu[1], s), 0); /* INIT leaves the counter alone */
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(accel_jit.get_tsc(m->cpu[i], &tsc[i]), 0);
+    assert_in_range(tsc[1], tsc[0], 1ull << 40);
+    free(s);
+    machine_free(m);
+}
+
 static void test_real_mode(void **state)
 {
     struct machine *m = machine_new(1);
@@ -610,6 +645,7 @@ int main(void)
         cmocka_unit_test(test_kick),
         cmocka_unit_test(test_atomics_of_four),
         cmocka_unit_test(test_state_round_trip),
+        cmocka_unit_test(test_counters_start_together),
         cmocka_unit_test(test_real_mode),
     };
 

@@ -12,7 +12,6 @@
 
 enum {
     MSR_PLATFORM_ID = 0x17,
-    MSR_TSC_ADJUST = 0x3b,
     MSR_SPEC_CTRL = 0x48,
     MSR_PRED_CMD = 0x49,
     MSR_UCODE_WRITE = 0x79,

@@ -21,7 +21,7 @@ bool msr_read(struct jit_cpu *cpu, uint32_t index, uint64_t *value);
 bool msr_write(struct jit_cpu *cpu, uint32_t index, uint64_t value);
 
 /* A register of a saved state, or of RESET: as msr_write(), but that IA32_TSC and IA32_TSC_ADJUST
- * do not move each other, and that vCPUs given (nearly) the same time get exactly the same. */
+ * do not move each other, and that nothing is written to the guest's memory by the wall clock's. */
 bool msr_restore(struct jit_cpu *cpu, uint32_t index, uint64_t value);
 
 uint64_t jit_guest_tsc(const struct jit_cpu *cpu);

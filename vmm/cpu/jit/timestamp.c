@@ -33,7 +33,9 @@ _Static_assert(sizeof(struct system_time) == 32 && sizeof(struct wall_clock) == 
 /* What the guest's counter is an offset from. */
 static uint64_t base_tsc(const struct jit_cpu *cpu)
 {
-    return cpu->vm->counted ? counted_tsc(cpu) : __rdtsc();
+    if (cpu->vm->counted)
+        return counted_tsc(cpu);
+    return cpu->vm->clocks_stand ? cpu->vm->stopped_tsc : __rdtsc();
 }
 
 uint64_t jit_guest_tsc(const struct jit_cpu *cpu)
@@ -171,21 +173,11 @@ void tsc_adjust_write(struct jit_cpu *cpu, uint64_t value)
 }
 
 /*
- * vCPUs are restored one after the other, with what each read when it was saved, or with 0 at RESET
- * and INIT; less than a second apart they are meant to be the same. INIT does not stop a counter
- * (SDM vol 3 table 9-1), so that 0 is the time of the others, too. Guest memory is not touched: the
- * clock's register is restored later, and is what says where its structure now is.
+ * The clocks stand while the vCPUs of a machine are restored, so that those given the same number
+ * go on with the same. Guest memory is not touched: the clock's register is restored later, and is
+ * what says where its structure now is.
  */
 void tsc_restore(struct jit_cpu *cpu, uint64_t value)
 {
-    const uint64_t second = (uint64_t)cpu->vm->tsc_khz * 1000;
-    const uint64_t offset = value - base_tsc(cpu);
-    uint64_t common = __atomic_load_n(&cpu->vm->tsc_offset, __ATOMIC_SEQ_CST);
-
-    /* A failed exchange means that another vCPU was first: its offset is looked at. */
-    while (common == 0 || (value != 0 && offset - common + second > 2 * second))
-        if (__atomic_compare_exchange_n(&cpu->vm->tsc_offset, &common, offset, false,
-                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-            common = offset;
-    cpu->tsc_offset = common;
+    cpu->tsc_offset = value - base_tsc(cpu);
 }

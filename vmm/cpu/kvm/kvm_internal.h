@@ -46,8 +46,9 @@ struct kvm_vm {
 
     bool msr_missing[VCPU_MSR_MAX]; /* by place in vcpu_msr_list: not in this KVM; atomic */
 
-    uint64_t
-        stopped_tsc; /* kvm_clock.c: the host's counter and the paravirtual clock at clock_stop */
+    /* kvm_clock.c: the host's counter and the paravirtual clock at clock_stop */
+    bool clocks_stand;
+    uint64_t stopped_tsc;
     struct kvm_clock_data stopped_clock;
 
     pthread_mutex_t lock;   /* the fields below */
@@ -133,6 +134,10 @@ int kvm_set_state(struct accel_vcpu *vcpu, const struct vcpu_state *state);
 int kvm_set_registers(struct accel_vcpu *vcpu, const struct vcpu_state *state);
 
 int kvm_get_tsc(struct accel_vcpu *vcpu, uint64_t *tsc);
+
+/* kvm_clock.c. The vCPU's counter at clock_stop; *tsc stays when the clocks run. */
+int kvm_stopped_tsc(struct kvm_vcpu *v, uint64_t *tsc);
+int kvm_set_stopped_tsc(struct kvm_vcpu *v, uint64_t tsc);             /* the clocks stand */
 int kvm_read_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value); /* -ENOTSUP: not there */
 int kvm_write_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value); /* -ENOTSUP: refused */
 

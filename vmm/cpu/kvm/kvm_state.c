@@ -295,12 +295,15 @@ static int get_msrs(struct kvm_vcpu *v, struct vcpu_state *s)
 {
     uint64_t value[VCPU_MSR_MAX];
     bool have[VCPU_MSR_MAX];
-    const int r = read_msrs(v, vcpu_msr_list, vcpu_msr_list_count, value, have);
+    int r = read_msrs(v, vcpu_msr_list, vcpu_msr_list_count, value, have);
 
     s->msr_count = 0;
     for (unsigned i = 0; r == 0 && i < vcpu_msr_list_count; i++)
         if (have[i])
             s->msr[s->msr_count++] = (struct vcpu_msr){vcpu_msr_list[i].index, value[i]};
+    for (unsigned i = 0; r == 0 && i < s->msr_count; i++)
+        if (s->msr[i].index == MSR_TSC)
+            r = kvm_stopped_tsc(v, &s->msr[i].value);
     return r;
 }
 
@@ -367,7 +370,10 @@ static int set_msrs(struct kvm_vcpu *v, const struct vcpu_state *s)
 
     memset(&buffer, 0, sizeof(buffer));
     for (unsigned i = 0; r == 0 && i < s->msr_count; i++) {
-        if (have[i] ? s->msr[i].value != value[i] : s->msr[i].value != reset_value(s->msr[i].index))
+        if (s->msr[i].index == MSR_TSC && v->vm->clocks_stand)
+            r = kvm_set_stopped_tsc(v, s->msr[i].value);
+        else if (have[i] ? s->msr[i].value != value[i]
+                         : s->msr[i].value != reset_value(s->msr[i].index))
             buffer.head.entries[n++] =
                 (struct kvm_msr_entry){.index = s->msr[i].index, .data = s->msr[i].value};
     }

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "cpu/accel.h"
+#include "cpu/vcpu_msrs.h"
 
 /* Guest-physical layout; pages map onto themselves. */
 enum {
@@ -596,6 +597,40 @@ static void test_second_cpu(void **unused)
 
 /* ---- memory and doorbells -------------------------------------------------------------------- */
 
+/* Counters that are set while the clocks stand go on from there, all together. */
+static void test_counters_start_together(void **unused)
+{
+    struct machine *m = machine_new(false, 2);
+    struct vcpu_state *s = aligned_alloc(64, QZ_ALIGN_UP(sizeof(*s), (size_t)64));
+    uint64_t tsc[2];
+
+    assert_non_null(s);
+    assert_int_equal(accel_kvm.clock_stop(m->vm), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        vcpu_state_reset(s, i == 0, i);
+        assert_int_equal(vcpu_state_set_msr(s, MSR_TSC, 1000000), 0);
+        assert_int_equal(accel_kvm.set_state(m->cpu[i], s), 0);
+        usleep(2000); /* what lies between the vCPUs' resets is not to be seen */
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(accel_kvm.get_state(m->cpu[i], s), 0);
+        assert_int_equal(s->msr[0].index, MSR_TSC);
+        assert_int_equal(s->msr[0].value, 1000000);
+    }
+    assert_int_equal(accel_kvm.clock_start(m->vm), 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(accel_kvm.get_tsc(m->cpu[i], &tsc[i]), 0);
+    assert_in_range(tsc[0], 1000000, 1ull << 40);
+    assert_in_range(tsc[1], tsc[0], 1ull << 40); /* it was read later */
+    vcpu_state_init(s, 1);
+    assert_int_equal(accel_kvm.set_state(m->cpu[1], s), 0); /* INIT leaves the counter alone */
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(accel_kvm.get_tsc(m->cpu[i], &tsc[i]), 0);
+    assert_in_range(tsc[1], tsc[0], 1ull << 40);
+    free(s);
+    machine_free(m);
+}
+
 static void test_memory_slots(void **unused)
 {
     struct machine *m = machine_new(false, 1);
@@ -867,6 +902,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_message_to_nobody),
         cmocka_unit_test(test_level_interrupt),
         cmocka_unit_test(test_second_cpu),
+        cmocka_unit_test(test_counters_start_together),
         cmocka_unit_test(test_memory_slots),
         cmocka_unit_test(test_doorbell),
         cmocka_unit_test(test_state_between_exit_and_completion),

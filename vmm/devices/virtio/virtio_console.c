@@ -1,8 +1,8 @@
 /*
  * virtio_console.c - the multiport console (VirtIO 1.3 §5.3).
  *
- * Theory of operation. Port 0 is the console and shares a terminal with the UART; it takes the
- * keyboard's focus when the guest opens it. Other ports carry a name and hand what the guest writes
+ * Theory of operation. Port 0 is the console and shares a terminal with the UART (terminal.h says
+ * who of them gets what is typed). Other ports carry a name and hand what the guest writes
  * to a callback. A terminal that takes less than a whole buffer leaves the chain half written; it
  * is continued when the terminal has room. Terminal callbacks come on the terminal's loop and are
  * carried to the device's own by posted work.
@@ -150,8 +150,8 @@ static void handle_control(struct console *c, const uint8_t *message)
     if (event == VIRTIO_CONSOLE_PORT_READY && value) {
         port_ready(c, &c->port[id]);
     } else if (event == VIRTIO_CONSOLE_PORT_OPEN) {
-        if (id == 0 && value && c->port[0].config.terminal)
-            terminal_focus(&c->port[0].client);
+        if (id == 0 && c->port[0].config.terminal)
+            terminal_listen(&c->port[0].client, value);
     }
 }
 
@@ -333,7 +333,7 @@ static void on_activate(struct virtio_device *d)
     /* Without multiport there is no message that says "open": the driver's readiness is. */
     if (!virtio_has(d, VIRTIO_CONSOLE_F_MULTIPORT)) {
         if (c->port[0].config.terminal)
-            terminal_focus(&c->port[0].client);
+            terminal_listen(&c->port[0].client, true);
     }
 }
 
@@ -359,6 +359,8 @@ static void on_reset(struct virtio_device *d)
     c->pending_count = 0;
     for (unsigned i = 0; i < c->ports; i++)
         c->port[i].holding = false;
+    if (c->port[0].config.terminal)
+        terminal_listen(&c->port[0].client, false);
     virtio_reset_done(d);
 }
 

@@ -1,0 +1,24 @@
+# limit: 500 s
+# The image of 80-firmware told to stay up: OVMF, boot loader, kernel, systemd, a login on the console, a shell, power off.
+. "$(dirname "$0")/../lib.sh"
+image=$BUILD/guest/disk.img
+[ -e "$image" ] || skip "no $image (tests/guest/image/make-disk makes it; needs Debian's archive)"
+[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || skip "no OVMF (apt install ovmf)"
+cp --sparse=always "$image" copy.img
+mcopy -n -i copy.img@@1M ::/loader/entries/test.conf entry
+sed 's/ queztl.poweroff//' entry >stay
+mcopy -D o -i copy.img@@1M stay ::/loader/entries/test.conf
+mkfifo keys
+"$hv" run --cpus 2 --memory 1G --timeout 400 copy.img <keys >"$log" 2>&1 &
+vm=$!
+exec 3>keys
+wait_for 'queztl-disk login: ' 300
+echo root >&3
+wait_for 'root@queztl-disk:~# '
+echo 'systemctl is-active multi-user.target | tr a-z A-Z; id' >&3
+wait_for ACTIVE
+wait_for 'uid=0(root)'
+echo poweroff >&3
+code=0
+ended || code=$?
+expect "exit code" 0 "$code"
