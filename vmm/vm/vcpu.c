@@ -495,8 +495,10 @@ static void log_state(struct vcpu *v)
     struct vcpu_group *g = v->group;
     struct accel_vcpu *all[g->created];
 
-    for (unsigned i = 0; i < g->created; i++)
+    for (unsigned i = 0; i < g->created; i++) {
         all[i] = g->vcpu[i].accel;
+        tell_time(&g->vcpu[i]);
+    }
     state_log_write(g->log, all, v->id);
     turns_stop_at(g->turns, state_log_next(g->log));
 }
