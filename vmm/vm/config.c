@@ -42,6 +42,7 @@ static int set_jit(struct vm_config *c, const char *v, struct qz_error *err)
 {
     QZ_AUTO_FREE char *copy = strdup(v);
     char *rest = copy, *item;
+    bool seeded = false;
 
     while ((item = next_item(&rest))) {
         const char *seed = value_of(item, "seed");
@@ -56,7 +57,10 @@ static int set_jit(struct vm_config *c, const char *v, struct qz_error *err)
                 "\"%s\": the software CPU knows interpret, deterministic and seed=", item);
         else if (qz_parse_u64(seed, "seed", 0, UINT64_MAX, &c->seed, err) < 0)
             return err->code;
+        seeded |= seed != NULL;
     }
+    if (seeded && !c->deterministic)
+        return qz_fail(err, -EINVAL, "seed= belongs to jit,deterministic");
     return 0;
 }
 
