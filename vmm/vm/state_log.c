@@ -2,18 +2,20 @@
 #include "vm/state_log.h"
 
 #include <fcntl.h>
+#include <poll.h>
 
 #include "gdb/memory.h"
 
-QZ_SYSCALLS(vcpu, "write");
+QZ_SYSCALLS(vcpu, "write poll");
 
-enum { FXSAVE_FOP = 6, FXSAVE_FDP_END = 24 };
+enum { FXSAVE_FOP = 6, FXSAVE_FDP_END = 24, WAIT_MS = 100 };
 
 struct state_log {
     struct machine *machine;
     int fd;
     struct state_log_config config;
     int64_t next;
+    bool stopped; /* atomic */
     struct vcpu_state *state;
     struct gdb_target memory; /* for the walk to the code */
 };
@@ -51,7 +53,7 @@ int state_log_new(struct state_log **out, struct machine *m, const struct state_
     log->config = *config;
     log->next = next_after(config, 0);
     log->memory = (struct gdb_target){.ops = &memory_ops, .context = log};
-    log->fd = open(config->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    log->fd = open(config->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0600);
     if (log->fd < 0) {
         const int e = errno;
 
@@ -75,6 +77,12 @@ void state_log_free(struct state_log *log)
 int64_t state_log_next(const struct state_log *log)
 {
     return log->next;
+}
+
+void state_log_stop(struct state_log *log)
+{
+    if (log)
+        __atomic_store_n(&log->stopped, true, __ATOMIC_RELAXED);
 }
 
 static uint64_t hash(uint64_t h, const void *data, size_t len)
@@ -119,15 +127,19 @@ static void describe(struct state_log *log, struct state_record *r, const struct
     r->code_len = n > 0 ? (uint32_t)n : 0;
 }
 
+/* Waits for a slow reader; one that has seen enough is let go. */
 static void put(const struct state_log *log, const void *data, size_t len)
 {
     const uint8_t *p = data;
 
-    while (len) {
+    while (len && !__atomic_load_n(&log->stopped, __ATOMIC_RELAXED)) {
         const ssize_t n = write(log->fd, p, len);
+        struct pollfd room = {.fd = log->fd, .events = POLLOUT};
 
-        if (n < 0 && errno != EINTR)
-            return; /* the reader has seen enough */
+        if (n < 0 && errno == EAGAIN)
+            poll(&room, 1, WAIT_MS);
+        else if (n < 0 && errno != EINTR)
+            return;
         if (n > 0) {
             p += n;
             len -= (size_t)n;

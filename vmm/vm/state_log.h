@@ -30,6 +30,8 @@ struct state_log;
 int state_log_new(struct state_log **log, struct machine *m, const struct state_log_config *config,
                   struct qz_error *err);
 void state_log_free(struct state_log *log);
+/* Nobody waits for its reader any more; log may be NULL. Any thread. */
+void state_log_stop(struct state_log *log);
 
 /* The next moment. */
 int64_t state_log_next(const struct state_log *log);

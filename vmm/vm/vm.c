@@ -447,7 +447,7 @@ static int build_devices(struct vm *vm, struct qz_error *err)
         return r;
     host.terminal = host_console_terminal(vm->console);
     if (vm->config.deterministic && host.terminal)
-        terminal_wait_for_reader(host.terminal);
+        terminal_wait_for_reader(host.terminal, true);
     host.storage_loop = vm->io[IO_STORAGE].loop;
     host.device_loop = vm->io[IO_DEVICES].loop;
     if ((r = pc_new(&vm->pc, &vm->machine, &vm->config, &host, err)) < 0)
@@ -592,7 +592,12 @@ int vm_run(struct vm *vm)
 void vm_free(struct vm *vm)
 {
     struct machine *m = &vm->machine;
+    struct terminal *terminal = vm->console ? host_console_terminal(vm->console) : NULL;
 
+    /* No vCPU waits for a reader any more. */
+    if (terminal)
+        terminal_wait_for_reader(terminal, false);
+    state_log_stop(vm->log);
     vcpu_group_free(vm->vcpus);
     vm->vcpus = NULL;
     debugger_free(vm->debugger);
