@@ -5,9 +5,9 @@ ASAN     ?= build-asan
 IN_GUEST_SHELL := $(filter 1,$(SHELL))
 override SHELL := /bin/sh
 PACKAGES := gcc meson ninja-build pkg-config libcmocka-dev libjansson-dev libseccomp-dev liburing-dev libslirp-dev libglib2.0-dev libzydis-dev \
-            zlib1g-dev liblzma-dev libzstd-dev liblz4-dev libssl-dev libargon2-dev acpica-tools busybox-static cpio kmod iproute2 \
+            zlib1g-dev libisal-dev liblzma-dev libzstd-dev liblz4-dev libssl-dev libargon2-dev acpica-tools busybox-static cpio kmod iproute2 \
             linux-image-amd64 linux-image-cloud-amd64 qemu-system-x86 ovmf qemu-utils cryptsetup-bin libnbd-bin nbdkit \
-            mmdebstrap systemd-boot-efi mtools gdb clang e2fsprogs fdisk
+            mmdebstrap systemd-boot-efi mtools gdb clang e2fsprogs fdisk valgrind
 
 .PHONY: all run test test-nightly lockstep testbed bench install clean format packages
 
@@ -34,6 +34,9 @@ $(ASAN)/build.ninja: | packages
 run: packages all
 	@BUILD=$(abspath $(BUILD)) RUN_SHELL=$(IN_GUEST_SHELL) tests/run
 
+# Only tests want these: the block driver on other architectures.
+test: PACKAGES += qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross \
+    gcc-powerpc64-linux-gnu libc6-dev-ppc64-cross gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross
 test: packages all $(ASAN)/build.ninja
 	@ninja -C $(ASAN) | tail -1
 	@BUILD=$(abspath $(BUILD)) ASAN=$(abspath $(ASAN)) CI=$(CI) tests/run-tests

@@ -1,13 +1,13 @@
 /*
- * disk_convert.c - queztl-disk convert and compare.
+ * disk_convert.c - queztl-disk convert.
  *
- * Convert runs several workers. Each takes the next piece that holds data (the source tells where;
+ * Several workers run. Each takes the next piece that holds data (the source tells where;
  * holes and zeroes are skipped), reads it, and writes what is not zero. Compression, where asked
  * for, happens in the worker that writes.
  */
 #include "disk_tool.h"
 
-enum { PIECE = 2 << 20, GRAIN = 4096, THREADS_MAX = 64 };
+enum { STEP = 256 << 10, PIECE = 2 << 20, GRAIN = 4096, THREADS_MAX = 64 };
 
 struct config {
     bool force, compress, existing;
@@ -61,7 +61,9 @@ struct job {
     uint32_t grain;       /* zeroes are left out in multiples of this */
     bool compress, blank; /* blank: the target reads as zeroes */
     pthread_mutex_t lock;
-    uint64_t next;    /* under lock: from here on nobody took it */
+    uint64_t next;  /* under lock: from here on nobody took it */
+    uint64_t known; /* under lock: up to here the source is... */
+    bool zero; /* ...zeroes or not. Asked anew for each piece, a long file is walked each time */
     uint64_t done;    /* atomic */
     int failed;       /* atomic: the first error */
     const char *what; /* what failed */
@@ -78,11 +80,26 @@ static void job_fail(struct job *j, int code, const char *what)
     __atomic_store_n(&j->failed, j->failed ? j->failed : code, __ATOMIC_RELAXED);
 }
 
+/* Asks what the source has at j->next, if that is not known; lock is held. */
+static int look(struct job *j, struct qz_disk_queue *from)
+{
+    struct qz_disk_extent e;
+    int r;
+
+    if (j->next < j->known)
+        return 0;
+    r = qz_disk_map(from, j->next, j->size - j->next, true, &e);
+    if (r == 0) {
+        j->known = j->next + e.length;
+        j->zero = e.zero;
+    }
+    return r;
+}
+
 /* The next piece; *zero: it reads as zeroes. false: nothing is left. */
 static bool take(struct job *j, struct qz_disk_queue *from, uint64_t *offset, uint64_t *length,
                  bool *zero)
 {
-    struct qz_disk_extent e;
     int r;
 
     pthread_mutex_lock(&j->lock);
@@ -91,21 +108,23 @@ static bool take(struct job *j, struct qz_disk_queue *from, uint64_t *offset, ui
         pthread_mutex_unlock(&j->lock);
         return false;
     }
-    r = qz_disk_map(from, *offset, j->size - *offset, true, &e);
+    r = look(j, from);
     if (r == 0) {
-        *zero = e.zero;
+        uint64_t end = QZ_ALIGN_DOWN(*offset, (uint64_t)PIECE) + PIECE;
+
+        *zero = j->zero;
         /* Pieces end at multiples, so that two workers do not share a cluster of the target. */
-        if (!e.zero)
-            *length = QZ_MIN(QZ_ALIGN_DOWN(*offset, (uint64_t)PIECE) + PIECE, j->size) - *offset;
-        else if (*offset + e.length >= j->size)
-            *length = j->size - *offset;
-        else
-            *length = QZ_ALIGN_DOWN(*offset + e.length, (uint64_t)j->grain) - *offset;
-        if (e.zero && (int64_t)*length <= 0) {
+        if (j->zero && j->known < j->size)
+            end = QZ_ALIGN_DOWN(j->known, (uint64_t)j->grain);
+        else if (j->zero)
+            end = j->size;
+        if (end <= *offset) {
             *zero = false;
-            *length = QZ_MIN(QZ_ALIGN_UP(*offset + 1, (uint64_t)j->grain), j->size) - *offset;
+            end = QZ_ALIGN_UP(*offset + 1, (uint64_t)j->grain);
         }
-        j->next = *offset + *length;
+        end = QZ_MIN(end, j->size);
+        *length = end - *offset;
+        j->next = end;
     }
     pthread_mutex_unlock(&j->lock);
     if (r < 0)
@@ -157,6 +176,26 @@ static int write_piece(struct job *j, struct qz_disk_queue *to, uint64_t offset,
     return r;
 }
 
+/* In steps that stay in a processor's cache between being read and being written. */
+static int copy_piece(struct job *j, struct qz_disk_queue *from, struct qz_disk_queue *to,
+                      uint64_t offset, uint64_t length, uint8_t *buffer)
+{
+    uint64_t step = QZ_MAX((uint64_t)STEP, (uint64_t)j->grain);
+    int r = 0;
+
+    for (uint64_t at = 0; r == 0 && at < length; at += step) {
+        uint64_t n = QZ_MIN(step, length - at);
+
+        r = qz_disk_read(from, offset + at, buffer, n);
+        if (r < 0) {
+            job_fail(j, r, "read the source");
+            return 0;
+        }
+        r = write_piece(j, to, offset + at, buffer, n);
+    }
+    return r;
+}
+
 static void copy(struct job *j, struct qz_disk_queue *from, struct qz_disk_queue *to,
                  uint8_t *buffer)
 {
@@ -166,10 +205,8 @@ static void copy(struct job *j, struct qz_disk_queue *from, struct qz_disk_queue
     while (take(j, from, &offset, &length, &zero)) {
         int r = 0;
 
-        if (!zero && (r = qz_disk_read(from, offset, buffer, length)) < 0)
-            job_fail(j, r, "read the source");
-        else if (!zero)
-            r = write_piece(j, to, offset, buffer, length);
+        if (!zero)
+            r = copy_piece(j, from, to, offset, length, buffer);
         else if (!j->blank)
             r = qz_disk_zero(to, offset, length, QZ_DISK_MAY_UNMAP);
         if (r < 0)
@@ -286,6 +323,9 @@ static int convert(struct job *j, const struct config *c, const char *image, str
     if (to.size < from.size)
         return qz_fail(err, -ENOSPC, "%s: its %llu bytes are less than the source's %llu", to.label,
                        (unsigned long long)to.size, (unsigned long long)from.size);
+    if (c->compress && strcmp(to.format, "qcow2"))
+        return qz_fail(err, -ENOTSUP, "%s: a %s disk packs nothing: --compress is for qcow2",
+                       to.label, to.format);
     j->compress = c->compress;
     j->blank = !c->existing;
     j->grain = c->compress ? to.block_size : GRAIN;
@@ -314,127 +354,4 @@ int disk_convert(int argc, char **argv)
     }
     qz_disk_close(job.from, NULL);
     return r < 0 ? disk_failed(&err) : QZ_EXIT_OK;
-}
-
-/* ---- compare */
-
-const struct qz_option compare_options[] = {{0}};
-
-struct side {
-    struct qz_disk *d;
-    struct qz_disk_queue *q;
-    uint64_t size;
-    const char *label;
-    uint8_t *bytes;
-};
-
-static int side_open(struct side *s, const char *image, struct qz_error *err)
-{
-    QZ_AUTO_FREE char *text = disk_text_to_read(image, "");
-    struct qz_disk_info info;
-    int r;
-
-    if (!text || posix_memalign((void **)&s->bytes, 4096, PIECE))
-        return qz_fail(err, -ENOMEM, "no memory");
-    if ((r = qz_disk_open(&s->d, text, err)) < 0 ||
-        (r = qz_disk_queue_new(&s->q, s->d, 16, err)) < 0)
-        return r;
-    qz_disk_get_info(s->d, &info);
-    s->size = info.size;
-    s->label = info.label;
-    return 0;
-}
-
-static void side_close(struct side *s)
-{
-    qz_disk_queue_free(s->q);
-    qz_disk_close(s->d, NULL);
-    free(s->bytes);
-}
-
-/* Length of what both maps say alike of offset, at most PIECE; *zero: both read as zeroes. Behind
- * the end of the shorter one are zeroes. */
-static int common(struct side s[2], uint64_t offset, uint64_t *length, bool zero[2])
-{
-    uint64_t all = QZ_MAX(s[0].size, s[1].size), alike = all - offset;
-
-    for (unsigned i = 0; i < 2; i++) {
-        struct qz_disk_extent e;
-        int r;
-
-        if (offset >= s[i].size) {
-            zero[i] = true;
-            continue;
-        }
-        if ((r = qz_disk_map(s[i].q, offset, s[i].size - offset, true, &e)) < 0)
-            return r;
-        zero[i] = e.zero;
-        alike = QZ_MIN(alike, e.length);
-    }
-    *length = zero[0] && zero[1] ? alike : QZ_MIN(alike, (uint64_t)PIECE);
-    return 0;
-}
-
-static int fetch(struct side *s, uint64_t offset, uint64_t length, bool zero)
-{
-    if (!zero)
-        return qz_disk_read(s->q, offset, s->bytes, length);
-    memset(s->bytes, 0, length);
-    return 0;
-}
-
-/* Where they differ first; UINT64_MAX: nowhere. */
-static int first_difference(struct side s[2], uint64_t *where, struct qz_error *err)
-{
-    uint64_t all = QZ_MAX(s[0].size, s[1].size), length;
-    struct progress p;
-    bool zero[2];
-
-    *where = UINT64_MAX;
-    progress_begin(&p, "comparing");
-    for (uint64_t at = 0; at < all && *where == UINT64_MAX; at += length) {
-        int r = common(s, at, &length, zero);
-
-        for (unsigned i = 0; i < 2 && r == 0; i++)
-            if (!(zero[0] && zero[1]))
-                r = fetch(&s[i], at, length, zero[i]);
-        if (r < 0) {
-            progress_end(&p);
-            return qz_fail(err, r, "cannot read at %llu: %s", (unsigned long long)at, strerror(-r));
-        }
-        if (!(zero[0] && zero[1]) && memcmp(s[0].bytes, s[1].bytes, length))
-            for (*where = at; s[0].bytes[*where - at] == s[1].bytes[*where - at];)
-                ++*where;
-        progress_show(&p, at, all);
-    }
-    progress_end(&p);
-    return 0;
-}
-
-int disk_compare(int argc, char **argv)
-{
-    struct side s[2] = {0};
-    struct qz_error err = {0};
-    uint64_t where = UINT64_MAX;
-    int i = disk_parse(compare_options, argc, argv, NULL, 2, 2), r, code = QZ_EXIT_OK;
-
-    if (i < 0)
-        return QZ_EXIT_USAGE;
-    r = side_open(&s[0], argv[i], &err);
-    if (r == 0)
-        r = side_open(&s[1], argv[i + 1], &err);
-    if (r == 0)
-        r = first_difference(s, &where, &err);
-    if (r < 0) {
-        code = disk_failed(&err);
-    } else if (where != UINT64_MAX) {
-        printf("they differ from byte %llu on\n", (unsigned long long)where);
-        code = QZ_EXIT_FAILED;
-    } else {
-        printf("they hold the same%s\n",
-               s[0].size == s[1].size ? "" : "; one of them is longer and goes on with zeroes");
-    }
-    side_close(&s[0]);
-    side_close(&s[1]);
-    return code;
 }

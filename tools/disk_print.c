@@ -41,15 +41,14 @@ bool disk_text_has(const char *image, const char *key)
 {
     size_t n = strlen(key);
 
-    for (const char *p = image; p; p = strchr(p, ',')) {
-        if (p != image && *++p == ',') { /* a doubled comma is part of a value */
-            p++;
-            continue;
-        }
+    for (const char *p = image;; p++) {
         if (!strncmp(p, key, n) && (p[n] == '=' || p[n] == ',' || !p[n]))
             return true;
+        while (*p && (*p != ',' || p[1] == ','))
+            p += *p == ',' ? 2 : 1; /* a doubled comma is part of a value */
+        if (!*p)
+            return false;
     }
-    return false;
 }
 
 char *disk_text(const char *image, const char *more)

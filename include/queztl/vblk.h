@@ -138,6 +138,14 @@ struct vblk_transport_ops {
     /* The device's reasons for an interrupt, cleared by reading: bit 0 queues, bit 1 configuration.
      * NULL where vectors tell. */
     uint32_t (*interrupt_status)(struct vblk_transport *t);
+    /*
+     * Optional: finds again a device that was lost and keeps what it had in flight, with the
+     * features as negotiated; then queue_resume for each queue. position is the driver's next used
+     * entry: the used index, or, packed, the place with the wrap counter in bit 15. -VBLK_ENOTSUP:
+     * this device only comes back by a reset. -VBLK_ENODEV: it has not come back.
+     */
+    int (*resume)(struct vblk_transport *t);
+    int (*queue_resume)(struct vblk_transport *t, unsigned queue, uint16_t position);
 };
 
 struct vblk_transport {
@@ -331,6 +339,7 @@ struct vblk_info {
     uint32_t zone_sectors, zones_open_max, zones_active_max, append_sectors_max,
         zone_write_granularity;
     uint64_t dma_bytes, resets;
+    uint64_t resumes; /* of a lost device, its rings as they were */
 };
 
 /* Bytes of private memory that a device with this configuration needs, aligned to 64; 0 when the
@@ -404,7 +413,9 @@ unsigned qz_vblk_expire(struct vblk_queue *q);
 /* Is the device or one of its queues broken, or has it asked for a reset (VirtIO 1.3 §2.1.1)? */
 bool qz_vblk_needs_recovery(struct vblk_device *dev);
 /*
- * Resets the device and builds everything again. Requests that were in the rings follow the
+ * A device that was lost and tracks what it has in flight (vhost-user's shared buffer) gets its
+ * rings back and goes on; the requests stay its own, whatever policy and deadlines say. Otherwise:
+ * resets the device and builds everything again. Requests that were in the rings follow the
  * configuration's policy, those past their deadline end with -VBLK_ETIMEDOUT, nothing is lost. When
  * the device offers fewer queues than before, requests move to those there are.
  */

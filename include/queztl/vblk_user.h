@@ -5,7 +5,9 @@
  * socket, owns the memory that both sides share, and connects again when the server went away. To
  * the driver a lost connection is a device that needs a reset; qz_vblk_recover() then connects anew
  * and gives every unacknowledged request to the new server. What the driver must remember for that
- * stands in its private memory, so it works with both ring formats and with every server.
+ * stands in its private memory, so it works with both ring formats and with every server. A server
+ * that keeps an in-flight buffer (VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) finds rings and buffer as
+ * its predecessor left them.
  *
  * Threads: as for the driver. qz_vblk_user_event_fd() may be polled anywhere.
  */

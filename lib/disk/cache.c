@@ -10,14 +10,15 @@
  *
  * A shard's lines lie in one mapping that is reserved for the largest budget and used from its
  * beginning. A smaller budget drops the lines behind it and gives their memory to the kernel at
- * once.
+ * once; that takes a tenth of the time in huge pages, which are asked for inside of the budget. Not
+ * in a shard's first one: a huge page that is cut stays whole until the kernel lacks memory.
  */
 #include "filter.h"
 
 QZ_SYSCALLS(io, "madvise");
 QZ_SYSCALLS(main, "madvise munmap");
 
-enum { LINE = 4096, SHARDS = 16, EPOCHS = 1024, READ_MAX = 128 << 10 };
+enum { HUGE = 2 << 20, LINE = 4096, SHARDS = 16, EPOCHS = 1024, READ_MAX = 128 << 10 };
 #define BUDGET_MAX (16ull << 30)
 
 #define NONE UINT32_MAX
@@ -270,12 +271,15 @@ static void cache_submit(struct layer *l, struct disk_queue *q, struct request *
 
 static void shard_limit(struct cache *c, struct shard *s, uint32_t limit)
 {
+    size_t huge_end = QZ_ALIGN_DOWN((size_t)limit * LINE, (size_t)HUGE);
     uint32_t old;
 
     QZ_LOCKED(&s->lock);
     old = s->limit;
     s->limit = limit;
     s->hand = 0;
+    if (limit > old && huge_end > HUGE)
+        madvise(s->bytes + HUGE, huge_end - HUGE, MADV_HUGEPAGE);
     if (limit >= s->fresh)
         return;
     for (uint32_t i = limit; i < s->fresh; i++)
@@ -302,12 +306,20 @@ static void cache_set_memory(struct layer *l, uint64_t bytes)
         shard_limit(c, &c->shard[i], limit);
 }
 
-static void *reserve(size_t bytes)
+/* Begins where a huge page does. */
+static void *reserve(size_t wanted)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
+    size_t bytes = QZ_ALIGN_UP(wanted, (size_t)sysconf(_SC_PAGESIZE)), alignment = HUGE, before;
+    uint8_t *p = mmap(NULL, bytes + alignment, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-    return p == MAP_FAILED ? NULL : p;
+    if (p == MAP_FAILED)
+        return NULL;
+    before = (size_t)(-(uintptr_t)p & (alignment - 1));
+    if (before)
+        munmap(p, before);
+    munmap(p + before + bytes, alignment - before);
+    return p + before;
 }
 
 static void give(void *p, size_t bytes)

@@ -6,9 +6,8 @@
 
 #include "queue.h"
 
-/* A request that was in the ring at so many resets is given up: it may be what kills the device.
- * Many, since an unfair device may let one wait through several of its lives. */
-enum { ATTEMPTS_MAX = 64 };
+/* A request that was in the ring at so many resets is given up: it may be what kills the device. */
+enum { ATTEMPTS_MAX = 8 };
 
 /* Reads the configuration space as one consistent whole (§2.5.1) and checks it. */
 int config_read(struct vblk_device *dev);

@@ -60,9 +60,9 @@ struct packed_ring {
     uint16_t avail_next, used_next;
     uint16_t avail_flags; /* PACKED_AVAIL or PACKED_USED, by the wrap counter */
     bool used_wrap;
-    uint16_t head; /* first descriptor of the batch: its flags are written last */
+    uint16_t
+        head; /* first descriptor of the batch: its flags are written last; NO_SLOT: none yet */
     uint16_t head_flags;
-    uint16_t unpublished; /* descriptors of the batch */
 };
 
 /* Requests that wait for room in the ring. */

@@ -88,7 +88,7 @@ int qz_vblk_submit(struct vblk_queue *q, struct vblk_request *const *requests, u
         now = now_of(q);
     for (i = 0; i < n; i++) {
         struct vblk_request *r = requests[i];
-        int rc = request_check(q, r);
+        int rc = request_is_plain(q, r) ? 0 : request_check(q, r);
 
         if (rc == 0) {
             r->status = VBLK_PENDING;
@@ -159,11 +159,14 @@ static unsigned poll_split(struct vblk_queue *q, struct vblk_request **done, uns
 static unsigned poll_packed(struct vblk_queue *q, struct vblk_request **done, unsigned max,
                             uint64_t *now)
 {
+    unsigned n = 0, run = q->indirect ? packed_used_run(q, max) : 0;
     struct used u;
-    unsigned n = 0;
     int rc = 0;
 
-    while (n < max && (rc = packed_pop(q, &u)) > 0 &&
+    while (n < run && (rc = packed_take(q, &u)) > 0 &&
+           (rc = complete(q, u.slot, u.len, &done[n], now)) > 0)
+        n++;
+    while (!q->indirect && n < max && (rc = packed_pop(q, &u)) > 0 &&
            (rc = complete(q, u.slot, u.len, &done[n], now)) > 0)
         n++;
     if (rc < 0)

@@ -5,7 +5,8 @@
  * private memory that the device cannot reach, until the rings stand again; then each request is
  * given to the device again or ended, by policy. A request is thus never lost and never ends twice.
  * When the device does not come back the requests go on waiting, for the next attempt or for
- * qz_vblk_stop().
+ * qz_vblk_stop(). A device that was only lost, and whose transport says that it can go on where it
+ * was, needs none of that.
  */
 #include "device.h"
 
@@ -75,6 +76,57 @@ static void park(struct vblk_queue *q, struct vblk_request *list)
     }
 }
 
+/* What must not be done twice, or was in hand at too many losses, needs the reset's verdict. */
+static bool resumable(const struct vblk_queue *q)
+{
+    if (q->broken)
+        return false;
+    for (unsigned i = 0; i < q->size; i++) {
+        const struct vblk_request *r = q->slots[i].request;
+
+        if (r && (r->op == VBLK_OP_ZONE_APPEND || r->attempts >= ATTEMPTS_MAX))
+            return false;
+    }
+    return true;
+}
+
+static int queue_resume(struct vblk_queue *q)
+{
+    struct vblk_transport *t = q->dev->transport;
+    int rc = t->ops->queue_resume(t, q->index, ring_used_position(q));
+
+    for (unsigned i = 0; rc == 0 && i < q->size; i++)
+        if (q->slots[i].request)
+            q->slots[i].request->attempts++;
+    return rc;
+}
+
+/* A device that comes back with its rings as they were. */
+static int resume(struct vblk_device *dev)
+{
+    struct vblk_transport *t = dev->transport;
+    bool writeback = dev->info.writeback;
+    int rc;
+
+    if (!t->ops->resume)
+        return -VBLK_ENOTSUP;
+    for (unsigned i = 0; i < dev->info.queues; i++)
+        if (!resumable(&dev->queues[i]))
+            return -VBLK_ENOTSUP;
+    rc = t->ops->resume(t);
+    if (rc == 0)
+        rc = qz_vblk_reread_config(dev);
+    /* Before the first request runs: what it acknowledges must be as durable as before. */
+    if (rc >= 0 && dev->info.writeback != writeback)
+        rc = qz_vblk_set_writeback(dev, writeback);
+    for (unsigned i = 0; rc >= 0 && i < dev->info.queues; i++)
+        rc = queue_resume(&dev->queues[i]);
+    if (rc < 0)
+        return rc;
+    dev->info.resumes++;
+    return 0;
+}
+
 int qz_vblk_recover(struct vblk_device *dev)
 {
     unsigned n = dev->config.queue_count;
@@ -83,6 +135,9 @@ int qz_vblk_recover(struct vblk_device *dev)
 
     if (!dev->started)
         return -VBLK_ENODEV;
+    rc = resume(dev);
+    if (rc == 0 || rc == -VBLK_ENODEV)
+        return rc;
     rc = device_reset(dev);
     dev->info.resets++;
     for (unsigned i = 0; i < n; i++) {

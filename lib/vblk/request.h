@@ -41,6 +41,19 @@ static inline const struct vblk_segment *request_segments(const struct vblk_requ
     return r->count == 1 ? &r->segment : r->segments;
 }
 
+/* A read or write of one piece with which nothing is wrong: most requests, found out cheaply. */
+static inline bool request_is_plain(const struct vblk_queue *q, const struct vblk_request *r)
+{
+    const struct vblk_info *info = &q->dev->info;
+    uint32_t len = r->segment.len, block = info->block_size; /* a power of two */
+
+    return r->op <= VBLK_OP_WRITE && r->count == 1 && r->priority < VBLK_PRIO_COUNT && len &&
+           !(len & (block - 1)) && !(r->sector & (block / VBLK_SECTOR_SIZE - 1)) &&
+           len <= info->size_max && len <= info->bytes_max && r->sector <= info->sectors &&
+           len / VBLK_SECTOR_SIZE <= info->sectors - r->sector &&
+           !(info->read_only && r->op == VBLK_OP_WRITE);
+}
+
 /* 0, or why the device cannot be asked this. Looks at nothing that the device can write. */
 int request_check(const struct vblk_queue *q, const struct vblk_request *r);
 /* Bytes of data, of a request with segments. */

@@ -33,7 +33,8 @@ void ring_clear(struct vblk_queue *q)
         q->slots[i] = (struct slot){.next = i + 1u < q->size ? i + 1u : NO_SLOT};
     if (q->packed) {
         __builtin_memset(q->ring.desc, 0, (size_t)q->size * sizeof(struct packed_desc));
-        q->ring.avail_next = q->ring.used_next = q->ring.unpublished = 0;
+        q->ring.avail_next = q->ring.used_next = 0;
+        q->ring.head = NO_SLOT;
         q->ring.avail_flags = PACKED_AVAIL; /* both wrap counters begin at 1 (§2.8.1) */
         q->ring.used_wrap = true;
         *q->ring.device = (struct packed_event){0};
@@ -70,6 +71,13 @@ void ring_init(struct vblk_queue *q, void *memory, uint64_t addr)
         q->split.used = (void *)(base + l.device);
     }
     ring_clear(q);
+}
+
+uint16_t ring_used_position(const struct vblk_queue *q)
+{
+    if (q->packed)
+        return q->ring.used_next | (q->ring.used_wrap ? 0x8000 : 0);
+    return shared_load16(&q->split.used->idx);
 }
 
 static void push_direct_split(struct vblk_queue *q, unsigned slot, const struct piece *pieces,
@@ -133,12 +141,12 @@ static bool publish_packed(struct vblk_queue *q)
     struct packed_ring *r = &q->ring;
     uint16_t flags, off_wrap, event, old, now = r->avail_next;
 
-    if (!r->unpublished)
+    if (r->head == NO_SLOT)
         return false;
     barrier_write(q); /* all of the batch before the flags that show it */
     shared_store16(&r->desc[r->head].flags, r->head_flags);
-    old = now - r->unpublished;
-    r->unpublished = 0;
+    old = now > r->head ? r->head : r->head - q->size; /* now may be a place of the next lap */
+    r->head = NO_SLOT;
     barrier_full(q); /* as above; pairs with the device's wish before its look at the ring */
     flags = shared_load16(&r->device->flags) & 3;
     if (flags != EVENT_DESC || !q->event_idx)

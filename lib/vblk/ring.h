@@ -19,6 +19,9 @@ void ring_layout(bool packed, unsigned size, struct ring_layout *l);
 void ring_init(struct vblk_queue *q, void *memory, uint64_t addr);
 /* Every slot free again, indices zero: after a reset of the device or queue. */
 void ring_clear(struct vblk_queue *q);
+/* The next used entry, as a transport's queue_resume wants it. Split: the device's own index, which
+ * may be ahead of what was collected. */
+uint16_t ring_used_position(const struct vblk_queue *q);
 /* Gives the device what was pushed; true: ring its doorbell. */
 bool ring_publish(struct vblk_queue *q);
 /* What the doorbell's register takes with VIRTIO_F_NOTIFICATION_DATA (§2.9). */
@@ -82,7 +85,7 @@ static inline void packed_put(struct vblk_queue *q, uint64_t addr, uint32_t len,
 
     flags |= q->ring.avail_flags;
     d->addr = le64(addr);
-    if (q->ring.unpublished++ == 0) {
+    if (q->ring.head == NO_SLOT) {
         q->ring.head = q->ring.avail_next;
         q->ring.head_flags = flags;
         d->len = le32(len);
@@ -186,36 +189,63 @@ static inline void packed_used_advance(struct vblk_queue *q, unsigned descs)
 {
     unsigned next = q->ring.used_next + descs;
 
-    if (next >= q->size) {
+    if (__builtin_expect(next >= q->size, 0)) {
         next -= q->size;
         q->ring.used_wrap = !q->ring.used_wrap;
     }
     q->ring.used_next = next;
 }
 
-static inline int packed_pop(struct vblk_queue *q, struct used *u)
+/* Length and id at the next used position, which is used and was read behind a barrier. */
+static inline int packed_take(struct vblk_queue *q, struct used *u)
 {
     const struct packed_desc *d = &q->ring.desc[q->ring.used_next];
-    uint64_t word;
-    uint16_t want, id;
+    uint64_t word =
+        le64(__atomic_load_n((const uint64_t *)(const void *)&d->len, __ATOMIC_RELAXED));
+    uint16_t id = (uint16_t)(word >> 32);
 
-    /* With nothing in flight, no descriptor can be used, whatever its flags say. */
-    if (q->in_flight == 0)
-        return 0;
-    /* Length, id and flags in one load: flags that say used come with what was written before them.
-     */
-    word = le64(__atomic_load_n((const uint64_t *)(const void *)&d->len, __ATOMIC_RELAXED));
-    want = q->ring.used_wrap ? PACKED_AVAIL | PACKED_USED : 0;
-    if ((word >> 48 & (PACKED_AVAIL | PACKED_USED)) != want)
-        return 0;
-    barrier_read(q); /* and the data; pairs with the device's write of the flags after everything */
-    id = (uint16_t)(word >> 32);
     u->len = (uint32_t)word;
     if (__builtin_expect(id >= q->size || !q->slots[id].request, 0))
         return -VBLK_EPROTO;
     u->slot = id;
-    packed_used_advance(q, q->slots[id].descs);
+    /* With tables it is always one: then the next place does not wait for this slot's cache line.
+     */
+    if (q->indirect)
+        packed_used_advance(q, 1);
+    else
+        packed_used_advance(q, q->slots[id].descs);
     return 1;
+}
+
+static inline int packed_pop(struct vblk_queue *q, struct used *u)
+{
+    /* With nothing in flight, no descriptor can be used, whatever its flags say. */
+    if (q->in_flight == 0 || !packed_is_used(q))
+        return 0;
+    barrier_read(q); /* and the data; pairs with the device's write of the flags after everything */
+    return packed_take(q, u);
+}
+
+/* With tables, where each request is one descriptor: how many in a row are used, max at most. One
+ * barrier then counts for all of them. */
+static inline unsigned packed_used_run(const struct vblk_queue *q, unsigned max)
+{
+    unsigned at = q->ring.used_next, most = q->in_flight < max ? q->in_flight : max, n;
+    uint16_t want = q->ring.used_wrap ? PACKED_AVAIL | PACKED_USED : 0;
+
+    for (n = 0; n < most; n++) {
+        uint16_t flags = shared_load16(&q->ring.desc[at].flags);
+
+        if ((flags & (PACKED_AVAIL | PACKED_USED)) != want)
+            break;
+        if (++at == q->size) {
+            at = 0;
+            want ^= PACKED_AVAIL | PACKED_USED;
+        }
+    }
+    if (n)
+        barrier_read(q);
+    return n;
 }
 
 /* How far the split ring's used index goes; -VBLK_EPROTO when it ran away. */

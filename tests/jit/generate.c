@@ -249,6 +249,50 @@ static void append_modified(struct generator *g)
     g->modifier = NO_ITEM;
 }
 
+/*
+ * Instructions one after the other that access [base + displacement], as compiled code does, with
+ * an address that now and then is near a page's end.
+ */
+static void append_row(struct generator *g)
+{
+    static const uint8_t member[][3] = {
+        /* REX allowed, map 0f, opcode */
+        {1, 0, 0x8b}, {1, 0, 0x89}, {1, 0, 0x03}, {1, 0, 0x01}, {1, 0, 0x3b},
+        {1, 0, 0x11}, {0, 0, 0x88}, {0, 0, 0x8a}, {1, 1, 0xb6}, {1, 1, 0xbf},
+        {0, 1, 0x10}, {0, 1, 0x11}, {0, 1, 0x28}, {0, 1, 0x29}, {0, 1, 0x57},
+    };
+    static const uint8_t bases[] = {RAX, RCX, RDX, RBX, RBP, RSI, RDI};
+    const unsigned base = bases[below(g, sizeof(bases))], count = 2 + below(g, 8);
+
+    g->begin = true;
+    append_mov(g, base, encode_target(&g->encoder, 64, false));
+    for (unsigned n = 0; n < count; n++) {
+        const uint8_t *m = member[below(g, QZ_ARRAY_LEN(member))];
+        const unsigned reg = bases[below(g, sizeof(bases))];
+        const bool memory = percent(g, 75);
+        const int32_t disp = percent(g, 90) ? (int32_t)below(g, 128) - 32 : (int32_t)below(g, 4096);
+        uint8_t bytes[10];
+        unsigned len = 0;
+
+        if (m[0] && percent(g, 50))
+            bytes[len++] = 0x48;
+        if (m[1])
+            bytes[len++] = 0x0f;
+        bytes[len++] = m[2];
+        bytes[len++] = (uint8_t)((memory ? 0x80 : 0xc0) | reg << 3 | base);
+        if (memory) {
+            const int32_t at = m[1] && percent(g, 80) ? disp & ~15 : disp;
+
+            memcpy(bytes + len, &at, 4);
+            len += 4;
+        }
+        if (percent(g, 10))
+            g->begin = true; /* somebody may branch here */
+        append_bytes(g, bytes, len);
+        g->encoder.is_known &= (uint16_t) ~(1u << reg | (memory ? 0u : 1u << base));
+    }
+}
+
 static unsigned draw_form(struct generator *g)
 {
     static const uint8_t share[CLASS_COUNT] = {
@@ -270,6 +314,10 @@ static void append_unit(struct generator *g)
     struct insn i;
     uint64_t at;
 
+    if (g->forms->width == CODE_64 && percent(g, 6)) {
+        append_row(g);
+        return;
+    }
     g->begin = true;
     if (place_of(g, f, &at)) {
         append_placed(g, f, form, at);

@@ -79,6 +79,41 @@ REPLACE(void, emit_alignment_check, struct translation *x)
         __real_emit_alignment_check(x);
 }
 
+REPLACE(void, emit_access_row, struct translation *x, unsigned access, unsigned bytes, unsigned row)
+{
+    if (injected("row-size"))
+        bytes = 1;
+    if (injected("row-kind"))
+        access = TLB_READ;
+    __real_emit_access_row(x, access, bytes, row);
+}
+
+REPLACE(void, emit_access_read_row, struct translation *x, unsigned bytes, unsigned size,
+        unsigned lead, unsigned row)
+{
+    if (injected("row-size"))
+        bytes = 1;
+    if (injected("row-lead"))
+        lead += 4;
+    __real_emit_access_read_row(x, bytes, size, lead, row);
+}
+
+REPLACE(bool, emit_operand, struct translation *x, const struct insn *i, unsigned access,
+        unsigned size, bool aligned, int32_t *disp)
+{
+    const bool emitted = __real_emit_operand(x, i, access, size, aligned, disp);
+
+    if (injected("row-place") && x->in_row && *disp)
+        *disp += 8;
+    return emitted;
+}
+
+REPLACE(void, emit_row_alignment_check, struct translation *x, unsigned offset, unsigned row)
+{
+    if (!injected("row-alignment"))
+        __real_emit_row_alignment_check(x, offset, row);
+}
+
 REPLACE(void, emit_canonical_check, struct translation *x)
 {
     if (!injected("canonical"))

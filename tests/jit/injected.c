@@ -14,27 +14,32 @@
 enum { NOTHING = 0, DIFFERS = 1, CRASHED = 3, FAILED = -1 };
 
 static const char *const injections[] = {
-    "liveness",     /* CF counts as overwritten everywhere */
-    "flags-save",   /* flags are not saved at the end of a block */
-    "flags-load",   /* ADC and SBB do not get the guest's carry */
-    "put-register", /* r10 keeps its old value */
-    "use-register", /* r10 is read for r11 */
-    "segment",      /* the bases of FS and GS are left out */
-    "access-size",  /* accesses across the end of a page are not noticed */
-    "access-kind",  /* writes need no permission to write */
-    "canonical",    /* indirect branches go anywhere */
-    "condition",    /* JNZ for JZ */
-    "distance",     /* branches lead one byte too far */
-    "return",       /* RET drops a word too many */
-    "immediate",    /* ADD adds one more */
-    "operation",    /* SUB for SBB */
-    "high-byte",    /* AH for CH */
-    "stack",        /* the wrong register is pushed and popped */
-    "vector",       /* the wrong xmm register */
-    "alignment",    /* operands that are not aligned are taken */
-    "stale-code",   /* writes to code do not count */
-    "jump-cache",   /* indirect branches find what was there before */
-    "emitted-byte", /* OR for XOR in the finished code */
+    "liveness",      /* CF counts as overwritten everywhere */
+    "flags-save",    /* flags are not saved at the end of a block */
+    "flags-load",    /* ADC and SBB do not get the guest's carry */
+    "put-register",  /* r10 keeps its old value */
+    "use-register",  /* r10 is read for r11 */
+    "segment",       /* the bases of FS and GS are left out */
+    "access-size",   /* accesses across the end of a page are not noticed */
+    "access-kind",   /* writes need no permission to write */
+    "canonical",     /* indirect branches go anywhere */
+    "condition",     /* JNZ for JZ */
+    "distance",      /* branches lead one byte too far */
+    "return",        /* RET drops a word too many */
+    "immediate",     /* ADD adds one more */
+    "operation",     /* SUB for SBB */
+    "high-byte",     /* AH for CH */
+    "stack",         /* the wrong register is pushed and popped */
+    "vector",        /* the wrong xmm register */
+    "alignment",     /* operands that are not aligned are taken */
+    "row-size",      /* several accesses across the end of a page are not noticed */
+    "row-kind",      /* several writes need no permission to write */
+    "row-place",     /* an access among several goes to the next word */
+    "row-alignment", /* operands among several that are not aligned are taken */
+    "row-lead",      /* the TLB is filled for another place than the first access's */
+    "stale-code",    /* writes to code do not count */
+    "jump-cache",    /* indirect branches find what was there before */
+    "emitted-byte",  /* OR for XOR in the finished code */
     NULL,
 };
 

@@ -13,7 +13,7 @@
 
 #include "machine/clock.h"
 
-enum { IO_GATE_LATENCY_NS = 50000 };
+enum { IO_GATE_LATENCY_NS = 5000 };
 
 struct io_gate;
 

@@ -6,6 +6,7 @@
  * All on the main loop.
  */
 #include "vm/control.h"
+#include "vm/driver_mailbox.h"
 
 #include <fcntl.h>
 #include <stddef.h>
@@ -96,13 +97,20 @@ static int cmd_balloon(struct vm *vm, const json_t *request, json_t **data, stru
     return r < 0 ? r : vm_set_memory_target(vm, bytes, err);
 }
 
+static int cmd_driver(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+{
+    const char *line = json_string_value(json_object_get(request, "ask"));
+
+    return line ? driver_ask(vm_memory(vm), line, err) : driver_answer(vm_memory(vm), data, err);
+}
+
 static const struct {
     const char *name;
     int (*run)(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err);
 } commands[] = {
     {"pause", cmd_pause},     {"resume", cmd_resume},       {"info", cmd_info},
     {"stop", cmd_stop},       {"powerdown", cmd_powerdown}, {"reset", cmd_reset},
-    {"balloon", cmd_balloon}, {"metrics", cmd_metrics},
+    {"balloon", cmd_balloon}, {"metrics", cmd_metrics},     {"driver", cmd_driver},
 };
 
 static json_t *execute(struct vm *vm, const char *line, size_t len)
@@ -118,10 +126,10 @@ static json_t *execute(struct vm *vm, const char *line, size_t len)
     else if (!name)
         qz_fail(&err, -EINVAL, "a request is an object with \"cmd\"");
     else
-        qz_fail(
-            &err, -EINVAL,
-            "no command \"%.64s\" (pause, resume, info, stop, powerdown, reset, balloon, metrics)",
-            name);
+        qz_fail(&err, -EINVAL,
+                "no command \"%.64s\" (pause, resume, info, stop, powerdown, reset, balloon, "
+                "metrics, driver)",
+                name);
     for (size_t i = 0; name && i < QZ_ARRAY_LEN(commands); i++)
         if (!strcmp(name, commands[i].name))
             r = commands[i].run(vm, request, &data, &err);

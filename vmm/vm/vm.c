@@ -726,6 +726,11 @@ int vm_set_memory_target(struct vm *vm, uint64_t target, struct qz_error *err)
     return virtio_balloon_set_target(vm->pc.balloon, size - target);
 }
 
+const struct guest_memory *vm_memory(const struct vm *vm)
+{
+    return &vm->machine.memory;
+}
+
 static const char *state_name(enum vm_state s)
 {
     static const char *const names[] = {"paused", "running", "resetting", "ended"};

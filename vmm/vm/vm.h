@@ -44,5 +44,6 @@ void vm_hold(struct vm *vm);
 void vm_release(struct vm *vm, const bool *stay);
 json_t *vm_info(struct vm *vm);
 json_t *vm_metrics(struct vm *vm);
+const struct guest_memory *vm_memory(const struct vm *vm);
 
 #endif

@@ -496,6 +496,10 @@ static int set_features(struct vhost *v, struct message *m)
     if (m->p.u64 & ~features(v))
         return -EINVAL;
     v->features = m->p.u64;
+    /* Who cannot flush gets writes that are stable when they end, and reads writeback as 0 (VirtIO
+     * 1.3 §5.2.5.2, §5.2.6.2). */
+    if (!(v->features & QZ_BIT(9))) /* VIRTIO_BLK_F_FLUSH */
+        __atomic_store_n(&v->wce, false, __ATOMIC_RELAXED);
     return 0;
 }
 

@@ -155,7 +155,8 @@ static void negotiate(struct frontend *f)
     protocol = ask(f, 15);
     assert_true(protocol & QZ_BIT(9));
     tell(f, 16, QZ_BIT(0) | QZ_BIT(9) | QZ_BIT(12), -1);
-    tell(f, 2, QZ_BIT(32) | QZ_BIT(30) | QZ_BIT(28), -1);
+    tell(f, 2, QZ_BIT(32) | QZ_BIT(30) | QZ_BIT(28) | QZ_BIT(9),
+         -1); /* FLUSH: writes may be cached */
     show_memory(f);
 }
 

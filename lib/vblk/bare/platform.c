@@ -89,6 +89,30 @@ void bare_print_number(uint64_t n)
     bare_print(digits + i);
 }
 
+extern uint32_t bare_start_info; /* start.S */
+
+bool bare_word(const char *word)
+{
+    /* struct hvm_start_info: magic, version, flags, modules; list of modules; command line. */
+    const struct {
+        uint32_t magic, version, flags, modules;
+        uint64_t list, line;
+    } *info = (const void *)(uintptr_t)bare_start_info;
+    const char *at;
+
+    if (!info || info->magic != 0x336ec578 || !info->line)
+        return false;
+    for (at = (const char *)(uintptr_t)info->line; *at; at++) {
+        unsigned n = 0;
+
+        while (word[n] && word[n] == at[n])
+            n++;
+        if (!word[n])
+            return true;
+    }
+    return false;
+}
+
 void *bare_alloc(size_t size, size_t align)
 {
     size_t at = (pool_used + align - 1) & ~(align - 1);

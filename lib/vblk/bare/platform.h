@@ -13,6 +13,8 @@ extern const struct vblk_platform bare_platform;
 void *bare_alloc(size_t size, size_t align);
 /* All of bare_alloc() and of the platform's memory is free again. */
 void bare_alloc_reset(void);
+/* Is this one of the words of the kernel's command line (PVH)? */
+bool bare_word(const char *word);
 void bare_print(const char *text);
 void bare_print_number(uint64_t n);
 

@@ -1,6 +1,6 @@
 /*
  * start.S - from PVH's entry (32 bits, paging off; note 18 names it) to C in 64 bits, with the first
- * 512 GiB mapped one to one by pages of 1 GiB.
+ * 512 GiB mapped one to one by pages of 2 MiB, which every CPU has.
  */
         .section .note.Xen, "a", @note
         .align 4
@@ -13,21 +13,30 @@
         .globl entry
 entry:
         mov     $stack_top, %esp
+        mov     %ebx, bare_start_info   /* PVH's hvm_start_info */
         mov     $pml4, %edi             /* PML4[0] -> PDPT, present and writable */
         lea     pdpt + 3, %eax
         mov     %eax, (%edi)
-        mov     $pdpt, %edi
+        mov     $pdpt, %edi             /* PDPT[n] -> directory n */
+        lea     directories + 3, %eax
         xor     %ecx, %ecx
-1:      mov     %ecx, %eax              /* entry n: n GiB; present, writable, large */
-        shl     $30, %eax
-        or      $0x83, %eax
-        mov     %eax, (%edi, %ecx, 8)
-        mov     %ecx, %eax
-        shr     $2, %eax
-        mov     %eax, 4(%edi, %ecx, 8)
+1:      mov     %eax, (%edi, %ecx, 8)
+        add     $4096, %eax
         inc     %ecx
         cmp     $512, %ecx
         jne     1b
+        mov     $directories, %edi      /* entry n: n times 2 MiB; present, writable, large */
+        xor     %ecx, %ecx
+2:      mov     %ecx, %eax
+        shl     $21, %eax
+        or      $0x83, %eax
+        mov     %eax, (%edi, %ecx, 8)
+        mov     %ecx, %eax
+        shr     $11, %eax
+        mov     %eax, 4(%edi, %ecx, 8)
+        inc     %ecx
+        cmp     $512 * 512, %ecx
+        jne     2b
         mov     $pml4, %eax
         mov     %eax, %cr3
         mov     %cr4, %eax
@@ -50,11 +59,20 @@ long_mode:
         mov     %eax, %es
         mov     %eax, %ss
         call    main
-        mov     $0xf4, %dx              /* isa-debug-exit: the process ends with 2 * al + 1 */
+        mov     $0xf4, %dx              /* isa-debug-exit: QEMU ends with 2 * al + 1 */
         out     %al, %dx
-2:      cli
+        test    %al, %al                /* our monitor has no such device: */
+        jnz     3f
+        mov     $0x604, %dx             /* power off: SLP_EN; S5's type is 0 there */
+        mov     $1 << 13, %ax
+        out     %ax, %dx
+        jmp     4f
+3:      mov     $0x505, %dx             /* pvpanic */
+        mov     $1, %al
+        out     %al, %dx
+4:      cli
         hlt
-        jmp     2b
+        jmp     4b
 
         .section .rodata
         .align 8
@@ -63,10 +81,15 @@ gdt_pointer:
         .word 23
         .long gdt
 
+        .data
+        .globl bare_start_info
+bare_start_info: .long 0
+
         .bss
         .align 4096
 pml4:   .skip 4096
 pdpt:   .skip 4096
+directories: .skip 512 * 4096
         .skip 65536
 stack_top:
         .section .note.GNU-stack, "", @progbits

@@ -5,6 +5,9 @@
  *     virtioctl device-info --socket /run/disk.sock            a vhost-user-blk server, by a driver
  * of its own
  *
+ *     virtioctl queue-stats --monitor /run/vm.sock             a driver on a bare machine in a
+ * virtual machine, by its monitor's control socket
+ *
  * Called as virtio-device-info and so on it is that command.
  */
 #include "../user/commands.h"
@@ -15,17 +18,22 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-enum { ANSWER_MS = 30000, ANSWER_MAX = 1 << 20 };
+enum { ANSWER_MS = 30000, LOOK_MS = 2, ANSWER_MAX = 1 << 20 };
 enum format { FORMAT_TABLE, FORMAT_JSON, FORMAT_YAML };
 
 struct target {
-    const char *control, *socket, *config;
+    const char *control, *monitor, *socket, *config;
     enum format format;
 };
 
 static int set_control(void *t, const char *value, struct qz_error *err)
 {
     ((struct target *)t)->control = value;
+    return 0;
+}
+static int set_monitor(void *t, const char *value, struct qz_error *err)
+{
+    ((struct target *)t)->monitor = value;
     return 0;
 }
 static int set_socket(void *t, const char *value, struct qz_error *err)
@@ -52,6 +60,8 @@ static int set_format(void *t, const char *value, struct qz_error *err)
 
 static const struct qz_option options[] = {
     {"control", "PATH", "control socket of a process that runs the driver", set_control},
+    {"monitor", "PATH", "control socket of a virtual machine whose guest is the driver",
+     set_monitor},
     {"socket", "PATH", "socket of a vhost-user-blk server, which this program then drives itself",
      set_socket},
     {"config", "FILE", "settings for --socket, [virtio_block] in TOML", set_config},
@@ -61,7 +71,9 @@ static const struct qz_option options[] = {
 
 /* ---- asking ---- */
 
-static int ask_process(const char *path, const char *line, json_t **reply, struct qz_error *err)
+/* A connection, a line said, and what comes back until the other side ends or a line is whole. */
+static int converse(const char *path, const char *line, bool whole_line, json_t **reply,
+                    struct qz_error *err)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     QZ_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -84,9 +96,62 @@ static int ask_process(const char *path, const char *line, json_t **reply, struc
             return qz_fail(err, -ETIMEDOUT, "%s: the driver does not answer", path);
         n = recv(fd, text + len, ANSWER_MAX - len, 0);
         len += n > 0 ? (size_t)n : 0;
-    } while (n > 0 && len < ANSWER_MAX);
+    } while (n > 0 && len < ANSWER_MAX && !(whole_line && memchr(text, '\n', len)));
     *reply = json_loadb(text, len, 0, NULL);
     return *reply ? 0 : qz_fail(err, -EPROTO, "%s: the answer makes no sense", path);
+}
+
+static int ask_process(const char *path, const char *line, json_t **reply, struct qz_error *err)
+{
+    return converse(path, line, false, reply, err);
+}
+
+/* One request to a monitor; *data is what came of it, NULL for nothing. */
+static int ask_control(const char *path, json_t *request, json_t **data, struct qz_error *err)
+{
+    QZ_AUTO_FREE char *text = json_dumps(request, JSON_COMPACT);
+    QZ_AUTO_FREE char *line = NULL;
+    json_t *reply = NULL;
+    int rc;
+
+    json_decref(request);
+    if (!text || asprintf(&line, "%s\n", text) < 0)
+        return qz_fail(err, -ENOMEM, "%s: out of memory", path);
+    rc = converse(path, line, true, &reply, err);
+    if (rc == 0 && !json_is_true(json_object_get(reply, "ok")))
+        rc = qz_fail(err, -ENOENT, "%s: %s", path,
+                     json_string_value(json_object_get(reply, "error")) ?: "no reason given");
+    if (rc == 0)
+        *data = json_incref(json_object_get(reply, "data"));
+    json_decref(reply);
+    return rc;
+}
+
+static int ask_guest(const char *path, const char *line, json_t **reply, struct qz_error *err)
+{
+    int64_t until = qz_now_ns() + ANSWER_MS * INT64_C(1000000);
+    json_t *data = NULL;
+    int rc = ask_control(path, json_pack("{s:s, s:s}", "cmd", "driver", "ask", line), &data, err);
+
+    while (rc == 0) {
+        const char *answer;
+
+        json_decref(data);
+        data = NULL;
+        rc = ask_control(path, json_pack("{s:s}", "cmd", "driver"), &data, err);
+        answer = json_string_value(json_object_get(data, "answer"));
+        if (rc == 0 && answer) {
+            *reply = json_loads(answer, 0, NULL);
+            rc = *reply ? 0 : qz_fail(err, -EPROTO, "%s: the driver's answer makes no sense", path);
+            break;
+        }
+        if (rc == 0 && qz_now_ns() > until)
+            rc = qz_fail(err, -ETIMEDOUT, "%s: the driver in the guest does not answer", path);
+        else
+            poll(NULL, 0, LOOK_MS);
+    }
+    json_decref(data);
+    return rc;
 }
 
 static int wait_flush(struct vblk_session *s, unsigned queue, json_t **reply)
@@ -264,12 +329,15 @@ static int run(int argc, char **argv)
     }
     if (last < 0)
         return qz_complain("virtioctl", QZ_EXIT_USAGE, &err);
-    if (!t.control == !t.socket) {
-        qz_fail(&err, -EINVAL, "name one of --control and --socket");
+    if (!!t.control + !!t.monitor + !!t.socket != 1) {
+        qz_fail(&err, -EINVAL, "name one of --control, --monitor and --socket");
         return qz_complain("virtioctl", QZ_EXIT_USAGE, &err);
     }
-    snprintf(line, sizeof(line), "%s %s\n", argv[0], at < argc ? argv[at] : "");
-    rc = t.control ? ask_process(t.control, line, &reply, &err) : drive(&t, line, &reply, &err);
+    snprintf(line, sizeof(line), "%s%s%s%s", argv[0], at < argc ? " " : "",
+             at < argc ? argv[at] : "", t.control ? "\n" : "");
+    rc = t.control   ? ask_process(t.control, line, &reply, &err)
+         : t.monitor ? ask_guest(t.monitor, line, &reply, &err)
+                     : drive(&t, line, &reply, &err);
     if (rc == 0 && json_object_get(reply, "error")) {
         rc = -(int)json_integer_value(json_object_get(reply, "code"));
         qz_fail(&err, rc, "%s: %s", argv[0], json_string_value(json_object_get(reply, "error")));

@@ -86,16 +86,10 @@ static int add_table(struct dev_ring *r, struct dev_chain *c, const uint8_t *d)
     return r->packed ? 0 : violated(r, "a loop in a table");
 }
 
-static int pop_split(struct dev_ring *r, struct dev_chain *c)
+static int chain_split(struct dev_ring *r, uint16_t head, struct dev_chain *c)
 {
-    uint16_t idx = load16(r->driver + 2), head, at;
+    uint16_t at = head;
 
-    if (idx == r->next_avail)
-        return 0;
-    if ((uint16_t)(idx - r->next_avail) + r->in_device > r->size)
-        return violated(r, "the available index ran away");
-    head = at = load16(r->driver + 4 + 2 * (r->next_avail % r->size));
-    r->next_avail++;
     for (unsigned n = 1;; n++) {
         const uint8_t *d = r->desc + 16 * (size_t)at;
         uint16_t flags;
@@ -116,6 +110,19 @@ static int pop_split(struct dev_ring *r, struct dev_chain *c)
     }
     c->id = head;
     return 1;
+}
+
+static int pop_split(struct dev_ring *r, struct dev_chain *c)
+{
+    uint16_t idx = load16(r->driver + 2), head;
+
+    if (idx == r->next_avail)
+        return 0;
+    if ((uint16_t)(idx - r->next_avail) + r->in_device > r->size)
+        return violated(r, "the available index ran away");
+    head = load16(r->driver + 4 + 2 * (r->next_avail % r->size));
+    r->next_avail++;
+    return chain_split(r, head, c);
 }
 
 static bool packed_available(const struct dev_ring *r, uint16_t flags)
@@ -153,17 +160,44 @@ static int pop_packed(struct dev_ring *r, struct dev_chain *c)
     return 1;
 }
 
-int dev_ring_pop(struct dev_ring *r, struct dev_chain *c)
+static int popped(struct dev_ring *r, struct dev_chain *c, int rc)
 {
-    int rc;
-
-    c->count = 0;
-    rc = r->packed ? pop_packed(r, c) : pop_split(r, c);
     if (rc == 1) {
         c->order = r->orders++;
         r->in_device++;
     }
     return rc;
+}
+
+int dev_ring_pop(struct dev_ring *r, struct dev_chain *c)
+{
+    c->count = 0;
+    return popped(r, c, r->packed ? pop_packed(r, c) : pop_split(r, c));
+}
+
+int dev_ring_again_split(struct dev_ring *r, uint16_t head, struct dev_chain *c)
+{
+    c->count = 0;
+    r->next_avail++;
+    return popped(r, c, chain_split(r, head, c));
+}
+
+int dev_ring_again_packed(struct dev_ring *r, uint8_t (*descs)[16], unsigned n, struct dev_chain *c)
+{
+    c->count = 0;
+    c->descs = (uint16_t)n;
+    for (unsigned i = 0; i < n; i++) {
+        uint16_t flags = qz_load_le16(descs[i] + 14);
+
+        c->id = qz_load_le16(descs[i] + 12);
+        if ((flags & F_INDIRECT ? add_table(r, c, descs[i]) : add_piece(r, c, descs[i], flags)) < 0)
+            return -1;
+        if (++r->next_avail == r->size) {
+            r->next_avail = 0;
+            r->avail_wrap = !r->avail_wrap;
+        }
+    }
+    return popped(r, c, 1);
 }
 
 static void used_advance(struct dev_ring *r, unsigned descs)

@@ -44,6 +44,11 @@ struct dev_ring {
 void dev_ring_init(struct dev_ring *r);
 /* 1 and a chain, 0 when none is there, -1 when the driver broke a rule. */
 int dev_ring_pop(struct dev_ring *r, struct dev_chain *c);
+/* A chain that another device took from this ring before: its head, or a copy of its descriptors.
+ * The ring's position moves as if it had been taken now. */
+int dev_ring_again_split(struct dev_ring *r, uint16_t head, struct dev_chain *c);
+int dev_ring_again_packed(struct dev_ring *r, uint8_t (*descs)[16], unsigned n,
+                          struct dev_chain *c);
 /* Uses a chain; nothing is visible before dev_ring_flush(). */
 void dev_ring_push(struct dev_ring *r, const struct dev_chain *c, uint32_t len);
 /* Shows what was used; true when the driver wants an interrupt for it. */

@@ -36,14 +36,14 @@ static json_t *device_info(struct vblk_session *s, unsigned arg)
 
     qz_vblk_get_info(s->dev, &i);
     return json_pack(
-        "{s:s, s:s, s:I, s:I, s:i, s:b, s:b, s:i, s:i, s:i, s:i, s:I, s:I, s:s, s:I, s:b}",
+        "{s:s, s:s, s:I, s:I, s:i, s:b, s:b, s:i, s:i, s:i, s:i, s:I, s:I, s:s, s:I, s:I, s:b}",
         "device", s->path, "transport", "vhost-user", "sectors", (json_int_t)i.sectors, "bytes",
         (json_int_t)(i.sectors * 512), "block_size", (int)i.block_size, "read_only", i.read_only,
         "writeback", i.writeback, "queues", (int)i.queues, "queues_offered", (int)i.queues_offered,
         "queue_depth", (int)i.depth, "segments_max", (int)i.segments_max, "segment_bytes_max",
         (json_int_t)i.size_max, "discard_sectors_max", (json_int_t)i.discard_sectors_max, "zones",
-        zones[i.zone_model], "resets", (json_int_t)i.resets, "needs_recovery",
-        qz_vblk_needs_recovery(s->dev));
+        zones[i.zone_model], "resets", (json_int_t)i.resets, "resumes", (json_int_t)i.resumes,
+        "needs_recovery", qz_vblk_needs_recovery(s->dev));
 }
 
 static json_t *device_reset_(struct vblk_session *s, unsigned arg)

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-enum { FLAG_VERSION = 1, FLAG_VERSION_MASK = 3, FLAG_REPLY = 4, FLAG_NEED_REPLY = 8 };
+enum { FLAG_VERSION = 1, FLAG_VERSION_MASK = 3, FLAG_REPLY = 4, FLAG_NEED_REPLY = 8, FDS_MAX = 8 };
 
 struct header {
     uint32_t request, flags, size;
@@ -67,7 +67,39 @@ static int send_message(struct channel *c, const struct header *h, const void *p
     return (size_t)n == sizeof(*h) + h->size ? 0 : -EPROTO;
 }
 
-static int receive(struct channel *c, void *to, size_t len, int64_t until_ns)
+/* recv() that keeps the first descriptor which comes along in *fd and closes every other. */
+static ssize_t receive_some(struct channel *c, void *to, size_t len, int *fd)
+{
+    union {
+        char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec iov = {to, len};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.space,
+                       .msg_controllen = sizeof(control.space)};
+    ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+    if (n < 0)
+        return n;
+    for (struct cmsghdr *cm = CMSG_FIRSTHDR(&m); cm; cm = CMSG_NXTHDR(&m, cm)) {
+        if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= cm->cmsg_len; i++) {
+            int got;
+
+            memcpy(&got, CMSG_DATA(cm) + i * sizeof(int), sizeof(got));
+            if (*fd < 0)
+                *fd = got;
+            else
+                close(got);
+        }
+    }
+    return n;
+}
+
+static int receive(struct channel *c, void *to, size_t len, int64_t until_ns, int *fd)
 {
     uint8_t *at = to;
 
@@ -80,7 +112,7 @@ static int receive(struct channel *c, void *to, size_t len, int64_t until_ns)
             return -ETIMEDOUT;
         if (poll(&p, 1, (int)(left / 1000000) + 1) < 0 && errno != EINTR)
             return -errno;
-        n = recv(c->fd, at, len, MSG_DONTWAIT);
+        n = receive_some(c, at, len, fd);
         if (n == 0)
             return -ECONNRESET;
         if (n < 0 && errno != EAGAIN && errno != EINTR)
@@ -93,18 +125,28 @@ static int receive(struct channel *c, void *to, size_t len, int64_t until_ns)
     return 0;
 }
 
-static int receive_reply(struct channel *c, enum message_request request, void *reply, size_t len)
+static int receive_reply(struct channel *c, enum message_request request, void *reply, size_t len,
+                         int *fd)
 {
     int64_t until = qz_now_ns() + (int64_t)c->reply_ms * 1000000;
     struct header h;
-    int rc = receive(c, &h, sizeof(h), until);
+    int rc = receive(c, &h, sizeof(h), until, fd);
 
     if (rc < 0)
         return rc;
     if (h.request != request || !(h.flags & FLAG_REPLY) ||
         (h.flags & FLAG_VERSION_MASK) != FLAG_VERSION || h.size != len)
         return -EPROTO;
-    return receive(c, reply, len, until);
+    return receive(c, reply, len, until, fd);
+}
+
+/* An answer to which no descriptor belongs. */
+static int receive_without_fd(struct channel *c, enum message_request request, void *reply,
+                              size_t len)
+{
+    QZ_AUTO_FD int fd = -1;
+
+    return receive_reply(c, request, reply, len, &fd);
 }
 
 int channel_send(struct channel *c, enum message_request request, const void *payload, size_t len,
@@ -118,7 +160,7 @@ int channel_send(struct channel *c, enum message_request request, const void *pa
         return -ENOTCONN;
     rc = send_message(c, &h, payload, fd);
     if (rc == 0 && c->reply_ack)
-        rc = receive_reply(c, request, &refused, sizeof(refused));
+        rc = receive_without_fd(c, request, &refused, sizeof(refused));
     return rc < 0 ? rc : refused ? -EIO : 0;
 }
 
@@ -131,7 +173,25 @@ int channel_ask(struct channel *c, enum message_request request, const void *pay
     if (c->fd < 0)
         return -ENOTCONN;
     rc = send_message(c, &h, payload, -1);
-    return rc < 0 ? rc : receive_reply(c, request, reply, reply_len);
+    return rc < 0 ? rc : receive_without_fd(c, request, reply, reply_len);
+}
+
+int channel_ask_fd(struct channel *c, enum message_request request, const void *payload, size_t len,
+                   void *reply, size_t reply_len, int *out)
+{
+    struct header h = {request, FLAG_VERSION, (uint32_t)len};
+    QZ_AUTO_FD int fd = -1;
+    int rc;
+
+    *out = -1;
+    if (c->fd < 0)
+        return -ENOTCONN;
+    rc = send_message(c, &h, payload, -1);
+    if (rc == 0)
+        rc = receive_reply(c, request, reply, reply_len, &fd);
+    if (rc == 0)
+        *out = QZ_TAKE_FD(fd);
+    return rc;
 }
 
 int channel_send_u64(struct channel *c, enum message_request request, uint64_t value, int fd)

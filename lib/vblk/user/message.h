@@ -27,10 +27,17 @@ enum message_request {
     VU_SET_VRING_ENABLE = 18,
     VU_GET_CONFIG = 24,
     VU_SET_CONFIG = 25,
+    VU_GET_INFLIGHT_FD = 31,
+    VU_SET_INFLIGHT_FD = 32,
 };
 
 enum { VU_F_PROTOCOL_FEATURES = 30 };
-enum { VU_PROTOCOL_MQ = 0, VU_PROTOCOL_REPLY_ACK = 3, VU_PROTOCOL_CONFIG = 9 };
+enum {
+    VU_PROTOCOL_MQ = 0,
+    VU_PROTOCOL_REPLY_ACK = 3,
+    VU_PROTOCOL_CONFIG = 9,
+    VU_PROTOCOL_INFLIGHT = 12,
+};
 
 struct channel {
     int fd; /* -1: not connected */
@@ -47,6 +54,10 @@ int channel_send(struct channel *c, enum message_request request, const void *pa
 /* The same for a request whose answer is a payload of exactly reply_len bytes. */
 int channel_ask(struct channel *c, enum message_request request, const void *payload, size_t len,
                 void *reply, size_t reply_len);
+/* The same where the answer brings a descriptor, the caller's from then on; *fd is -1 where it
+ * brought none. */
+int channel_ask_fd(struct channel *c, enum message_request request, const void *payload, size_t len,
+                   void *reply, size_t reply_len, int *fd);
 int channel_send_u64(struct channel *c, enum message_request request, uint64_t value, int fd);
 int channel_ask_u64(struct channel *c, enum message_request request, uint64_t *value);
 /* Has the server hung up? */

@@ -41,7 +41,7 @@ static void replace(void *arg)
     start_server(arg);
 }
 
-static void rig_open(struct rig *r, uint64_t features, unsigned queues)
+static void rig_open(struct rig *r, uint64_t features, unsigned queues, bool inflight)
 {
     struct vblk_user_options o = {.memory = 32 << 20};
     struct qz_error err = {0};
@@ -56,6 +56,7 @@ static void rig_open(struct rig *r, uint64_t features, unsigned queues)
                                      .sectors = SECTORS,
                                      .features = features,
                                      .queues = queues,
+                                     .inflight = inflight,
                                      .reorder = true};
     assert_int_equal(ftruncate(r->server.disk, SECTORS * 512), 0);
     start_server(r);
@@ -82,39 +83,58 @@ static void rig_close(struct rig *r)
     rmdir(r->dir);
 }
 
-static void killed(uint64_t features, unsigned kills)
+/* With an in-flight buffer the rings outlive every server; without, each loss is a reset. */
+static void killed(uint64_t features, unsigned kills, bool inflight)
 {
     struct vblk_info info;
     struct load *l;
     struct rig r;
 
-    rig_open(&r, features, 2);
+    rig_open(&r, features, 2, inflight);
     qz_vblk_get_info(r.dev, &info);
     assert_int_equal(info.features & features, features);
     l = load_new(r.user, r.dev, 5);
     load_run(l, (uint64_t)EVERY * (kills + 1), EVERY, replace, &r);
     qz_vblk_get_info(r.dev, &info);
-    assert_int_equal(info.resets, kills);
+    assert_int_equal(inflight ? info.resumes : info.resets, kills);
+    assert_int_equal(inflight ? info.resets : info.resumes, 0);
     free(l);
     rig_close(&r);
 }
 
+#define USUAL  (VBLK_BIT(VBLK_F_INDIRECT_DESC) | VBLK_BIT(VBLK_F_EVENT_IDX))
+#define PACKED VBLK_BIT(VBLK_F_RING_PACKED)
+
 static void split(void **state)
 {
-    killed(VBLK_BIT(VBLK_F_INDIRECT_DESC) | VBLK_BIT(VBLK_F_EVENT_IDX), 100);
+    killed(USUAL, 100, false);
 }
 
 static void packed(void **state)
 {
-    killed(VBLK_BIT(VBLK_F_RING_PACKED) | VBLK_BIT(VBLK_F_INDIRECT_DESC) |
-               VBLK_BIT(VBLK_F_EVENT_IDX),
-           100);
+    killed(PACKED | USUAL, 100, false);
 }
 
 static void plain(void **state)
 {
-    killed(0, 10);
-    killed(VBLK_BIT(VBLK_F_RING_PACKED), 10);
+    killed(0, 10, false);
+    killed(PACKED, 10, false);
+}
+
+static void split_inflight(void **state)
+{
+    killed(USUAL, 100, true);
+}
+
+static void packed_inflight(void **state)
+{
+    killed(PACKED | USUAL, 100, true);
+}
+
+static void plain_inflight(void **state)
+{
+    killed(0, 100, true);
+    killed(PACKED, 100, true);
 }
 
 /* The server's life is in the test's hands: while there is none, requests wait. */
@@ -124,7 +144,7 @@ static void away(void **state)
     struct rig r;
     int n = 0;
 
-    rig_open(&r, VBLK_BIT(VBLK_F_RING_PACKED), 1);
+    rig_open(&r, PACKED, 1, false);
     q.segment = (struct vblk_segment){qz_vblk_user_alloc(r.user, 4096, 512), 4096};
     kill(r.pid, SIGSTOP); /* so that the request is certainly still there */
     assert_int_equal(qz_vblk_submit(qz_vblk_queue(r.dev, 0), &p, 1), 1);
@@ -145,6 +165,9 @@ int main(void)
         cmocka_unit_test(split),
         cmocka_unit_test(packed),
         cmocka_unit_test(plain),
+        cmocka_unit_test(split_inflight),
+        cmocka_unit_test(packed_inflight),
+        cmocka_unit_test(plain_inflight),
         cmocka_unit_test(away),
     };
 

@@ -6,6 +6,7 @@
 
 #include "../sim/dev_ring.h"
 #include "message.h"
+#include "test_inflight.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -33,6 +34,11 @@ struct message {
             uint32_t offset, size, flags;
             uint8_t space[256];
         } config;
+        struct {
+            uint64_t size, offset;
+            uint16_t queues, depth;
+            uint32_t padding;
+        } inflight;
         uint8_t bytes[512];
     };
 } __attribute__((packed));
@@ -41,6 +47,8 @@ struct ring {
     struct dev_ring r;
     struct dev_chain held[HELD_MAX];
     unsigned count;
+    struct test_inflight inflight;
+    uint32_t base;
     int kick, call;
     bool enabled;
 };
@@ -49,7 +57,8 @@ struct server {
     struct test_server o;
     int fd;
     uint64_t features, guest, size, rng;
-    uint8_t *memory;
+    uint8_t *memory, *notes; /* in-flight buffer */
+    unsigned notes_depth;
     struct ring rings[QUEUES_MAX];
 };
 
@@ -97,6 +106,7 @@ static void serve(struct server *s, struct ring *q, const struct dev_chain *c)
     if (type == VBLK_OP_READ || type == VBLK_OP_WRITE)
         transfer(s, c, type == VBLK_OP_WRITE, sector * 512);
     *last->at = type <= VBLK_OP_FLUSH ? 0 : 2;
+    test_inflight_pushing(&q->inflight, &q->r, c);
     dev_ring_push(&q->r, c, len);
 }
 
@@ -106,29 +116,59 @@ static bool run_ring(struct server *s, struct ring *q)
     const uint64_t one = 1;
 
     while (q->count < HELD_MAX) {
-        int rc = dev_ring_pop(&q->r, &q->held[q->count]);
+        struct dev_chain *c = &q->held[q->count];
+        unsigned place = q->r.next_avail;
+        int rc = dev_ring_pop(&q->r, c);
 
         if (rc < 0)
             die(q->r.violation);
         if (rc == 0)
             break;
+        test_inflight_taken(&q->inflight, &q->r, c, place);
         q->count++;
     }
     while (q->count) {
         unsigned i;
+        bool told;
 
         s->rng = s->rng * 6364136223846793005u + 1442695040888963407u;
         i = s->o.reorder ? (s->rng >> 33) % q->count : 0;
         serve(s, q, &q->held[i]);
-        memmove(&q->held[i], &q->held[i + 1], (--q->count - i) * sizeof(q->held[0]));
         /* Shown one by one: a kill can fall between any two. */
-        if (dev_ring_flush(&q->r) && write(q->call, &one, sizeof(one)) < 0)
+        told = dev_ring_flush(&q->r);
+        test_inflight_pushed(&q->inflight, &q->r, &q->held[i]);
+        if (told && write(q->call, &one, sizeof(one)) < 0)
             die("the event cannot be signalled");
+        memmove(&q->held[i], &q->held[i + 1], (--q->count - i) * sizeof(q->held[0]));
     }
     return dev_ring_want_doorbell(&q->r);
 }
 
 /* ---- messages ---- */
+
+static void reply_fd(struct server *s, struct message *m, uint32_t size, int fd)
+{
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = {0};
+    struct iovec iov = {m, 12 + size};
+    struct msghdr h = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.space,
+                       .msg_controllen = sizeof(control.space)};
+    struct cmsghdr *cm = CMSG_FIRSTHDR(&h);
+
+    cm->cmsg_level = SOL_SOCKET;
+    cm->cmsg_type = SCM_RIGHTS;
+    cm->cmsg_len = CMSG_LEN(sizeof(fd));
+    memcpy(CMSG_DATA(cm), &fd, sizeof(fd));
+    m->flags = REPLY;
+    m->size = size;
+    if (sendmsg(s->fd, &h, MSG_NOSIGNAL) != (ssize_t)(12 + size))
+        _exit(0);
+    close(fd);
+}
 
 static void reply(struct server *s, struct message *m, uint32_t size)
 {
@@ -172,6 +212,50 @@ static void set_addr(struct server *s, const struct message *m)
     q->count = 0;
     if (!q->r.desc || !q->r.driver || !q->r.device)
         die("a ring outside of the memory");
+    if (q->r.packed) {
+        q->r.next_avail = q->r.next_used = q->r.signalled = q->base & 0x7fff;
+        q->r.avail_wrap = q->r.used_wrap = q->r.signalled_wrap = q->base >> 15 & 1;
+    } else {
+        q->r.next_avail = q->r.next_used = q->r.signalled = (uint16_t)q->base;
+    }
+}
+
+/* Everything is known of the ring now: it goes on where a server before this one stopped. */
+static void take_over(struct server *s, struct ring *q)
+{
+    int left;
+
+    q->inflight = (struct test_inflight){.size = q->r.size};
+    if (!s->notes)
+        return;
+    if (q->r.size != s->notes_depth)
+        die("an in-flight buffer for another depth");
+    q->inflight.region = s->notes + (q - s->rings) * test_inflight_bytes(q->r.size);
+    left = test_inflight_left(&q->inflight, &q->r, q->held, HELD_MAX);
+    if (left < 0)
+        die("what was in flight makes no sense");
+    q->count = (unsigned)left;
+}
+
+static void get_inflight(struct server *s, struct message *m)
+{
+    int fd = memfd_create("notes", MFD_CLOEXEC);
+
+    m->inflight.size = m->inflight.queues * test_inflight_bytes(m->inflight.depth);
+    m->inflight.offset = 0;
+    if (fd < 0 || ftruncate(fd, (off_t)m->inflight.size) < 0)
+        die("no in-flight buffer");
+    reply_fd(s, m, sizeof(m->inflight), fd);
+}
+
+static void set_inflight(struct server *s, const struct message *m, int fd)
+{
+    s->notes = mmap(NULL, m->inflight.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+                    (off_t)m->inflight.offset);
+    s->notes_depth = m->inflight.depth;
+    if (s->notes == MAP_FAILED)
+        die("the in-flight buffer cannot be mapped");
+    close(fd);
 }
 
 static void set_memory(struct server *s, const struct message *m, int fd)
@@ -202,8 +286,8 @@ static void handle(struct server *s, struct message *m, int fd)
         s->features = m->u64;
         break;
     case VU_GET_PROTOCOL_FEATURES:
-        m->u64 =
-            QZ_BIT(VU_PROTOCOL_MQ) | QZ_BIT(VU_PROTOCOL_REPLY_ACK) | QZ_BIT(VU_PROTOCOL_CONFIG);
+        m->u64 = QZ_BIT(VU_PROTOCOL_MQ) | QZ_BIT(VU_PROTOCOL_REPLY_ACK) |
+                 QZ_BIT(VU_PROTOCOL_CONFIG) | (s->o.inflight ? QZ_BIT(VU_PROTOCOL_INFLIGHT) : 0);
         reply(s, m, 8);
         return;
     case VU_GET_QUEUE_NUM:
@@ -221,14 +305,22 @@ static void handle(struct server *s, struct message *m, int fd)
         q->r.size = m->pair[1];
         break;
     case VU_SET_VRING_BASE: /* a packed ring starts with both wrap counters at 1 */
-        if (m->pair[1] != (packed ? 0x80008000u : 0))
+        if (!s->notes && m->pair[1] != (packed ? 0x80008000u : 0))
             die("a ring that does not begin at its beginning");
+        q->base = m->pair[1];
+        break;
+    case VU_GET_INFLIGHT_FD:
+        get_inflight(s, m);
+        return;
+    case VU_SET_INFLIGHT_FD:
+        set_inflight(s, m, fd);
         break;
     case VU_SET_VRING_ADDR:
         set_addr(s, m);
         break;
     case VU_SET_VRING_KICK:
         q->kick = fd;
+        take_over(s, q);
         break;
     case VU_SET_VRING_CALL:
         q->call = fd;
@@ -321,6 +413,7 @@ pid_t test_server_start(const struct test_server *o)
     s = calloc(1, sizeof(*s));
     for (s->o = *o;;) {
         s->fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        s->notes = NULL;
         for (unsigned i = 0; i < QUEUES_MAX; i++)
             s->rings[i].enabled = false;
         connection(s);

@@ -13,7 +13,8 @@ struct test_server {
     int disk;           /* a file or memfd of `sectors` sectors */
     uint64_t sectors, features;
     unsigned queues;
-    bool reorder; /* takes several requests and serves them in another order */
+    bool inflight; /* keeps an in-flight buffer, so that its successor goes on */
+    bool reorder;  /* takes several requests and serves them in another order */
 };
 
 /* Listens, then forks; returns the child's process id, or a negative errno. */

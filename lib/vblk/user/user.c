@@ -4,34 +4,18 @@
  * A reset of the device is a new connection: the rings are stopped where the server still listens,
  * the socket is closed, and the handshake starts over. That is the one way that every server
  * handles, a crashed one included, and a server lets go of our memory before it takes the next
- * connection. An address of the device is the address in this process, so nothing is translated on
- * the I/O path.
+ * connection. A server that is lost and keeps its in-flight requests in a shared buffer is no
+ * reset: the next one is given rings and buffer as they are. An address of the device is the
+ * address in this process, so nothing is translated on the I/O path.
  */
 #include <queztl/vblk_user.h>
 
-#include "arena.h"
-#include "message.h"
+#include "connection.h"
 
 #include <sys/eventfd.h>
-#include <time.h>
 
 enum { STATUS_NEEDS_RESET = 64, CONFIG_MAX = 256, REPLY_MS = 5000, RECONNECT_MS = 10000 };
-enum { DEPTH_MAX = 1024, RETRY_NS = 2000000 };
-
-struct vblk_user {
-    struct vblk_transport t;
-    struct vblk_platform platform;
-    struct vblk_user_options options;
-    char *path;
-    struct channel channel;
-    struct arena arena;
-    uint64_t features, protocol;
-    unsigned queues;
-    uint8_t status;
-    bool broken; /* the server answered wrongly: only a new connection helps */
-    unsigned enabled;
-    int kick[VBLK_QUEUES_MAX], call[VBLK_QUEUES_MAX];
-};
+enum { DEPTH_MAX = 1024 };
 
 static struct vblk_user *of(struct vblk_transport *t)
 {
@@ -44,69 +28,6 @@ static int failed(struct vblk_user *u, int rc)
     if (rc < 0)
         u->broken = true;
     return rc;
-}
-
-/* ---- connecting ---- */
-
-/* SET_MEM_TABLE's payload with one region. */
-struct mem_table {
-    uint32_t regions, padding;
-    uint64_t guest, size, user, offset;
-};
-
-static int share_memory(struct vblk_user *u)
-{
-    uint64_t base = (uintptr_t)u->arena.base;
-    struct mem_table m = {.regions = 1, .guest = base, .size = u->arena.size, .user = base};
-
-    return channel_send(&u->channel, VU_SET_MEM_TABLE, &m, sizeof(m), u->arena.fd);
-}
-
-static int handshake(struct vblk_user *u)
-{
-    const uint64_t wanted =
-        QZ_BIT(VU_PROTOCOL_MQ) | QZ_BIT(VU_PROTOCOL_REPLY_ACK) | QZ_BIT(VU_PROTOCOL_CONFIG);
-    uint64_t queues = 1;
-    int rc = channel_send(&u->channel, VU_SET_OWNER, NULL, 0, -1);
-
-    if (rc == 0)
-        rc = channel_ask_u64(&u->channel, VU_GET_FEATURES, &u->features);
-    if (rc == 0 && !(u->features & QZ_BIT(VU_F_PROTOCOL_FEATURES)))
-        return -ENOTSUP;
-    if (rc == 0)
-        rc = channel_ask_u64(&u->channel, VU_GET_PROTOCOL_FEATURES, &u->protocol);
-    if (rc == 0 && !(u->protocol & QZ_BIT(VU_PROTOCOL_CONFIG)))
-        return -ENOTSUP;
-    u->protocol &= wanted;
-    if (rc == 0)
-        rc = channel_send_u64(&u->channel, VU_SET_PROTOCOL_FEATURES, u->protocol, -1);
-    if (rc == 0)
-        u->channel.reply_ack = u->protocol & QZ_BIT(VU_PROTOCOL_REPLY_ACK);
-    if (rc == 0 && u->protocol & QZ_BIT(VU_PROTOCOL_MQ))
-        rc = channel_ask_u64(&u->channel, VU_GET_QUEUE_NUM, &queues);
-    u->queues = (unsigned)QZ_MIN(queues, (uint64_t)VBLK_QUEUES_MAX);
-    return rc < 0 ? rc : share_memory(u);
-}
-
-/* One connection after another until a server has shaken hands or time is over. */
-static int connect_within(struct vblk_user *u, unsigned ms)
-{
-    int64_t until = qz_now_ns() + (int64_t)ms * 1000000;
-
-    for (;;) {
-        int rc = channel_connect(&u->channel, u->path);
-
-        if (rc == 0)
-            rc = handshake(u);
-        if (rc == 0) {
-            u->broken = false;
-            return 0;
-        }
-        channel_close(&u->channel);
-        if (rc == -ENOTSUP || rc == -ENAMETOOLONG || rc == -EACCES || qz_now_ns() >= until)
-            return rc;
-        nanosleep(&(struct timespec){.tv_nsec = RETRY_NS}, NULL);
-    }
 }
 
 /* ---- transport ---- */
@@ -141,6 +62,7 @@ static int set_features(struct vblk_transport *t, uint64_t features)
 {
     struct vblk_user *u = of(t);
 
+    u->negotiated = features;
     return failed(u, channel_send_u64(&u->channel, VU_SET_FEATURES,
                                       features | QZ_BIT(VU_F_PROTOCOL_FEATURES), -1));
 }
@@ -173,6 +95,7 @@ static int set_status(struct vblk_transport *t, uint8_t status)
         stop_rings(u);
     channel_close(&u->channel);
     drop_events(u);
+    inflight_forget(u); /* what it says of the rings is void now */
     u->status = 0;
     return 0;
 }
@@ -222,11 +145,10 @@ static unsigned queue_depth_max(struct vblk_transport *t, unsigned queue)
     return queue < of(t)->queues ? DEPTH_MAX : 0;
 }
 
-static int set_ring(struct vblk_user *u, unsigned queue, unsigned depth,
-                    const struct vblk_ring_addresses *a)
+static int set_ring(struct vblk_user *u, unsigned queue, uint32_t position)
 {
-    /* A packed ring begins with both wrap counters at 1: bit 15 of each half of the base. */
-    uint32_t num[2] = {queue, depth}, base[2] = {queue, a->packed ? 0x80008000u : 0};
+    const struct vblk_ring_addresses *a = &u->rings[queue].addresses;
+    uint32_t num[2] = {queue, u->rings[queue].depth}, base[2] = {queue, position};
     struct {
         uint32_t index, flags;
         uint64_t desc, used, avail, log;
@@ -247,11 +169,25 @@ static int open_event(int *fd)
     return *fd < 0 ? -errno : 0;
 }
 
+/* Starts a ring whose events are open at a position: what SET_VRING_BASE takes. */
+static int start_ring(struct vblk_user *u, unsigned queue, uint32_t position)
+{
+    uint32_t enable[2] = {queue, 1};
+    int rc = set_ring(u, queue, position);
+
+    if (rc == 0)
+        rc = channel_send_u64(&u->channel, VU_SET_VRING_CALL, queue, u->call[queue]);
+    if (rc == 0)
+        rc = channel_send_u64(&u->channel, VU_SET_VRING_KICK, queue, u->kick[queue]);
+    if (rc == 0)
+        rc = channel_send(&u->channel, VU_SET_VRING_ENABLE, enable, sizeof(enable), -1);
+    return rc;
+}
+
 static int queue_enable(struct vblk_transport *t, unsigned queue, unsigned depth,
                         const struct vblk_ring_addresses *a, bool interrupts)
 {
     struct vblk_user *u = of(t);
-    uint32_t enable[2] = {queue, 1};
     int rc = open_event(&u->kick[queue]);
 
     /* Wanted or not: libvhost-user writes to it once in any case, and gives up when there is none.
@@ -260,13 +196,12 @@ static int queue_enable(struct vblk_transport *t, unsigned queue, unsigned depth
         rc = open_event(&u->call[queue]);
     if (rc < 0)
         return rc;
-    rc = set_ring(u, queue, depth, a);
+    u->rings[queue] = (struct user_ring){*a, depth};
+    if (queue == 0)
+        rc = inflight_begin(u, depth);
+    /* A packed ring begins with both wrap counters at 1: bit 15 of each half of the base. */
     if (rc == 0)
-        rc = channel_send_u64(&u->channel, VU_SET_VRING_CALL, queue, u->call[queue]);
-    if (rc == 0)
-        rc = channel_send_u64(&u->channel, VU_SET_VRING_KICK, queue, u->kick[queue]);
-    if (rc == 0)
-        rc = channel_send(&u->channel, VU_SET_VRING_ENABLE, enable, sizeof(enable), -1);
+        rc = start_ring(u, queue, a->packed ? 0x80008000u : 0);
     if (rc == 0)
         u->enabled = QZ_MAX(u->enabled, queue + 1);
     return failed(u, rc);
@@ -290,6 +225,41 @@ static void notify(struct vblk_transport *t, unsigned queue, uint32_t data)
         return;
 }
 
+/* A server that was lost without a word about its rings being wrong: the next one gets them, and
+ * the buffer in which the last one wrote what it had taken. */
+static int resume(struct vblk_transport *t)
+{
+    struct vblk_user *u = of(t);
+    int rc;
+
+    if (u->broken || u->enabled == 0 || !inflight_kept(u) || !channel_lost(&u->channel))
+        return -VBLK_ENOTSUP;
+    channel_close(&u->channel);
+    rc = connect_within(u, u->options.reconnect_ms);
+    if (rc < 0)
+        return -VBLK_ENODEV;
+    if ((u->features & u->negotiated) != u->negotiated || u->queues < u->enabled)
+        return -VBLK_ENOTSUP;
+    rc = set_features(t, u->negotiated);
+    return rc < 0 ? -VBLK_EIO : inflight_again(u);
+}
+
+static int queue_resume(struct vblk_transport *t, unsigned queue, uint16_t position)
+{
+    struct vblk_user *u = of(t);
+    const uint64_t one = 1;
+    int rc = start_ring(u, queue,
+                        u->rings[queue].addresses.packed ? position | (uint32_t)position << 16
+                                                         : position);
+
+    /* The last server may have died with a doorbell read and not acted on, or with something used
+     * and nobody told. A full counter says as much. */
+    notify(t, queue, queue);
+    if (write(u->call[queue], &one, sizeof(one)) < 0 && errno != EAGAIN)
+        rc = -errno;
+    return failed(u, rc);
+}
+
 static const struct vblk_transport_ops ops = {
     .name = "vhost-user",
     .get_features = get_features,
@@ -303,6 +273,8 @@ static const struct vblk_transport_ops ops = {
     .queue_enable = queue_enable,
     .queue_reset = queue_reset,
     .notify = notify,
+    .resume = resume,
+    .queue_resume = queue_resume,
 };
 
 /* ---- platform ---- */
@@ -348,7 +320,7 @@ int qz_vblk_user_open(const struct vblk_user_options *o, struct vblk_user **out,
     if (!u)
         return qz_fail(err, -ENOMEM, "%s: out of memory", o->path);
     u->options = *o;
-    u->channel.fd = u->arena.fd = -1;
+    u->channel.fd = u->arena.fd = u->inflight.fd = -1;
     for (unsigned i = 0; i < VBLK_QUEUES_MAX; i++)
         u->kick[i] = u->call[i] = -1;
     u->channel.reply_ms = o->reply_ms ? o->reply_ms : REPLY_MS;
@@ -380,6 +352,7 @@ void qz_vblk_user_close(struct vblk_user *u)
         return;
     channel_close(&u->channel);
     drop_events(u);
+    inflight_forget(u);
     for (unsigned i = 0; i < VBLK_QUEUES_MAX; i++)
         if (u->call[i] >= 0)
             close(u->call[i]);

@@ -60,7 +60,7 @@ void translator_reset(struct translator *t)
 static bool translate_native(struct translation *x, const struct insn *i)
 {
     return translate_integer(x, i) || translate_stack(x, i) || translate_flow(x, i) ||
-           translate_divide(x, i) || translate_system(x, i) ||
+           translate_string(x, i) || translate_divide(x, i) || translate_system(x, i) ||
            (x->vectors && translate_vector(x, i)) || (x->x87 && translate_x87(x, i));
 }
 
@@ -130,6 +130,32 @@ static unsigned log2_of(unsigned size)
     return (unsigned)__builtin_ctz(size);
 }
 
+/* r11, the row's first byte, becomes the address of its first access; the jump is taken when the
+ * row does not lie in one page. */
+static uint8_t *emit_row_lead(struct translation *x, const struct slow_path *s)
+{
+    struct emitter *e = &x->e;
+    uint8_t *across;
+
+    emit_rr(e, op1(4, 0x8b), H_R10, H_R11);
+    emit_alu_imm(e, 4, 4, H_R10, 4095);
+    emit_alu_imm(e, 4, 7, H_R10, 4096 - (int)s->span);
+    across = emit_jcc_hole(e, CC_A);
+    emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, HOST_NONE, 0, (int32_t)s->lead);
+    return across;
+}
+
+/* The other way round, where there is an address. */
+static void emit_row_resume(struct translation *x, const struct slow_path *s)
+{
+    struct emitter *e = &x->e;
+    uint8_t *none = emit_jcc_hole(e, CC_E);
+
+    emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, HOST_NONE, 0, -(int32_t)s->lead);
+    emit_jmp(e, s->resume);
+    emit_fill(e, none);
+}
+
 static void emit_slow_path(struct translation *x, const struct slow_path *s)
 {
     struct emitter *e = &x->e;
@@ -139,17 +165,25 @@ static void emit_slow_path(struct translation *x, const struct slow_path *s)
     const uint32_t table =
         ENV(tlb.entry) + (x->set * TLB_KINDS + s->access) * sizeof(struct tlb_entry[TLB_ENTRIES]);
 
+    uint8_t *across;
+
     emit_fill(e, s->hole);
     if (s->kind == SLOW_FILL) {
         counted_note(x, s->insn);
         emit_env_at(e, op1(8, 0x33), H_R11, H_R10,
                     table + offsetof(struct tlb_entry, tag)); /* linear again */
+        across = s->row ? emit_row_lead(x, s) : NULL;
         emit_imm(e, H_R10, i->page_offset);
         emit_call(e, x->t->stubs.fill[s->access][log2_of(s->size)]);
         if (x->vectors || x->x87)
             load_fpu(x);
         emit_rr(e, op1(8, 0x85), H_R11, H_R11);
-        emit_jcc(e, CC_NE, s->resume);
+        if (s->row)
+            emit_row_resume(x, s);
+        else
+            emit_jcc(e, CC_NE, s->resume);
+        if (across)
+            emit_fill(e, across);
     }
     for (unsigned n = 0; n < QZ_MAX(s->row, 1u); n++) {
         counted_note(x, s->insn + n);
@@ -243,7 +277,7 @@ static void emit_block(struct translation *x)
     for (x->k = 0; x->k < b->count && !x->e.full && !x->ended; x->k++) {
         x->start[x->k] = emit_here(&x->e);
         x->flags_in_host_at[x->k] = x->flags_in_host;
-        if (!translate_row(x) && !translate_native(x, current(x)))
+        if (!translate_stack_row(x) && !translate_access_row(x) && !translate_native(x, current(x)))
             translate_by_interpreter(x, current(x));
     }
     x->start[b->count] = emit_here(&x->e);

@@ -71,28 +71,27 @@ static void emit_shape_registers(struct emitter *e, const struct shape *s, struc
     emit8(e, 0xc0 | (reg.host & 7) << 3 | (rm.host & 7));
 }
 
-static void emit_shape_memory(struct emitter *e, const struct shape *s, struct operand reg)
+static void emit_shape_memory(struct emitter *e, const struct shape *s, struct operand reg,
+                              int32_t disp)
 {
-    emit_opcode(e, s->opcode, reg.host, 0, H_R11, true);
-    emit8(e, (reg.host & 7) << 3 | (H_R11 & 7));
+    emit_rmx(e, s->opcode, reg.host, H_R11, HOST_NONE, 0, disp);
 }
 
 static bool emit_shape(struct translation *x, const struct insn *i, const struct shape *s)
 {
     struct emitter *e = &x->e;
     struct operand reg = {.host = s->digit < 0 ? 0 : s->digit}, rm = {0};
+    int32_t disp = 0;
 
     if (!high_operands_fit(i, s) || (i->mem && !address_emittable(i)))
         return false;
-    if (i->mem) {
-        emit_address(x, i, true);
-        emit_access(x, s->rm & WRITE ? TLB_WRITE : TLB_READ, s->rm_size);
-    }
+    if (i->mem)
+        emit_operand(x, i, s->rm & WRITE ? TLB_WRITE : TLB_READ, s->rm_size, false, &disp);
     flags_for(x, i);
     if (s->digit < 0)
         reg = register_operand(x, i->reg, s->reg_size, H_R10);
     if (i->mem) {
-        emit_shape_memory(e, s, reg);
+        emit_shape_memory(e, s, reg, disp);
     } else {
         rm = register_operand(x, i->rm, s->rm_size, H_R11);
         emit_shape_registers(e, s, reg, rm);
@@ -314,7 +313,7 @@ static bool bit_test_string(struct translation *x, const struct insn *i, unsigne
     emit_store(e, H_R10, ENV(scratch));
     flags_for(x, i);
     emit_load(e, H_R10, ENV(scratch));
-    emit_shape_memory(e, &s, (struct operand){.host = H_R10});
+    emit_shape_memory(e, &s, (struct operand){.host = H_R10}, 0);
     flags_after(x, i);
     return true;
 }
@@ -403,7 +402,7 @@ static bool cmpxchg_wide(struct translation *x, const struct insn *i)
     emit_access(x, TLB_WRITE, 16);
     emit_alignment_check(x); /* #GP is the interpreter's */
     flags_for(x, i);
-    emit_shape_memory(&x->e, &s, (struct operand){.host = 1});
+    emit_shape_memory(&x->e, &s, (struct operand){.host = 1}, 0);
     flags_after(x, i);
     return true;
 }

@@ -26,10 +26,11 @@ struct slow_path {
     uint8_t *hole;
     unsigned insn;
     unsigned access, size; /* TLB_*, bytes */
+    unsigned span, lead;   /* of a row: bytes in all, and the first access's place in them */
     const uint8_t *resume;
 };
 
-enum { SLOW_MAX = 3 * JIT_BLOCK_MAX };
+enum { SLOW_MAX = 6 * JIT_BLOCK_MAX }; /* a repeated MOVS has six */
 
 /* A conditional branch that leaves the block in its middle, to a place in the same page or not. */
 struct side_exit {
@@ -60,6 +61,9 @@ struct translation {
     struct slow_path slow[SLOW_MAX];
     unsigned slows;
     bool ended; /* the last instruction left the block by itself */
+    /* While a row of accesses is translated: r11 is the host address of its lowest displacement. */
+    bool in_row;
+    int32_t row_low;
 };
 
 /* A copy of the current instruction that lives as long as the code, or NULL when the cache is full.
@@ -116,13 +120,25 @@ bool address_emittable(const struct insn *i);
 /* r11, a linear address, becomes a host address good for `size` bytes; r10 is lost. */
 void emit_access(struct translation *x, unsigned access, unsigned size);
 void add_slow(struct translation *x, struct slow_path s); /* for the current instruction */
+/* The same for the first of several: r10 becomes the host address, r11 the offset in the page. */
+void emit_access_first(struct translation *x, unsigned access, unsigned size);
 /* The same for a row of instructions that access these bytes together: their interpreter is the
  * only other way. */
 void emit_access_row(struct translation *x, unsigned access, unsigned bytes, unsigned row);
+/* A row of loads: `size` bytes at `lead` are its first instruction's access, which fills the TLB.
+ */
+void emit_access_read_row(struct translation *x, unsigned bytes, unsigned size, unsigned lead,
+                          unsigned row);
+/* The memory operand of an instruction, in a row or by itself: checked afterwards, at [r11 + the
+ * result]. False: not emittable, and nothing was emitted. */
+bool emit_operand(struct translation *x, const struct insn *i, unsigned access, unsigned size,
+                  bool aligned, int32_t *disp);
 /* The interpreter executes the instruction unless the host's flags say cc. */
 void emit_execute_unless(struct translation *x, unsigned cc);
 /* The interpreter executes the instruction when the 16-byte alignment of r11 is not there. */
 void emit_alignment_check(struct translation *x);
+/* The interpreter executes the row when r11 + offset is not aligned. */
+void emit_row_alignment_check(struct translation *x, unsigned offset, unsigned row);
 /* The interpreter executes the branch when its target, r11, is not canonical: the fault is the
  * branch's own, before it did anything. Flags and r10 are lost. */
 void emit_canonical_check(struct translation *x);
@@ -132,15 +148,23 @@ void emit_canonical_check(struct translation *x);
 
 bool translate_integer(struct translation *x, const struct insn *i);
 bool translate_stack(struct translation *x, const struct insn *i);
-/* Several instructions from the current one on; that is the last one of them afterwards. */
-bool translate_row(struct translation *x);
 bool translate_flow(struct translation *x, const struct insn *i);
+bool translate_string(struct translation *x, const struct insn *i);
 bool translate_divide(struct translation *x, const struct insn *i);
 bool translate_system(struct translation *x, const struct insn *i);
 bool translate_vector(struct translation *x, const struct insn *i);
 bool is_native_vector(const struct insn *i);
+unsigned vector_memory_size(const struct insn *i);
 bool translate_x87(struct translation *x, const struct insn *i);
 bool is_native_x87(const struct insn *i);
+/* Several instructions from the current one on; that is the last one of them afterwards. */
+bool translate_stack_row(struct translation *x);
+bool translate_access_row(struct translation *x);
+/* Integer or vector code. */
+static inline bool translate_plain(struct translation *x, const struct insn *i)
+{
+    return i->op == OP_VEC ? translate_vector(x, i) : translate_integer(x, i);
+}
 
 /* The ways out that were put off. */
 void translate_side_exits(struct translation *x);

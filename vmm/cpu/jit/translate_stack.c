@@ -72,7 +72,7 @@ static void row_pop(struct translation *x, unsigned n)
     }
 }
 
-bool translate_row(struct translation *x)
+bool translate_stack_row(struct translation *x)
 {
     const unsigned pushes = row_length(x, is_row_push), pops = row_length(x, is_row_pop);
     const unsigned n = pushes ? pushes : pops, bytes = n * 8;

@@ -199,6 +199,16 @@ void emit_access(struct translation *x, unsigned access, unsigned size)
                                    .resume = emit_here(&x->e)});
 }
 
+void emit_access_first(struct translation *x, unsigned access, unsigned size)
+{
+    const uint32_t table = table_of(x, access);
+    uint8_t *hole = emit_tlb_check(x, table, size);
+
+    add_slow(x, (struct slow_path){.kind = SLOW_EXECUTE, .hole = hole});
+    emit_env_at(&x->e, op1(8, 0x8b), H_R10, H_R10, table + offsetof(struct tlb_entry, host));
+    emit_rr(&x->e, op1(8, 0x03), H_R10, H_R11);
+}
+
 void emit_access_row(struct translation *x, unsigned access, unsigned bytes, unsigned row)
 {
     const uint32_t table = table_of(x, access);
@@ -206,6 +216,23 @@ void emit_access_row(struct translation *x, unsigned access, unsigned bytes, uns
 
     emit_env_at(&x->e, op1(8, 0x03), H_R11, H_R10, table + offsetof(struct tlb_entry, host));
     add_slow(x, (struct slow_path){.kind = SLOW_EXECUTE, .hole = hole, .row = row});
+}
+
+void emit_access_read_row(struct translation *x, unsigned bytes, unsigned size, unsigned lead,
+                          unsigned row)
+{
+    const uint32_t table = table_of(x, TLB_READ);
+    uint8_t *hole = emit_tlb_check(x, table, bytes);
+
+    emit_env_at(&x->e, op1(8, 0x03), H_R11, H_R10, table + offsetof(struct tlb_entry, host));
+    add_slow(x, (struct slow_path){.kind = SLOW_FILL,
+                                   .hole = hole,
+                                   .access = TLB_READ,
+                                   .size = size,
+                                   .row = row,
+                                   .span = bytes,
+                                   .lead = lead,
+                                   .resume = emit_here(&x->e)});
 }
 
 void emit_execute_unless(struct translation *x, unsigned cc)
@@ -221,6 +248,18 @@ void emit_alignment_check(struct translation *x)
     emit_rr(e, (struct opcode){.size = 4, .byte = 0xf6}, 0, H_R11); /* test r11b, 15 */
     emit8(e, 15);
     emit_execute_unless(x, CC_E);
+}
+
+void emit_row_alignment_check(struct translation *x, unsigned offset, unsigned row)
+{
+    struct emitter *e = &x->e;
+
+    flags_lose(x, flags_live_before(x));
+    emit_rmx(e, op1(4, 0x8d), H_R10, H_R11, HOST_NONE, 0, (int32_t)offset);
+    emit_rr(e, (struct opcode){.size = 4, .byte = 0xf6}, 0, H_R10); /* test r10b, 15 */
+    emit8(e, 15);
+    add_slow(x,
+             (struct slow_path){.kind = SLOW_EXECUTE, .hole = emit_jcc_hole(e, CC_NE), .row = row});
 }
 
 /* sar r10, 47 leaves 0 or -1 of a canonical address. */

@@ -5,8 +5,10 @@
 #include "cpu/jit/translate_internal.h"
 #include "cpu/jit/vec.h"
 
-static unsigned memory_size(const struct insn *i, const struct vec_op *v)
+unsigned vector_memory_size(const struct insn *i)
 {
+    const struct vec_op *v = &vec_ops[i->vec];
+
     return (i->prefix & PREFIX_REX_W) && v->mem_size_w ? v->mem_size_w : v->mem_size;
 }
 
@@ -24,7 +26,7 @@ bool is_native_vector(const struct insn *i)
         return false;
     if (!i->mem)
         return true;
-    size = memory_size(i, v);
+    size = vector_memory_size(i);
     return address_emittable(i) && size && size <= 16 && (size & (size - 1)) == 0;
 }
 
@@ -43,22 +45,23 @@ bool translate_vector(struct translation *x, const struct insn *i)
                              .prefix = prefixes[v->prefix],
                              .map = v->map,
                              .byte = v->opcode};
-    unsigned reg, rm = H_R11;
+    unsigned reg, rm;
+    int32_t disp = 0;
 
     if (!is_native_vector(i))
         return false;
-    if (i->mem) {
-        emit_address(x, i, true);
-        if (v->aligned) /* #GP comes before #PF */
-            emit_alignment_check(x);
-        emit_access(x, v->store ? TLB_WRITE : TLB_READ, memory_size(i, v));
-    }
+    if (i->mem)
+        emit_operand(x, i, v->store ? TLB_WRITE : TLB_READ, vector_memory_size(i), v->aligned,
+                     &disp);
     flags_for(x, i);
     reg = v->group >= 0 ? (unsigned)v->group : vector_operand(x, v->reg, i->reg, H_R10);
-    if (!i->mem)
-        rm = vector_operand(x, v->rm, i->rm, H_R11);
-    emit_opcode(e, o, reg, 0, rm, false);
-    emit8(e, (i->mem ? 0 : 0xc0) | (reg & 7) << 3 | (rm & 7));
+    rm = i->mem ? H_R11 : vector_operand(x, v->rm, i->rm, H_R11);
+    if (i->mem) {
+        emit_rmx(e, o, reg, H_R11, HOST_NONE, 0, disp);
+    } else {
+        emit_opcode(e, o, reg, 0, rm, false);
+        emit8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+    }
     if (v->imm8)
         emit8(e, i->imm);
     if (v->reg == VEC_OPERAND_GPR && v->reg_written)

@@ -430,9 +430,9 @@ static void on_config_write(struct virtio_device *d, unsigned offset, const void
 
 static void on_activate(struct virtio_device *d)
 {
-    /* A driver that knows no flush gets write-through (§5.2.5.1). */
-    if (!virtio_has(d, VIRTIO_BLK_F_CONFIG_WCE))
-        blk_of(d)->config.wce = virtio_has(d, VIRTIO_BLK_F_FLUSH);
+    /* A driver that knows no flush gets write-through, with CONFIG_WCE too (§5.2.5.2). */
+    if (!virtio_has(d, VIRTIO_BLK_F_FLUSH))
+        blk_of(d)->config.wce = 0;
 }
 
 static void on_reset(struct virtio_device *d)
