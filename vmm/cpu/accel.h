@@ -181,8 +181,8 @@ struct accel_ops {
 
     /*
      * The guest's clocks (TSC, paravirtual) stand still from clock_stop to clock_start; no vCPU
-     * runs in between. IA32_TSC that get_state and set_state name meanwhile is that of the moment of
-     * clock_stop. -errno: this host cannot, and they ran on.
+     * runs in between. IA32_TSC that get_state and set_state name meanwhile is that of the moment
+     * of clock_stop. -errno: this host cannot, and they ran on.
      */
     int (*clock_stop)(struct accel_vm *vm);
     int (*clock_start)(struct accel_vm *vm);
@@ -200,7 +200,8 @@ struct accel_ops {
      * is dropped. */
     void (*memory_written)(struct accel_vm *vm, uint64_t gpa, uint64_t len);
 
-    /* Optional: a number made of all bytes of guest memory, where they are not zero. No vCPU runs. */
+    /* Optional: a number made of all bytes of guest memory, where they are not zero. No vCPU runs.
+     */
     int (*memory_hash)(struct accel_vm *vm, uint64_t *hash);
 
     /*

@@ -241,7 +241,7 @@ struct jit_slot { /* guest-physical memory */
     uint64_t gpa, size;
     uint8_t *host;
     bool readonly;
-    uint64_t *code; /* atomic, a bit for each page: blocks were made from its bytes */
+    uint64_t *code;              /* atomic, a bit for each page: blocks were made from its bytes */
     struct jit_written *written; /* memory_hash.h; NULL: nobody asks */
 };
 
