@@ -9,7 +9,7 @@ PACKAGES := gcc meson ninja-build pkg-config libcmocka-dev libjansson-dev libsec
             linux-image-amd64 linux-image-cloud-amd64 qemu-system-x86 ovmf qemu-utils cryptsetup-bin libnbd-bin libnbd-dev nbdkit \
             mmdebstrap systemd-boot-efi mtools gdb clang e2fsprogs fdisk valgrind
 
-.PHONY: all run test testbed bench install clean format packages
+.PHONY: all run test test-nightly lockstep testbed bench install clean format packages
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) | tail -1
@@ -44,6 +44,14 @@ test: packages all $(ASAN)/build.ninja
 # Whole machines only: all cases, or `make testbed CASES="disk net"`.
 testbed: packages all
 	@BUILD=$(abspath $(BUILD)) tests/testbed/run-all $(CASES)
+
+# What takes hours: lock-step over whole boots, 10^7 random sequences.
+test-nightly: packages all
+	@BUILD=$(abspath $(BUILD)) tests/run-nightly
+
+# Interpreter and translator in lock-step over a whole boot (docs/deterministic.md).
+lockstep: packages all
+	@BUILD=$(abspath $(BUILD)) tests/testbed/run-all --here lockstep
 
 bench: packages all
 	@BUILD=$(abspath $(BUILD)) tests/bench/bench

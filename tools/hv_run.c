@@ -97,7 +97,7 @@ static int resolve(struct vm_config *c, struct qz_error *err)
         return r;
     if (isatty(STDERR_FILENO) || c->verbose)
         fprintf(stderr, "queztl: %s: %s\n", ops->name, probe.reason);
-    c->accel = c->interpret ? "jit,interpret" : ops->name;
+    c->accel = c->accel_given && !strncmp(c->accel_given, "jit", 3) ? c->accel_given : ops->name;
     return 0;
 }
 

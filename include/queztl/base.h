@@ -177,6 +177,17 @@ QZ_LE_ACCESS(64)
 /* CLOCK_MONOTONIC in nanoseconds. */
 int64_t qz_now_ns(void);
 
+/* The next number of a sequence that *state, any seed at first, decides (splitmix64). Not for
+ * secrets. */
+static inline uint64_t qz_random64(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
 /* Reads a whole regular file of at most max bytes into malloc'ed *data (NUL-terminated past len).
  */
 int qz_read_file(const char *path, size_t max, void **data, size_t *len, struct qz_error *err);

@@ -61,6 +61,8 @@ void qz_timer_cancel(struct qz_timer *t);
 /* Queues w to run on the loop's thread; a work that is queued already is not queued twice. Any
  * thread. */
 void qz_loop_post(struct qz_loop *loop, struct qz_work *w, void (*run)(struct qz_work *w));
+/* Something waits to be handled, or does so within timeout_ms. From a posted work. */
+bool qz_loop_pending(struct qz_loop *loop, int timeout_ms);
 /* True on the loop's own thread while it runs. */
 bool qz_loop_is_current(const struct qz_loop *loop);
 

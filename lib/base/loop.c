@@ -6,10 +6,11 @@
  * the epoll timeout. Posted work is a lock-free stack that the loop takes whole and reverses, so
  * work runs in the order it was posted.
  */
+#include <poll.h>
 #include <queztl/loop.h>
 #include <sys/eventfd.h>
 
-QZ_SYSCALLS(all, "epoll_wait epoll_pwait epoll_pwait2 epoll_ctl read write gettid");
+QZ_SYSCALLS(all, "epoll_wait epoll_pwait epoll_pwait2 epoll_ctl poll read write gettid");
 
 enum { BATCH = 32 };
 
@@ -247,6 +248,13 @@ void qz_loop_stop(struct qz_loop *loop, int code)
         __atomic_store_n(&loop->stopped, 1, __ATOMIC_RELEASE);
     }
     wake(loop);
+}
+
+bool qz_loop_pending(struct qz_loop *loop, int timeout_ms)
+{
+    struct pollfd p = {.fd = loop->epoll_fd, .events = POLLIN};
+
+    return __atomic_load_n(&loop->posted, __ATOMIC_RELAXED) || poll(&p, 1, timeout_ms) > 0;
 }
 
 bool qz_loop_is_current(const struct qz_loop *loop)

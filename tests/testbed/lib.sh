@@ -16,7 +16,7 @@ hv=$BUILD/tools/queztl-hv
 ctl=$BUILD/tests/testbed/ctl
 kernel=$(newest_kernel cloud)
 initrd=$BUILD/guest/initrd
-if [ "$TESTBED" = here ]; then accels="jit jit,interpret"; else accels=kvm; fi # what this place has
+if [ "$TESTBED" = here ]; then accels="jit jit,interpret jit,deterministic"; else accels=kvm; fi # what this place has
 quiet="console=ttyS0 panic=-1 quiet"
 work=$(mktemp -d "/tmp/case.XXXXXX")
 log=$work/log

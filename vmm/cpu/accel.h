@@ -91,8 +91,11 @@ struct vcpu_exit {
 
 struct accel_config {
     unsigned vcpus;
-    bool own_lapic; /* the machine emulates the local APICs itself (irqchip=user) */
-    bool interpret; /* the software CPU: translates nothing */
+    bool own_lapic;     /* the machine emulates the local APICs itself (irqchip=user) */
+    bool interpret;     /* the software CPU: translates nothing */
+    bool deterministic; /* the software CPU: instructions are the only time there is; see slice */
+    uint64_t seed;      /* deterministic: of random numbers */
+    int64_t epoch;      /* deterministic: the time of day at 0 ns, seconds since 1970 */
     enum cpu_model model;
     struct cpu_topology topology;
     /*
@@ -178,8 +181,8 @@ struct accel_ops {
 
     /*
      * The guest's clocks (TSC, paravirtual) stand still from clock_stop to clock_start; no vCPU
-     * runs in between. IA32_TSC that get_state and set_state name meanwhile is that of the moment of
-     * clock_stop. -errno: this host cannot, and they ran on.
+     * runs in between. IA32_TSC that get_state and set_state name meanwhile is that of the moment
+     * of clock_stop. -errno: this host cannot, and they ran on.
      */
     int (*clock_stop)(struct accel_vm *vm);
     int (*clock_start)(struct accel_vm *vm);
@@ -196,6 +199,20 @@ struct accel_ops {
     /* Optional: a device wrote to guest memory; what was made from the old bytes (translated code)
      * is dropped. */
     void (*memory_written)(struct accel_vm *vm, uint64_t gpa, uint64_t len);
+
+    /* Optional: a number made of all bytes of guest memory, where they are not zero. No vCPU runs.
+     */
+    int (*memory_hash)(struct accel_vm *vm, uint64_t *hash);
+
+    /*
+     * accel_config.deterministic: the next run() returns EXIT_KICKED at the latest after `count`
+     * instructions, and the guest's counters say now_ns plus a nanosecond for each of them. Until
+     * then executed() says how many of them are complete, also while the machine answers an
+     * access; an exception delivered counts as one. Both on the vCPU's thread; only one vCPU of
+     * the machine may be in run() at a time.
+     */
+    void (*slice)(struct accel_vcpu *vcpu, uint64_t now_ns, uint32_t count);
+    uint32_t (*executed)(struct accel_vcpu *vcpu);
 
     /* TSC frequency that the guest sees, kHz. */
     uint32_t (*tsc_khz)(struct accel_vm *vm);

@@ -10,6 +10,7 @@
 #include "machine/clock.h"
 
 #include <time.h>
+#include <x86intrin.h>
 
 QZ_SYSCALLS(clock, "futex clock_gettime");
 
@@ -23,7 +24,8 @@ struct vm_clock {
                           lock held */
     bool running;
     int64_t offset;   /* machine time = host monotonic - offset, while running */
-    int64_t stood_at; /* machine time while paused */
+    int64_t stood_at; /* machine time while paused; virtual: now */
+    bool is_virtual;  /* since before anybody looked */
     struct vm_timer *heap[TIMERS_MAX];
     unsigned count;
 };
@@ -55,6 +57,8 @@ void vm_clock_free(struct vm_clock *c)
 
 int64_t vm_clock_now(struct vm_clock *c)
 {
+    if (c->is_virtual)
+        return __atomic_load_n(&c->stood_at, __ATOMIC_RELAXED);
     for (;;) {
         unsigned before = __atomic_load_n(&c->sequence, __ATOMIC_ACQUIRE);
         /* Acquire pairs with the releases in end_change(): who sees a new value also sees the
@@ -69,7 +73,8 @@ int64_t vm_clock_now(struct vm_clock *c)
     }
 }
 
-/* Lock held. From here on readers wait: what time it is can be decided now, and none has read a later one. */
+/* Lock held. From here on readers wait: what time it is can be decided now, and none has read a
+ * later one. */
 static void begin_change(struct vm_clock *c)
 {
     __atomic_store_n(&c->sequence, c->sequence + 1, __ATOMIC_SEQ_CST);
@@ -87,9 +92,21 @@ void vm_clock_wall(struct vm_clock *c, int64_t *sec, int32_t *nsec)
 {
     struct timespec ts;
 
+    if (c->is_virtual) {
+        const int64_t now = vm_clock_now(c);
+
+        *sec = DETERMINISTIC_EPOCH + now / 1000000000;
+        *nsec = (int32_t)(now % 1000000000);
+        return;
+    }
     clock_gettime(CLOCK_REALTIME, &ts);
     *sec = ts.tv_sec;
     *nsec = (int32_t)ts.tv_nsec;
+}
+
+uint64_t vm_clock_tsc(struct vm_clock *c)
+{
+    return c->is_virtual ? (uint64_t)vm_clock_now(c) : __rdtsc();
 }
 
 /* ---- heap; lock held ------------------------------------------------------------------------ */
@@ -192,7 +209,7 @@ void vm_clock_thread(struct vm_clock *c)
     while (!c->stopped) {
         struct vm_timer *t = c->count ? c->heap[0] : NULL;
 
-        if (!c->running || !t) {
+        if (c->is_virtual || !c->running || !t) {
             pthread_cond_wait(&c->changed, &c->lock);
         } else if (t->deadline > vm_clock_now(c)) {
             sleep_until(c, t->deadline);
@@ -218,7 +235,7 @@ void vm_clock_pause(struct vm_clock *c)
 {
     QZ_LOCKED(&c->lock);
 
-    if (!c->running)
+    if (!c->running || c->is_virtual)
         return;
     begin_change(c);
     end_change(c, false, c->offset, qz_now_ns() - c->offset);
@@ -228,9 +245,42 @@ void vm_clock_resume(struct vm_clock *c)
 {
     QZ_LOCKED(&c->lock);
 
-    if (!c->running) {
+    if (!c->running && !c->is_virtual) {
         begin_change(c);
         end_change(c, true, qz_now_ns() - c->stood_at, c->stood_at);
     }
     pthread_cond_signal(&c->changed);
+}
+
+/* ---- virtual time ---------------------------------------------------------------------------- */
+
+void vm_clock_make_virtual(struct vm_clock *c)
+{
+    c->is_virtual = true;
+}
+
+void vm_clock_set(struct vm_clock *c, int64_t now)
+{
+    __atomic_store_n(&c->stood_at, now, __ATOMIC_RELAXED);
+}
+
+int64_t vm_clock_next(struct vm_clock *c)
+{
+    QZ_LOCKED(&c->lock);
+
+    return c->count ? c->heap[0]->deadline : INT64_MAX;
+}
+
+void vm_clock_fire(struct vm_clock *c)
+{
+    pthread_mutex_lock(&c->lock);
+    while (c->count && c->heap[0]->deadline <= c->stood_at) {
+        struct vm_timer *t = c->heap[0];
+
+        take_off(c, t);
+        pthread_mutex_unlock(&c->lock);
+        t->fire(t);
+        pthread_mutex_lock(&c->lock);
+    }
+    pthread_mutex_unlock(&c->lock);
 }

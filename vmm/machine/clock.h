@@ -12,6 +12,9 @@
 
 struct vm_clock;
 
+/* Seconds since 1970: what time it is when a virtual clock says 0, 1 January 2026. */
+enum { DETERMINISTIC_EPOCH = 1767225600 };
+
 /* Embedded in a device. Zero-initialise, then vm_timer_init() once. */
 struct vm_timer {
     struct vm_clock *clock;
@@ -35,8 +38,20 @@ void vm_clock_pause(struct vm_clock *clock);
 void vm_clock_resume(struct vm_clock *clock);
 
 int64_t vm_clock_now(struct vm_clock *clock); /* any thread */
-/* Wall-clock seconds and nanoseconds (UTC) for the RTC: host real time. */
+/* What guests' time-stamp counters are offsets from: the host's, virtual: the nanoseconds. */
+uint64_t vm_clock_tsc(struct vm_clock *clock);
+/* Wall-clock seconds and nanoseconds (UTC) for the RTC: host real time, virtual: from a fixed day.
+ */
 void vm_clock_wall(struct vm_clock *clock, int64_t *sec, int32_t *nsec);
+
+/*
+ * Deterministic machines: time is a number that the vCPU whose turn it is moves, and timers fire on
+ * its thread, in order. Before anybody reads the clock.
+ */
+void vm_clock_make_virtual(struct vm_clock *clock);
+void vm_clock_set(struct vm_clock *clock, int64_t now);
+int64_t vm_clock_next(struct vm_clock *clock); /* the first timer's deadline; INT64_MAX: none */
+void vm_clock_fire(struct vm_clock *clock);    /* every timer that is due */
 
 void vm_timer_init(struct vm_timer *t, struct vm_clock *clock, void (*fire)(struct vm_timer *t));
 /* Arms or re-arms; deadline in the past fires at once on the clock thread. Any thread, any lock

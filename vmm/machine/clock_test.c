@@ -186,6 +186,39 @@ static void time_never_runs_backwards(void **state)
     assert_null(failed);
 }
 
+/* A number that somebody moves; timers fire on his thread, what they arm anew as well. */
+static void virtual_time(void **state)
+{
+    struct fixture *f = *state;
+    struct probe first = {.again = 2}, second = {0};
+    int64_t sec;
+    int32_t nsec;
+
+    vm_clock_make_virtual(f->clock);
+    vm_clock_resume(f->clock);
+    arm(f, &second, 1500);
+    arm(f, &first, 1000);
+    assert_int_equal(vm_clock_next(f->clock), 1000);
+    vm_clock_fire(f->clock);
+    assert_int_equal(f->fired, 0);
+    vm_clock_set(f->clock, 1000);
+    vm_clock_fire(f->clock);
+    assert_int_equal(f->fired, 1);
+    assert_int_equal(vm_clock_next(f->clock), 1500);
+    vm_clock_set(f->clock, 2000000000);
+    vm_clock_pause(f->clock);
+    assert_int_equal(vm_clock_now(f->clock), 2000000000);
+    vm_clock_fire(f->clock);
+    assert_int_equal(first.fired, 3);
+    assert_int_equal(second.fired, 1);
+    assert_false(f->out_of_order || f->early);
+    assert_int_equal(vm_clock_next(f->clock), INT64_MAX);
+    vm_clock_wall(f->clock, &sec, &nsec);
+    assert_int_equal(sec, DETERMINISTIC_EPOCH + 2);
+    assert_int_equal(nsec, 0);
+    assert_int_equal(vm_clock_tsc(f->clock), 2000000000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +226,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_timer_may_arm_itself, setup, teardown),
         cmocka_unit_test_setup_teardown(time_stands_still_while_paused, setup, teardown),
         cmocka_unit_test_setup_teardown(time_never_runs_backwards, setup, teardown),
+        cmocka_unit_test_setup_teardown(virtual_time, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

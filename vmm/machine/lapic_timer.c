@@ -70,7 +70,7 @@ static void start(struct lapic *a)
 
 static uint64_t guest_tsc(const struct lapic *a)
 {
-    return __rdtsc() + a->tsc_offset;
+    return vm_clock_tsc(a->set->clock) + a->tsc_offset;
 }
 
 static uint64_t tsc_khz(const struct lapic_set *s)

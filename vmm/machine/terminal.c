@@ -9,11 +9,12 @@
 #include "machine/terminal.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 
-QZ_SYSCALLS(all, "read write writev epoll_ctl futex");
+QZ_SYSCALLS(all, "read write writev poll epoll_ctl futex");
 
-enum { OUTPUT_RING = 64 << 10, INPUT_BUFFER = 4096, CTRL_A = 1 };
+enum { OUTPUT_RING = 64 << 10, INPUT_BUFFER = 4096, CTRL_A = 1, WAIT_MS = 100 };
 
 struct terminal {
     struct qz_loop *loop;
@@ -27,6 +28,7 @@ struct terminal {
     uint8_t ring[OUTPUT_RING];
     size_t ring_head, ring_len;
     bool out_broken;
+    bool lossless;               /* atomic */
     void (*quit)(void *context); /* set: Ctrl-A is an escape */
     void *quit_context;
     bool escaped;
@@ -115,7 +117,13 @@ static void focus(struct terminal *t, struct terminal_client *c)
     qz_loop_post(t->loop, &t->pull, pull_input);
 }
 
-size_t terminal_write(struct terminal_client *c, const void *data, size_t len)
+/* Whoever writes waits for room. */
+static bool waits(const struct terminal *t)
+{
+    return __atomic_load_n(&t->lossless, __ATOMIC_RELAXED);
+}
+
+static size_t write_some(struct terminal_client *c, const void *data, size_t len)
 {
     struct terminal *t = c->terminal;
     const uint8_t *p = data;
@@ -147,10 +155,27 @@ size_t terminal_write(struct terminal_client *c, const void *data, size_t len)
         t->ring_len += n;
         taken += n;
     }
-    if (taken < len)
+    if (taken < len && !waits(t))
         c->waiting = true;
     if (t->ring_len)
         qz_loop_post(t->loop, &t->drain, start_draining);
+    return taken;
+}
+
+size_t terminal_write(struct terminal_client *c, const void *data, size_t len)
+{
+    struct terminal *t = c->terminal;
+    size_t taken = write_some(c, data, len);
+
+    while (taken < len && waits(t)) {
+        struct pollfd out = {.fd = t->out_fd, .events = POLLOUT};
+
+        poll(&out, 1, WAIT_MS);
+        pthread_mutex_lock(&t->lock);
+        drain_ring(t);
+        pthread_mutex_unlock(&t->lock);
+        taken += write_some(c, (const uint8_t *)data + taken, len - taken);
+    }
     return taken;
 }
 
@@ -261,6 +286,11 @@ int terminal_new(struct terminal **out, struct qz_loop *loop, int in_fd, int out
     pthread_mutex_init(&t->lock, NULL);
     *out = t;
     return 0;
+}
+
+void terminal_wait_for_reader(struct terminal *t, bool on)
+{
+    __atomic_store_n(&t->lossless, on, __ATOMIC_RELAXED);
 }
 
 void terminal_free(struct terminal *t)

@@ -28,6 +28,9 @@ struct terminal_client {
 /* Puts a terminal on descriptors (either may be -1); they stay the caller's. */
 int terminal_new(struct terminal **t, struct qz_loop *loop, int in_fd, int out_fd,
                  struct qz_error *err);
+/* On: terminal_write() waits until everything is taken, so that a deterministic machine sees
+ * nothing of how slow the host's side is. Off: who waits now goes on. Any thread. */
+void terminal_wait_for_reader(struct terminal *t, bool on);
 void terminal_free(struct terminal *t); /* flushes what it can without blocking */
 
 void terminal_attach(struct terminal *t, struct terminal_client *c); /* before the loop runs */

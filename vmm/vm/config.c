@@ -30,14 +30,46 @@ static const char *value_of(const char *item, const char *key)
     return !strncmp(item, key, n) && item[n] == '=' ? item + n + 1 : NULL;
 }
 
+static int set_jit(struct vm_config *c, const char *v, struct qz_error *err)
+{
+    QZ_AUTO_FREE char *copy = strdup(v);
+    char *rest = copy, *item;
+    bool seeded = false;
+
+    while ((item = next_item(&rest))) {
+        const char *seed = value_of(item, "seed");
+
+        if (!strcmp(item, "interpret"))
+            c->interpret = true;
+        else if (!strcmp(item, "deterministic"))
+            c->deterministic = true;
+        else if (!seed)
+            return qz_fail(
+                err, -EINVAL,
+                "\"%s\": the software CPU knows interpret, deterministic and seed=", item);
+        else if (qz_parse_u64(seed, "seed", 0, UINT64_MAX, &c->seed, err) < 0)
+            return err->code;
+        seeded |= seed != NULL;
+    }
+    if (seeded && !c->deterministic)
+        return qz_fail(err, -EINVAL, "seed= belongs to jit,deterministic");
+    return 0;
+}
+
 static int set_accel(void *t, const char *v, struct qz_error *err)
 {
     struct vm_config *c = t;
     char known[128] = "auto";
     bool found = !strcmp(v, "auto");
 
-    c->interpret = !strcmp(v, "jit,interpret");
-    c->accel = c->interpret ? "jit" : v;
+    c->accel_given = v;
+    c->interpret = c->deterministic = false;
+    c->seed = 0;
+    c->accel = v;
+    if (!strncmp(v, "jit,", 4)) {
+        c->accel = "jit";
+        return set_jit(c, v + 4, err);
+    }
     for (unsigned i = 0; accel_all[i]; i++) {
         size_t used = strlen(known);
 
@@ -245,6 +277,40 @@ static int set_debug_log(void *t, const char *v, struct qz_error *err)
     ((struct vm_config *)t)->debug_log = v;
     return 0;
 }
+static int set_state_log(void *t, const char *v, struct qz_error *err)
+{
+    struct state_log_config *c = &((struct vm_config *)t)->state_log;
+    char *copy = strdup(v), *rest = copy, *item = next_item(&rest);
+
+    *c = (struct state_log_config){.path = item}; /* the copy stays */
+    if (!copy || !*copy)
+        return qz_fail(err, -EINVAL, "\"%s\": write FILE,every=N", v);
+    while ((item = next_item(&rest))) {
+        static const struct {
+            const char *key;
+            size_t offset;
+        } keys[] = {{"every", offsetof(struct state_log_config, every)},
+                    {"also", offsetof(struct state_log_config, also)},
+                    {"dense", offsetof(struct state_log_config, dense)}};
+        int r = -ENOENT;
+
+        for (unsigned i = 0; i < QZ_ARRAY_LEN(keys); i++) {
+            const char *n = value_of(item, keys[i].key);
+
+            if (n)
+                r = qz_parse_u64(n, keys[i].key, 1, INT64_MAX / 4,
+                                 (uint64_t *)((char *)c + keys[i].offset), err);
+        }
+        if (r == -ENOENT)
+            return qz_fail(err, -EINVAL, "\"%s\" is neither every=, also= nor dense=", item);
+        if (r < 0)
+            return r;
+    }
+    if (!c->every && !c->also && !c->dense)
+        return qz_fail(err, -EINVAL, "\"%s\": say when, with every=N", v);
+    return 0;
+}
+
 static int set_timeout(void *t, const char *v, struct qz_error *err)
 {
     return qz_parse_u64(v, "seconds", 1, 1000000000, &((struct vm_config *)t)->timeout_s, err);
@@ -275,7 +341,8 @@ static int set_verbose(void *t, const char *v, struct qz_error *err)
 const struct qz_option vm_options[] = {
     {"accel", "auto|kvm|jit",
      "what executes guest code (default auto: the best that works here);\njit,interpret: the "
-     "software CPU without translation",
+     "software CPU without translation; jit,deterministic[,seed=N]: the same input\ngives the same "
+     "run, instruction for instruction",
      set_accel},
     {"cpu", "MODEL", "portable (x86-64-v2, default), v3, or host", set_cpu_model},
     {"cpus", "N[,sockets=,cores=,threads=]", "vCPUs, 1 to 256 (default 1)", set_cpus},
@@ -312,6 +379,10 @@ const struct qz_option vm_options[] = {
     {"timeout", "SECONDS", "end the machine after this long, with exit code 124", set_timeout},
     {"irqchip", "split|user", "local APICs in the kernel (default) or our own", set_irqchip},
     {"debug-log", "FILE", "what firmware writes to port 0x402", set_debug_log},
+    {"state-log", "FILE,every=N[,also=N][,dense=N]",
+     "with jit,deterministic: registers and a hash of memory at each Nth nanosecond of\nvirtual "
+     "time, also at one more, and densely at each from one on",
+     set_state_log},
     {"trace-start", NULL, "say on standard error how long the start took, by phases",
      set_trace_start},
     {"verbose", NULL, "say what happens", set_verbose},
@@ -365,6 +436,8 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
             err, -EINVAL,
             "--memory: %llu bytes are not possible: from 2M to 512G, in whole pages of 4 KiB",
             (unsigned long long)c->memory);
+    if (c->state_log.path && !c->deterministic)
+        return qz_fail(err, -EINVAL, "--state-log needs --accel jit,deterministic");
     if (c->initrd && !c->kernel)
         return qz_fail(err, -EINVAL, "--initrd needs --kernel");
     if (c->kernel && c->firmware)

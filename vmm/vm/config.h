@@ -43,9 +43,20 @@ struct vm_net_config {
     unsigned forwards;
 };
 
+struct state_log_config {
+    const char *path; /* NULL: none */
+    /* ns, which are instructions where no vCPU slept; 0: not */
+    uint64_t every; /* at its multiples */
+    uint64_t also;  /* once */
+    uint64_t dense; /* from then on at each one */
+};
+
 struct vm_config {
-    const char *accel; /* "auto", "kvm", "jit" */
-    bool interpret;    /* jit: translates nothing */
+    const char *accel;       /* "auto", "kvm", "jit" */
+    const char *accel_given; /* as it was typed, NULL: it was not */
+    bool interpret;          /* jit: translates nothing */
+    bool deterministic;      /* jit: the same input gives the same run */
+    uint64_t seed;           /* deterministic: of all random numbers */
     enum cpu_model model;
     unsigned cpus;
     struct cpu_topology topology; /* all 0: one socket with `cpus` cores */
@@ -59,9 +70,10 @@ struct vm_config {
     bool net_given; /* --net none counts too */
     uint64_t vsock_cid;
     const char *vsock_path;
-    const char *console;    /* "stdio", "none" or a file */
-    const char *control;    /* path of the control socket, NULL: none */
-    struct gdb_address gdb; /* where a debugger connects; .len 0: nowhere */
+    const char *console;               /* "stdio", "none" or a file */
+    const char *control;               /* path of the control socket, NULL: none */
+    struct gdb_address gdb;            /* where a debugger connects; .len 0: nowhere */
+    struct state_log_config state_log; /* deterministic machines only */
     const char *name;
     const char *debug_log; /* firmware's debug port goes to this file */
     uint64_t timeout_s;    /* 0: none */

@@ -108,9 +108,9 @@ static int open_user_net(struct net_backend **backend, const struct vm_net_confi
 }
 
 /* Locally administered, and random: machines on one bridge, from whatever host, keep apart. */
-static int make_mac(uint8_t mac[6], struct qz_error *err)
+static int make_mac(struct machine *m, uint8_t mac[6], struct qz_error *err)
 {
-    if (getrandom(mac, 6, 0) != 6)
+    if (machine_random(m, mac, 6) != 6)
         return qz_fail(err, -errno, "network: no random bytes for an address: %s", strerror(errno));
     mac[0] = 0x52;
     return 0;
@@ -125,7 +125,7 @@ static int add_net(struct pc *pc, const struct vm_net_config *net, const struct 
 
     memcpy(options.mac, net->mac, sizeof(options.mac));
     if (!net->has_mac)
-        r = make_mac(options.mac, err);
+        r = make_mac(pc->machine, options.mac, err);
     if (r == 0)
         r = net->kind == VM_NET_TAP ? net_tap_open(&options.backend, net->tap, err)
                                     : open_user_net(&options.backend, net, err);

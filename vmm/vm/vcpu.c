@@ -10,9 +10,9 @@
 #include "vm/vcpu.h"
 
 #include <signal.h>
-#include <x86intrin.h>
 
 #include "cpu/vcpu_msrs.h"
+#include "vm/turns.h"
 
 QZ_SYSCALLS(vcpu, "futex rt_sigprocmask");
 
@@ -25,6 +25,9 @@ enum {
     REQ_IRQ = 1 << 5, /* an interrupt controller of ours has something */
     REQ_STATE = 1 << 6,
     REQ_CALL = 1 << 7,
+    /* What the life cycle asks for, and what the guest does. */
+    REQ_OUTSIDE = REQ_STOP | REQ_PARK | REQ_STATE | REQ_CALL,
+    REQ_INSIDE = REQ_INIT | REQ_SIPI | REQ_NMI | REQ_IRQ,
 };
 
 struct vcpu {
@@ -55,6 +58,8 @@ struct vcpu_group {
     unsigned created;
     bool ran; /* first_exit was reported; atomic */
     struct qz_error setup_error;
+    struct state_log *log; /* NULL: none */
+    struct turns *turns;   /* deterministic: one vCPU runs at a time; NULL: all do */
     struct vcpu vcpu[];
 };
 
@@ -63,6 +68,8 @@ static void request(struct vcpu *v, unsigned bits)
     __atomic_or_fetch(&v->requests, bits, __ATOMIC_SEQ_CST);
     pthread_mutex_lock(&v->group->lock);
     pthread_cond_signal(&v->wake);
+    if (v->group->turns) /* it may wait for anybody's */
+        pthread_cond_signal(&v->group->vcpu[turns_whose(v->group->turns)].wake);
     pthread_mutex_unlock(&v->group->lock);
     if (v->accel)
         v->group->ops->kick(v->accel);
@@ -102,11 +109,12 @@ static void park(struct vcpu *v)
 /* What the guest's TSC is ahead of the host's; false: it cannot be had. */
 static bool tsc_offset(struct vcpu *v, uint64_t *offset)
 {
-    uint64_t before = __rdtsc(), tsc;
+    struct vm_clock *clock = v->group->machine->clock;
+    uint64_t before = vm_clock_tsc(clock), tsc;
 
     if (v->group->ops->get_tsc(v->accel, &tsc) < 0)
         return false;
-    *offset = tsc - (before + (__rdtsc() - before) / 2);
+    *offset = tsc - (before + (vm_clock_tsc(clock) - before) / 2);
     return true;
 }
 
@@ -129,10 +137,19 @@ static void tell_own_tsc(struct vcpu *v)
         irq_lapic_set_cpu_tsc(v->group->machine->irq, v->id, offset);
 }
 
+/* Between two runs a vCPU of a deterministic machine only knows when its last one ended. */
+static void tell_time(struct vcpu *v)
+{
+    if (v->group->turns)
+        v->group->ops->slice(v->accel, (uint64_t)vm_clock_now(v->group->machine->clock), 0);
+}
+
 static void set_state(struct vcpu *v, const struct vcpu_state *s)
 {
-    int r = v->group->ops->set_state(v->accel, s);
+    int r;
 
+    tell_time(v);
+    r = v->group->ops->set_state(v->accel, s);
     v->wait = v->group->machine->accel->own_lapic && s->mp_state != MP_RUNNABLE ? s->mp_state
                                                                                 : MP_RUNNABLE;
     if (r == 0 && v->group->machine->accel->own_lapic && v->id == 0)
@@ -181,12 +198,12 @@ static void request_and_wait(struct vcpu *v, unsigned bit)
     pthread_mutex_unlock(&v->group->lock);
 }
 
-/* False: the thread is to end. */
-static bool serve_requests(struct vcpu *v)
+/* Of what `mask` says. False: the thread is to end. */
+static bool serve_requests(struct vcpu *v, unsigned mask)
 {
     unsigned bits;
 
-    while ((bits = requests(v))) {
+    while ((bits = requests(v) & mask)) {
         if (bits & REQ_STOP)
             return false;
         if (bits & REQ_STATE) {
@@ -357,40 +374,151 @@ void vcpu_serve(void *context, unsigned cpu, struct vcpu_exit *exit)
     struct vcpu_group *g = *(struct vcpu_group **)context;
     struct vcpu *v = &g->vcpu[cpu];
 
+    if (g->turns)
+        turns_arrive(g->turns, g->ops->executed(v->accel));
     irq_lapic_set_tpr(g->machine->irq, cpu, g->ops->get_cr8(v->accel));
     count_exit(v, exit);
     handle_exit(v, exit);
     g->ops->set_cr8(v->accel, irq_lapic_get_tpr(g->machine->irq, cpu));
     if (irq_pending(g->machine->irq, cpu))
         g->ops->request_window(v->accel, true);
+    if (g->turns && turns_is_late(g->turns)) /* a timer was set to fire before it would come out */
+        g->ops->kick(v->accel);
+}
+
+/* Until the machine is needed, and answers. */
+static void run_once(struct vcpu *v)
+{
+    struct vcpu_group *g = v->group;
+    struct vcpu_exit e;
+    int r;
+
+    if (g->turns)
+        g->ops->slice(v->accel, (uint64_t)vm_clock_now(g->machine->clock), turns_begin(g->turns));
+    r = g->ops->run(v->accel, &e);
+    if (g->turns)
+        turns_end(g->turns, g->ops->executed(v->accel));
+    if (r < 0) {
+        e.kind = EXIT_FAIL;
+        snprintf(e.fail.text, sizeof(e.fail.text), "%s: running failed: %s", g->ops->name,
+                 strerrordesc_np(-r));
+    }
+    count_exit(v, &e);
+    if (g->machine->accel->own_lapic)
+        irq_lapic_set_tpr(g->machine->irq, v->id, g->ops->get_cr8(v->accel));
+    if (!handle_exit(v, &e))
+        sleep_for(v, REQ_STOP | REQ_PARK);
 }
 
 static void run(struct vcpu *v)
 {
+    while (serve_requests(v, ~0u)) {
+        take_interrupt(v);
+        if (v->wait != MP_RUNNABLE)
+            sleep_for(v, ~0u);
+        else
+            run_once(v);
+    }
+}
+
+/* ---- one after the other (turns.h) -------------------------------------------------------------
+ */
+
+static bool can_run(const struct vcpu *v)
+{
+    return v->wait == MP_RUNNABLE || (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) & REQ_INSIDE);
+}
+
+/* The turn goes to the next one behind v that can run, v itself being the last. False: there is
+ * none. */
+static bool pass_on(struct vcpu *v)
+{
     struct vcpu_group *g = v->group;
-    bool own = g->machine->accel->own_lapic;
-    struct vcpu_exit e;
+    QZ_LOCKED(&g->lock);
+
+    for (unsigned n = 1; n <= g->created; n++) {
+        struct vcpu *next = &g->vcpu[(v->id + n) % g->created];
+
+        if (!can_run(next))
+            continue;
+        turns_give(g->turns, next->id);
+        pthread_cond_signal(&next->wake);
+        return true;
+    }
+    return false;
+}
+
+/* All halt, and no timer is set: only the world outside can go on. */
+static void await_world(struct vcpu *v)
+{
+    struct vcpu_group *g = v->group;
+    QZ_LOCKED(&g->lock);
 
     for (;;) {
-        if (!serve_requests(v))
+        if (requests(v) & REQ_OUTSIDE)
             return;
-        take_interrupt(v);
-        if (v->wait != MP_RUNNABLE) {
-            sleep_for(v, ~0u);
-            continue;
-        }
-        int r = g->ops->run(v->accel, &e);
+        for (unsigned i = 0; i < g->created; i++)
+            if (can_run(&g->vcpu[i]))
+                return;
+        pthread_cond_wait(&v->wake, &g->lock);
+    }
+}
 
-        if (r < 0) {
-            e.kind = EXIT_FAIL;
-            snprintf(e.fail.text, sizeof(e.fail.text), "%s: running failed: %s", g->ops->name,
-                     strerrordesc_np(-r));
-        }
-        count_exit(v, &e);
-        if (own)
-            irq_lapic_set_tpr(g->machine->irq, v->id, g->ops->get_cr8(v->accel));
-        if (!handle_exit(v, &e))
-            sleep_for(v, REQ_STOP | REQ_PARK);
+static void end_turn(struct vcpu *v)
+{
+    while (!pass_on(v)) {
+        if (requests(v) & REQ_OUTSIDE)
+            return; /* it stays this one's */
+        if (!turns_skip(v->group->turns))
+            await_world(v);
+    }
+}
+
+static bool await_turn(struct vcpu *v)
+{
+    struct vcpu_group *g = v->group;
+    QZ_LOCKED(&g->lock);
+
+    while (turns_whose(g->turns) != v->id && !(requests(v) & REQ_OUTSIDE))
+        pthread_cond_wait(&v->wake, &g->lock);
+    return turns_whose(g->turns) == v->id;
+}
+
+static bool log_is_due(const struct vcpu_group *g)
+{
+    return g->log && vm_clock_now(g->machine->clock) >= state_log_next(g->log);
+}
+
+/* The others are in nothing: their states may be read from here. */
+static void log_state(struct vcpu *v)
+{
+    struct vcpu_group *g = v->group;
+    struct accel_vcpu *all[g->created];
+
+    for (unsigned i = 0; i < g->created; i++) {
+        all[i] = g->vcpu[i].accel;
+        tell_time(&g->vcpu[i]);
+    }
+    state_log_write(g->log, all, v->id);
+    turns_stop_at(g->turns, state_log_next(g->log));
+}
+
+static void run_in_turn(struct vcpu *v)
+{
+    for (;;) {
+        const bool mine = await_turn(v);
+
+        if (!serve_requests(v, mine ? ~0u : REQ_OUTSIDE))
+            return;
+        if (!mine)
+            continue;
+        take_interrupt(v);
+        if (v->wait != MP_RUNNABLE || turns_is_over(v->group->turns))
+            end_turn(v);
+        else if (log_is_due(v->group))
+            log_state(v);
+        else
+            run_once(v);
     }
 }
 
@@ -414,7 +542,9 @@ static void *vcpu_main(void *arg)
     g->started++;
     pthread_cond_broadcast(&g->changed);
     pthread_mutex_unlock(&g->lock);
-    if (r == 0)
+    if (r == 0 && g->turns)
+        run_in_turn(v);
+    else if (r == 0)
         run(v);
     else
         sleep_for(v, REQ_STOP);
@@ -422,7 +552,7 @@ static void *vcpu_main(void *arg)
 }
 
 int vcpu_group_new(struct vcpu_group **out, struct machine *m, const struct vcpu_events *events,
-                   enum confine_mode confine, struct qz_error *err)
+                   enum confine_mode confine, struct state_log *log, struct qz_error *err)
 {
     struct vcpu_group *g = calloc(1, sizeof(*g) + m->cpus * sizeof(struct vcpu));
 
@@ -432,6 +562,13 @@ int vcpu_group_new(struct vcpu_group **out, struct machine *m, const struct vcpu
     g->ops = m->accel->ops;
     g->events = *events;
     g->confine = confine;
+    g->log = log;
+    if (m->gate && turns_new(&g->turns, m->clock, err) < 0) {
+        free(g);
+        return err->code;
+    }
+    if (log)
+        turns_stop_at(g->turns, state_log_next(log));
     pthread_mutex_init(&g->lock, NULL);
     pthread_cond_init(&g->changed, NULL);
     *out = g;
@@ -473,6 +610,7 @@ void vcpu_group_free(struct vcpu_group *g)
     }
     pthread_mutex_destroy(&g->lock);
     pthread_cond_destroy(&g->changed);
+    turns_free(g->turns);
     free(g);
 }
 
@@ -514,6 +652,7 @@ void vcpu_group_park(struct vcpu_group *g)
 
 void vcpu_group_clock_started(struct vcpu_group *g)
 {
+    tell_time(&g->vcpu[0]);
     if (g->machine->accel->own_lapic)
         tell_tsc(&g->vcpu[0]);
 }

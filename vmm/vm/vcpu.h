@@ -8,6 +8,7 @@
 
 #include "machine/machine.h"
 #include "vm/confine.h"
+#include "vm/state_log.h"
 
 enum { EXIT_KINDS = EXIT_FAIL + 1 };
 
@@ -24,9 +25,10 @@ struct vcpu_events {
     void *context;
 };
 
-/* Threads are created parked, with their vCPUs made and their seccomp filters on. */
+/* log: deterministic machines only, or NULL; the caller's. Threads are created parked, with their
+ * vCPUs made and their seccomp filters on. */
 int vcpu_group_new(struct vcpu_group **g, struct machine *m, const struct vcpu_events *events,
-                   enum confine_mode confine, struct qz_error *err);
+                   enum confine_mode confine, struct state_log *log, struct qz_error *err);
 /* Ends the threads and frees the vCPUs. */
 void vcpu_group_free(struct vcpu_group *g);
 

@@ -16,6 +16,7 @@
 #include <sys/signalfd.h>
 
 #include "devices/acpi_pm.h"
+#include "machine/io_gate.h"
 #include "vm/control.h"
 #include "vm/debugger.h"
 #include "vm/guest.h"
@@ -63,6 +64,7 @@ struct vm {
     bool held;                 /* by the debugger */
     bool run_when_released;
     struct guest_source *guest;
+    struct state_log *log; /* NULL: none */
 
     unsigned pending; /* ASK_ bits, atomic */
     struct qz_work pending_work;
@@ -417,6 +419,9 @@ static int build_core(struct vm *vm, struct qz_error *err)
         .vcpus = vm->config.cpus,
         .own_lapic = vm->config.own_lapic,
         .interpret = vm->config.interpret,
+        .deterministic = vm->config.deterministic,
+        .seed = vm->config.seed,
+        .epoch = DETERMINISTIC_EPOCH,
         .model = vm->config.model,
         .topology = vm->config.topology,
         .serve = vcpu_serve,
@@ -443,6 +448,12 @@ static int build_core(struct vm *vm, struct qz_error *err)
         return qz_fail(err, r, "%s: cannot map guest memory: %s", ops->name, strerror(-r));
     if ((r = qz_loop_new(&m->main_loop, err)) < 0 || (r = vm_clock_new(&m->clock, err)) < 0)
         return r;
+    if (vm->config.deterministic) {
+        vm_clock_make_virtual(m->clock);
+        m->random = vm->config.seed;
+        if ((r = io_gate_new(&m->gate, m->clock, err)) < 0)
+            return r;
+    }
     if ((r = bus_new(&m->pio, 0x10000)) < 0 || (r = bus_new(&m->mmio, 0)) < 0)
         return qz_fail(err, r, "buses: %s", strerror(-r));
     return irq_fabric_new(&m->irq, m->accel, m->cpus, m->pio, m->mmio, m->clock, &vcpu_irq_ops,
@@ -457,7 +468,8 @@ static int build_devices(struct vm *vm, struct qz_error *err)
     int r;
 
     host.storage_loop_count = 1;
-    for (unsigned i = 0; i < vm->config.disks; i++)
+    /* A deterministic machine's devices work one after the other. */
+    for (unsigned i = 0; !vm->config.deterministic && i < vm->config.disks; i++)
         host.storage_loop_count = QZ_MAX(host.storage_loop_count, vm->config.disk[i].iothreads);
     vm->io_loops = IO_STORAGE + host.storage_loop_count;
     for (unsigned i = 0; i < vm->io_loops; i++)
@@ -467,6 +479,8 @@ static int build_devices(struct vm *vm, struct qz_error *err)
                                err)) < 0)
         return r;
     host.terminal = host_console_terminal(vm->console);
+    if (vm->config.deterministic && host.terminal)
+        terminal_wait_for_reader(host.terminal, true);
     for (unsigned i = 0; i < host.storage_loop_count; i++)
         storage[i] = vm->io[IO_STORAGE + i].loop;
     host.storage_loops = storage;
@@ -478,6 +492,9 @@ static int build_devices(struct vm *vm, struct qz_error *err)
         return r;
     if (vm->config.gdb.len &&
         (r = debugger_new(&vm->debugger, vm, &vm->machine, &vm->vcpus, &vm->config.gdb, err)) < 0)
+        return r;
+    if (vm->config.state_log.path &&
+        (r = state_log_new(&vm->log, &vm->machine, &vm->config.state_log, err)) < 0)
         return r;
     return guest_source_new(&vm->guest, &vm->config, err);
 }
@@ -539,7 +556,7 @@ static int start_threads(struct vm *vm, struct qz_error *err)
     if ((r = pthread_create(&vm->clock_thread, NULL, clock_main, vm)))
         return qz_fail(err, -r, "cannot start a thread: %s", strerror(r));
     vm->clock_started = true;
-    return vcpu_group_new(&vm->vcpus, &vm->machine, &events, vm->confine, err);
+    return vcpu_group_new(&vm->vcpus, &vm->machine, &events, vm->confine, vm->log, err);
 }
 
 /* SIGTERM and friends come through a descriptor; threads inherit the mask, so none is hit
@@ -609,10 +626,16 @@ int vm_run(struct vm *vm)
 void vm_free(struct vm *vm)
 {
     struct machine *m = &vm->machine;
+    struct terminal *terminal = vm->console ? host_console_terminal(vm->console) : NULL;
 
+    /* No vCPU waits for a reader any more. */
+    if (terminal)
+        terminal_wait_for_reader(terminal, false);
+    state_log_stop(vm->log);
     vcpu_group_free(vm->vcpus);
     vm->vcpus = NULL;
     debugger_free(vm->debugger);
+    state_log_free(vm->log);
     for (unsigned i = 0; i < vm->io_loops; i++)
         if (vm->io[i].started) {
             qz_loop_stop(vm->io[i].loop, 0);
@@ -629,6 +652,7 @@ void vm_free(struct vm *vm)
     irq_fabric_free(m->irq);
     bus_free(m->pio);
     bus_free(m->mmio);
+    io_gate_free(m->gate);
     vm_clock_free(m->clock);
     if (vm->signals.fd >= 0)
         close(vm->signals.fd);

@@ -140,21 +140,44 @@ ALU_DOUBLE_SHIFT(shrd_2, "shrd", "w", uint16_t, "r")
 ALU_DOUBLE_SHIFT(shrd_4, "shrd", "l", uint32_t, "r")
 ALU_DOUBLE_SHIFT(shrd_8, "shrd", "q", uint64_t, "r")
 
+/*
+ * Multiplications leave SF, ZF, AF and PF undefined, and some hosts leave them as they were: so
+ * they are there before, as they are for translated code that is to give the same.
+ */
+#define ALU_FLAGS_IN "sahf\n\t"
+static inline uint32_t alu_flags_in(uint64_t rflags)
+{
+    return (uint32_t)(rflags & (FLAGS_ARITH & 0xff)) << 8;
+}
+
 /* r := a * b, signed and cut (IMUL with two or three operands). */
-ALU_BINARY(imul_2, "imul", "w", uint16_t, "r")
-ALU_BINARY(imul_4, "imul", "l", uint32_t, "r")
-ALU_BINARY(imul_8, "imul", "q", uint64_t, "r")
+#define ALU_MULTIPLY(name, suffix, type)                                                           \
+    static inline type alu_##name(type a, type b, uint64_t *rflags)                                \
+    {                                                                                              \
+        uint32_t ax = alu_flags_in(*rflags);                                                       \
+                                                                                                   \
+        __asm__(ALU_FLAGS_IN "imul" suffix " %2, %0" ALU_FLAGS_OUT                                 \
+                : "+&r"(a), "+&a"(ax)                                                              \
+                : "r"(b)                                                                           \
+                : "cc");                                                                           \
+        *rflags = alu_flags(*rflags, ax, FLAGS_ARITH);                                             \
+        return a;                                                                                  \
+    }
+ALU_MULTIPLY(imul_2, "w", uint16_t)
+ALU_MULTIPLY(imul_4, "l", uint32_t)
+ALU_MULTIPLY(imul_8, "q", uint64_t)
 
 /* high:low := low * b (MUL, IMUL with one operand). */
 #define ALU_WIDE(name, mnemonic, suffix, type)                                                     \
     static inline void alu_##name(type *low, type *high, type b, uint64_t *rflags)                 \
     {                                                                                              \
         uint8_t overflow;                                                                          \
-        uint64_t ax = *low;                                                                        \
+        uint64_t ax = alu_flags_in(*rflags);                                                       \
                                                                                                    \
-        __asm__(mnemonic suffix " %4\n\tmov %%" ALU_A_##type ", %0\n\tlahf\n\tseto %2"             \
+        __asm__(ALU_FLAGS_IN "mov %5, %%" ALU_A_##type                                             \
+                "\n\t" mnemonic suffix " %4\n\tmov %%" ALU_A_##type ", %0\n\tlahf\n\tseto %2"      \
                 : "=&r"(*low), "=&d"(*high), "=&q"(overflow), "+&a"(ax)                            \
-                : "r"(b)                                                                           \
+                : "r"(b), "r"(*low)                                                                \
                 : "cc");                                                                           \
         *rflags = alu_flags(*rflags, (ax & 0xff00) | overflow, FLAGS_ARITH);                       \
     }
@@ -174,11 +197,12 @@ ALU_WIDE(imul1_8, "imul", "q", uint64_t)
     {                                                                                              \
         uint8_t overflow;                                                                          \
         uint16_t product;                                                                          \
-        uint32_t ax = a;                                                                           \
+        uint32_t ax = alu_flags_in(*rflags);                                                       \
                                                                                                    \
-        __asm__(mnemonic " %3\n\tmovw %%ax, %0\n\tlahf\n\tseto %1"                                 \
+        __asm__(ALU_FLAGS_IN "movb %4, %%al\n\t" mnemonic                                          \
+                             " %3\n\tmovw %%ax, %0\n\tlahf\n\tseto %1"                             \
                 : "=&r"(product), "=&q"(overflow), "+&a"(ax)                                       \
-                : "q"(b)                                                                           \
+                : "q"(b), "q"(a)                                                                   \
                 : "cc");                                                                           \
         *rflags = alu_flags(*rflags, (ax & 0xff00) | overflow, FLAGS_ARITH);                       \
         return product;                                                                            \

@@ -19,6 +19,7 @@
 #include "cpu/jit/block_cache.h"
 #include "cpu/jit/block_build.h"
 #include "cpu/jit/block_store.h"
+#include "cpu/jit/memory_hash.h"
 #include "cpu/jit/slots.h"
 #include "cpu/jit/translate.h"
 #include "cpu/jit/world.h"
@@ -220,10 +221,11 @@ static bool range_written(struct jit_vm *vm, uint64_t gpa, uint64_t len)
 
     while (len > 0) {
         const uint64_t piece = QZ_MIN(len, 4096 - (gpa & 4095));
-        const struct jit_slot *s = slot_find(vm, gpa);
+        struct jit_slot *s = slot_find(vm, gpa);
 
         if (!s)
             return any;
+        memory_hash_note(s, gpa, piece);
         if (slot_has_code(s, gpa))
             any |= page_written(vm, gpa, piece);
         gpa += piece;

@@ -167,6 +167,8 @@ struct jit_cpu {
                             gives, with OF in bit 0 below it */
     uint64_t code_base;  /* linear address of the page that is executed */
     uint64_t scratch;
+    int32_t budget;  /* counted.h: instructions until the slice ends */
+    int32_t ahead;   /* of those taken from the budget, the ones that are not complete */
     bool fpu_loaded; /* xmm and MXCSR are in the host's registers, not in .fpu */
     bool x87_loaded; /* and the x87 registers; never without the others */
     bool gs_set;     /* this thread's gs: is this structure */
@@ -224,7 +226,10 @@ struct jit_cpu {
     bool leaving;           /* jit_leave() unwinds, not an exception */
     struct cpuid_table cpuid;
     uint64_t tsc_offset;
-    uint64_t instructions;     /* executed; deterministic mode counts time by it */
+    uint64_t instructions;     /* executed; counted.h: before this slice */
+    bool unfinished;           /* a repeated instruction left in its middle: it does not count */
+    int32_t slice;             /* counted.h: instructions that this slice may have */
+    uint64_t slice_tsc;        /* the machine's counter when it began */
     struct jit_blocks *blocks; /* block.h: this vCPU's view of the block cache */
     struct jit_vm *vm;
     struct accel_vcpu accel;
@@ -236,7 +241,8 @@ struct jit_slot { /* guest-physical memory */
     uint64_t gpa, size;
     uint8_t *host;
     bool readonly;
-    uint64_t *code; /* atomic, a bit for each page: blocks were made from its bytes */
+    uint64_t *code;              /* atomic, a bit for each page: blocks were made from its bytes */
+    struct jit_written *written; /* memory_hash.h; NULL: nobody asks */
 };
 
 struct jit_vm {
@@ -253,6 +259,8 @@ struct jit_vm {
     unsigned slots;
 
     struct translator *translator; /* NULL: everything is interpreted */
+    bool counted;                  /* deterministic: time is instructions (counted.h) */
+    uint64_t random;               /* counted: state of what RDRAND and RDSEED give */
 
     struct jit_smc *smc;     /* block_cache.h: the blocks, and which physical lines hold code */
     struct jit_world *world; /* world.h: who executes guest code */

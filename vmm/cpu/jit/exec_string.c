@@ -37,6 +37,7 @@ void string_repeat(struct jit_cpu *cpu, const struct insn *i, string_step *step)
             return;
         if (__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED)) {
             cpu->next_rip = cpu->rip;
+            cpu->unfinished = true;
             return;
         }
     }

@@ -4,6 +4,7 @@
  */
 #include <linux/kvm_para.h>
 
+#include "cpu/jit/counted.h"
 #include "cpu/jit/msr.h"
 #include "cpu/jit/system_internal.h"
 
@@ -146,6 +147,8 @@ static void exec_rdrand(struct jit_cpu *cpu, const struct insn *i)
     uint64_t value;
     bool good;
 
+    if (cpu->vm->counted)
+        return set_random(cpu, i, qz_random64(&cpu->vm->random), true);
     __asm__ volatile("rdrand %0" : "=r"(value), "=@ccc"(good));
     set_random(cpu, i, value, good);
 }
@@ -155,6 +158,8 @@ static void exec_rdseed(struct jit_cpu *cpu, const struct insn *i)
     uint64_t value;
     bool good;
 
+    if (cpu->vm->counted)
+        return set_random(cpu, i, qz_random64(&cpu->vm->random), true);
     __asm__ volatile("rdseed %0" : "=r"(value), "=@ccc"(good));
     set_random(cpu, i, value, good);
 }

@@ -2,10 +2,12 @@
  * jit_accel.c - the software CPU as an accelerator (accel.h).
  */
 #include "cpu/jit/block_cache.h"
+#include "cpu/jit/counted.h"
 #include "cpu/jit/event.h"
 #include "cpu/jit/guest_debug.h"
 #include "cpu/jit/jit_run.h"
 #include "cpu/jit/jit_state.h"
+#include "cpu/jit/memory_hash.h"
 #include "cpu/jit/mmu.h"
 #include "cpu/jit/msr.h"
 #include "cpu/jit/slots.h"
@@ -102,14 +104,16 @@ static int jit_vm_new(const struct accel_config *config, struct accel_vm **out,
     vm->accel.ops = &accel_jit;
     vm->accel.own_lapic = true;
     vm->config = *config;
-    vm->tsc_khz = host_tsc_khz();
+    vm->counted = config->deterministic;
+    vm->random = config->seed;
+    vm->tsc_khz = config->deterministic ? 1000000 : host_tsc_khz(); /* accel_ops.slice */
     pthread_rwlock_init(&vm->slots_lock, NULL);
     vm->cpus = calloc(config->vcpus, sizeof(vm->cpus[0]));
     if (!vm->cpus || world_new(vm) < 0 || blocks_new(vm) < 0) {
         jit_vm_free(&vm->accel);
         return qz_fail(err, -ENOMEM, "out of memory");
     }
-    r = config->interpret ? 0 : translator_new(&vm->translator);
+    r = config->interpret ? 0 : translator_new(&vm->translator, vm->counted);
     if (r < 0)
         qz_log(
             QZ_LOG_WARN,
@@ -145,6 +149,8 @@ static void jit_memory_written(struct accel_vm *vm, uint64_t gpa, uint64_t len)
 /* The guest's counter is the host's and an offset. */
 static int jit_clock_stop(struct accel_vm *base)
 {
+    if (vm_of(base)->counted) /* stands by itself */
+        return 0;
     vm_of(base)->stopped_tsc = __rdtsc();
     vm_of(base)->clocks_stand = true;
     return 0;
@@ -153,13 +159,30 @@ static int jit_clock_stop(struct accel_vm *base)
 static int jit_clock_start(struct accel_vm *base)
 {
     struct jit_vm *vm = vm_of(base);
-    const uint64_t stood = __rdtsc() - vm->stopped_tsc;
+    const uint64_t stood = vm->counted ? 0 : __rdtsc() - vm->stopped_tsc;
 
     for (unsigned i = 0; i < vm->config.vcpus; i++)
         if (vm->cpus[i])
             vm->cpus[i]->tsc_offset -= stood;
     vm->clocks_stand = false;
     return 0;
+}
+
+/* ---- deterministic mode
+ * ------------------------------------------------------------------------------------ */
+
+static void jit_slice(struct accel_vcpu *vcpu, uint64_t now_ns, uint32_t count)
+{
+    struct jit_cpu *cpu = jit_cpu_of(vcpu);
+
+    cpu->instructions += counted_executed(cpu);
+    cpu->slice = cpu->budget = (int32_t)QZ_MIN(count, (uint32_t)INT32_MAX);
+    cpu->slice_tsc = now_ns;
+}
+
+static uint32_t jit_executed(struct accel_vcpu *vcpu)
+{
+    return counted_executed(jit_cpu_of(vcpu));
 }
 
 static uint32_t jit_tsc_khz(struct accel_vm *vm)
@@ -180,7 +203,8 @@ static void jit_vcpu_free(struct accel_vcpu *vcpu)
 {
     struct jit_cpu *cpu = jit_cpu_of(vcpu);
 
-    qz_info("vCPU %u executed %llu instructions", vcpu->id, (unsigned long long)cpu->instructions);
+    qz_info("vCPU %u executed %llu instructions", vcpu->id,
+            (unsigned long long)(cpu->instructions + counted_executed(cpu)));
     world_set_cpu(cpu->vm, cpu->accel.id, NULL);
     mmu_free(cpu);
     blocks_cpu_free(cpu);
@@ -345,6 +369,9 @@ const struct accel_ops accel_jit = {
     .clock_stop = jit_clock_stop,
     .clock_start = jit_clock_start,
     .memory_written = jit_memory_written,
+    .memory_hash = memory_hash,
+    .slice = jit_slice,
+    .executed = jit_executed,
     .tsc_khz = jit_tsc_khz,
     .cpuid = jit_vm_cpuid,
 };

@@ -13,6 +13,7 @@
 #include "cpu/jit/jit_run.h"
 
 #include "cpu/jit/block_cache.h"
+#include "cpu/jit/counted.h"
 #include "cpu/jit/event.h"
 #include "cpu/jit/exec.h"
 #include "cpu/jit/guest_debug.h"
@@ -113,7 +114,10 @@ static inline bool execute(struct jit_cpu *cpu, const struct jit_block *b, unsig
     behind = cpu->next_rip;
     b->handler[k](cpu, &b->insn[k]);
     cpu->rip = cpu->next_rip;
-    cpu->instructions++;
+    if (cpu->vm->counted)
+        counted_complete(cpu);
+    else
+        cpu->instructions++;
     return cpu->rip == behind;
 }
 
@@ -122,6 +126,17 @@ static void execute_block(struct jit_cpu *cpu, const struct jit_block *b)
     unsigned k = 0;
 
     while (execute(cpu, b, k) && ++k < b->count && !is_urgent(cpu))
+        ;
+}
+
+/* Whatever wants attention, and the end of the slice, is met at the same instruction in whatever
+ * way the guest got there. */
+static void execute_block_counted(struct jit_cpu *cpu, const struct jit_block *b)
+{
+    unsigned k = 0;
+
+    while (execute(cpu, b, k) && ++k < b->count && cpu->budget > 0 &&
+           !__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED))
         ;
 }
 
@@ -282,6 +297,7 @@ static enum next between_blocks(struct jit_cpu *cpu)
     enum next next;
 
     if (cpu->exception.pending) {
+        cpu->budget -= cpu->vm->counted; /* a handler that faults for ever takes time */
         event_deliver_pending(cpu);
         cpu->debug.stepped = cpu->debug.step;
         return NEXT_LOOK;
@@ -330,6 +346,10 @@ static bool run_translated(struct jit_cpu *cpu)
 static __attribute__((noinline)) void loop(struct jit_cpu *cpu)
 {
     for (;;) {
+        if (cpu->vm->counted && cpu->budget <= 0) {
+            leave_with(cpu, EXIT_KICKED);
+            return;
+        }
         if (!jit_is_quiet(cpu)) {
             const enum next next = between_blocks(cpu);
 
@@ -343,8 +363,12 @@ static __attribute__((noinline)) void loop(struct jit_cpu *cpu)
         if (cpu->vm->translator && !__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) &&
             run_translated(cpu))
             continue;
+        if (cpu->vm->counted && cpu->budget <= 0)
+            continue; /* blocks before the one that was refused took it */
         cpu->blocks->current = block_to_interpret(cpu);
-        if (cpu->long_mode)
+        if (cpu->vm->counted)
+            execute_block_counted(cpu, cpu->blocks->current);
+        else if (cpu->long_mode)
             enter_block_64(cpu, cpu->blocks->current);
         else
             execute_block(cpu, cpu->blocks->current);
@@ -370,6 +394,7 @@ static __attribute__((noinline)) void run_unwinding(struct jit_cpu *cpu)
     if (__builtin_setjmp(cpu->unwind)) {
         jit_exclusive_end(cpu);
         count_left_block(cpu);
+        counted_give_back(cpu);
         if (cpu->leaving) {
             cpu->leaving = false;
             return;

@@ -13,7 +13,7 @@
 #include "cpu/jit/world.h"
 #include "cpu/vcpu_msrs.h"
 
-enum { XSAVE_LEGACY = 416, XSAVE_HEADER = 512, XSAVE_SIZE = 576 };
+enum { XSAVE_MXCSR_MASK = 28, XSAVE_LEGACY = 416, XSAVE_HEADER = 512, XSAVE_SIZE = 576 };
 enum { XSTATE_X87 = 1, XSTATE_SSE = 2 };
 
 /* ---- extended state: XSAVE's standard format, whose legacy region is FXSAVE's
@@ -23,6 +23,8 @@ static void get_extended(const struct jit_cpu *cpu, struct vcpu_state *s)
 {
     memset(s->xsave, 0, XSAVE_SIZE);
     memcpy(s->xsave, &cpu->fpu, XSAVE_LEGACY);
+    qz_store_le32(s->xsave + XSAVE_MXCSR_MASK,
+                  MXCSR_VALID); /* not the host's, which may have more */
     qz_store_le64(s->xsave + XSAVE_HEADER, XSTATE_X87 | XSTATE_SSE);
     s->xsave_size = XSAVE_SIZE;
 }

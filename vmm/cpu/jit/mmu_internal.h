@@ -79,6 +79,7 @@ void tlb_code_fill(struct jit_cpu *cpu, uint64_t linear, const struct mmu_page *
 
 /* No write entry of this vCPU leads to that host page any more. */
 void tlb_drop_writes(struct jit_cpu *cpu, const uint8_t *host);
+void tlb_drop_all_writes(struct jit_cpu *cpu);
 /* Empties the first level only, for what depends on more than the tables (watched addresses). */
 void tlb_flush_level1(struct jit_cpu *cpu);
 

@@ -11,6 +11,7 @@
 #include "cpu/jit/paging.h"
 
 #include "cpu/jit/block.h"
+#include "cpu/jit/memory_hash.h"
 #include "cpu/jit/slots.h"
 
 enum {
@@ -58,7 +59,7 @@ static uint64_t read_entry(struct jit_cpu *cpu, uint64_t gpa, unsigned size)
 /* False: the entry is no longer what it was. Flags in a ROM stay as they are. */
 static bool mark_entry(struct jit_cpu *cpu, const struct entry *e, unsigned size, uint64_t bits)
 {
-    const struct jit_slot *s = slot_find(cpu->vm, e->gpa);
+    struct jit_slot *s = slot_find(cpu->vm, e->gpa);
     uint8_t *host;
     bool same;
 
@@ -76,6 +77,7 @@ static bool mark_entry(struct jit_cpu *cpu, const struct entry *e, unsigned size
         same = __atomic_compare_exchange_n((uint64_t *)host, &was, was | bits, false,
                                            __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     }
+    memory_hash_note(s, e->gpa, size);
     if (same && slot_has_code(s, e->gpa))
         blocks_written(cpu->vm, e->gpa, size);
     return same;

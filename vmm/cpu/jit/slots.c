@@ -4,6 +4,7 @@
 #include "cpu/jit/slots.h"
 
 #include "cpu/jit/block.h"
+#include "cpu/jit/memory_hash.h"
 #include "cpu/jit/world.h"
 
 struct jit_slot *slot_find(struct jit_vm *vm, uint64_t gpa)
@@ -73,6 +74,7 @@ int slots_unmap(struct jit_vm *vm, uint64_t gpa, uint64_t size)
         if (vm->slot[i].gpa != gpa || vm->slot[i].size != size)
             continue;
         free(vm->slot[i].code);
+        memory_hash_free(&vm->slot[i]);
         memmove(&vm->slot[i], &vm->slot[i + 1], (vm->slots - i - 1) * sizeof(vm->slot[0]));
         vm->slots--;
         r = 0;
@@ -86,7 +88,9 @@ int slots_unmap(struct jit_vm *vm, uint64_t gpa, uint64_t size)
 
 void slots_free(struct jit_vm *vm)
 {
-    for (unsigned i = 0; i < vm->slots; i++)
+    for (unsigned i = 0; i < vm->slots; i++) {
         free(vm->slot[i].code);
+        memory_hash_free(&vm->slot[i]);
+    }
     vm->slots = 0;
 }

@@ -9,6 +9,7 @@
 #include <x86intrin.h>
 
 #include "cpu/jit/block.h"
+#include "cpu/jit/counted.h"
 #include "cpu/jit/msr_internal.h"
 
 QZ_SYSCALLS(vcpu, "clock_gettime");
@@ -29,14 +30,17 @@ struct wall_clock {
 _Static_assert(sizeof(struct system_time) == 32 && sizeof(struct wall_clock) == 12,
                "the guest's layout");
 
-static uint64_t host_tsc(const struct jit_vm *vm)
+/* What the guest's counter is an offset from. */
+static uint64_t base_tsc(const struct jit_cpu *cpu)
 {
-    return vm->clocks_stand ? vm->stopped_tsc : __rdtsc();
+    if (cpu->vm->counted)
+        return counted_tsc(cpu);
+    return cpu->vm->clocks_stand ? cpu->vm->stopped_tsc : __rdtsc();
 }
 
 uint64_t jit_guest_tsc(const struct jit_cpu *cpu)
 {
-    return host_tsc(cpu->vm) + cpu->tsc_offset;
+    return base_tsc(cpu) + cpu->tsc_offset;
 }
 
 /* --- The clock -------------------------------------------------------------------------------- */
@@ -133,7 +137,10 @@ void kvm_wall_clock_write(struct jit_cpu *cpu, uint64_t value)
     cpu->msrs->kvm_wall_clock = value;
     if (!value)
         return;
-    clock_gettime(CLOCK_REALTIME, &now);
+    if (cpu->vm->counted) /* the nanoseconds are many: only the sum is used */
+        now = (struct timespec){cpu->vm->config.epoch, (long)counted_tsc(cpu)};
+    else
+        clock_gettime(CLOCK_REALTIME, &now);
     ns = (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec -
          clock_ns(cpu, jit_guest_tsc(cpu), &t);
     w = (struct wall_clock){.sec = (uint32_t)(ns / NS_PER_S), .nsec = (uint32_t)(ns % NS_PER_S)};
@@ -172,5 +179,5 @@ void tsc_adjust_write(struct jit_cpu *cpu, uint64_t value)
  */
 void tsc_restore(struct jit_cpu *cpu, uint64_t value)
 {
-    cpu->tsc_offset = value - host_tsc(cpu->vm);
+    cpu->tsc_offset = value - base_tsc(cpu);
 }

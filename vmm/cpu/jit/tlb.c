@@ -10,6 +10,7 @@
  * (SDM vol 3 §4.10.4.1 allows that).
  */
 #include "cpu/jit/block.h"
+#include "cpu/jit/memory_hash.h"
 #include "cpu/jit/mmu_internal.h"
 #include "cpu/jit/slots.h"
 #include "cpu/jit/translate.h"
@@ -107,6 +108,13 @@ void tlb_drop_writes(struct jit_cpu *cpu, const uint8_t *host)
                 cpu->tlb.entry[set][TLB_WRITE][i].tag = tlb_empty_tag(i);
 }
 
+void tlb_drop_all_writes(struct jit_cpu *cpu)
+{
+    for (unsigned set = 0; set < TLB_USER_STRICT; set++)
+        for (unsigned i = 0; i < TLB_ENTRIES; i++)
+            cpu->tlb.entry[set][TLB_WRITE][i].tag = tlb_empty_tag(i);
+}
+
 void tlb_code_fill(struct jit_cpu *cpu, uint64_t linear, const struct mmu_page *page)
 {
     struct jit_tlb_level2 *l = cpu->tlb.level2;
@@ -202,12 +210,14 @@ static void level2_fill(struct jit_cpu *cpu, uint64_t linear, const struct mmu_p
 /* What holds code may change from one access to the next, so it is not cached. */
 static void look_for_code(struct jit_cpu *cpu, struct mmu_page *page, unsigned access)
 {
-    const struct jit_slot *s;
+    struct jit_slot *s;
 
     if (!(access & PF_WRITE) || !page->host || page->readonly)
         return;
     s = slot_find(cpu->vm, page->gpa);
     page->writes_slow = s && slot_has_code(s, page->gpa);
+    if (s)
+        memory_hash_note(s, page->gpa, 1);
 }
 
 bool tlb_translate(struct jit_cpu *cpu, uint64_t linear, unsigned access, struct mmu_page *page,

@@ -16,7 +16,7 @@ enum {
     STUBS_MAX = 16 << 10,
 };
 
-int translator_new(struct translator **out)
+int translator_new(struct translator **out, bool counted)
 {
     struct translator *t = calloc(1, sizeof(*t));
     struct emitter e;
@@ -29,6 +29,7 @@ int translator_new(struct translator **out)
         translator_free(t);
         return r;
     }
+    t->counted = counted;
     t->bmi2 = __builtin_cpu_supports("bmi2");
     code_cache_begin(&t->cache, &e, STUBS_MAX);
     jit_stubs_emit(&t->stubs, &e);
@@ -105,6 +106,7 @@ static void translate_by_interpreter(struct translation *x, const struct insn *i
     struct emitter *e = &x->e;
 
     flags_lose(x, flags_live_before(x));
+    counted_note(x, x->k);
     emit_imm(e, H_R10, (uintptr_t)keep_instruction(x));
     if (ends_block(x) || changes_fpu(i)) {
         emit_jmp(e, x->t->stubs.execute_end);
@@ -167,6 +169,7 @@ static void emit_slow_path(struct translation *x, const struct slow_path *s)
 
     emit_fill(e, s->hole);
     if (s->kind == SLOW_FILL) {
+        counted_note(x, s->insn);
         emit_env_at(e, op1(8, 0x33), H_R11, H_R10,
                     table + offsetof(struct tlb_entry, tag)); /* linear again */
         across = s->row ? emit_row_lead(x, s) : NULL;
@@ -183,6 +186,7 @@ static void emit_slow_path(struct translation *x, const struct slow_path *s)
             emit_fill(e, across);
     }
     for (unsigned n = 0; n < QZ_MAX(s->row, 1u); n++) {
+        counted_note(x, s->insn + n);
         emit_imm(e, H_R10, STUB_AT(i[n].page_offset, i[n].len));
         if (last && x->ended) {
             emit_jmp(e, x->t->stubs.execute_at_end);
@@ -261,7 +265,7 @@ static void number_instructions(struct jit_block *b)
 static void emit_block(struct translation *x)
 {
     struct jit_block *b = x->block;
-    uint8_t *attention = emit_attention_check(x), *fpu = NULL;
+    uint8_t *attention = emit_attention_check(x), *fpu = NULL, *budget;
 
     for (unsigned k = 0; k < b->count; k++) {
         x->vectors = x->vectors || is_native_vector(&b->insn[k]);
@@ -269,6 +273,7 @@ static void emit_block(struct translation *x)
     }
     if (x->vectors || x->x87)
         fpu = emit_fpu_check(x);
+    budget = counted_take(x);
     for (x->k = 0; x->k < b->count && !x->e.full && !x->ended; x->k++) {
         x->start[x->k] = emit_here(&x->e);
         x->flags_in_host_at[x->k] = x->flags_in_host;
@@ -286,6 +291,8 @@ static void emit_block(struct translation *x)
     emit_attention_exit(x, attention);
     if (fpu)
         emit_interpret_exit(x, fpu);
+    if (budget)
+        emit_interpret_exit(x, budget);
 }
 
 static unsigned count_links(const struct jit_block *b)
@@ -319,6 +326,9 @@ bool translate_block(struct translator *t, struct jit_block *b, const uint8_t *p
     number_instructions(b);
     b->looked_at = 0;
     insn_flags_live(b->insn, b->count, FLAGS_ARITH, x.live);
+    if (t->counted) /* whoever looks between two instructions sees them */
+        for (unsigned k = 0; k < b->count; k++)
+            x.live[k] = FLAGS_ARITH;
     emit_block(&x);
     if (x.e.full)
         return false;

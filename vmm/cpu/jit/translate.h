@@ -50,7 +50,7 @@ struct jit_code {
 struct translator;
 
 /* -errno: no executable memory on this host. */
-int translator_new(struct translator **t);
+int translator_new(struct translator **t, bool counted /* counted.h */);
 void translator_free(struct translator *t);
 
 /*

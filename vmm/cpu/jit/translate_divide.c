@@ -50,6 +50,9 @@ bool translate_divide(struct translation *x, const struct insn *i)
     else
         check_signed(x, i->size);
     emit_rr(&x->e, op1(i->size, 0xf7), i->op == OP_DIV ? 6 : 7, H_R10);
-    flags_after(x, i);
+    if (x->t->counted) /* undefined: they stay, as the interpreter has it */
+        x->flags_in_host = false;
+    else
+        flags_after(x, i);
     return true;
 }

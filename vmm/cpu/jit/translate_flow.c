@@ -96,7 +96,7 @@ static void leave_to(struct translation *x, int64_t offset)
 /* The flags that whatever is at that offset wants. */
 static uint16_t flags_wanted_at(struct translation *x, int64_t offset)
 {
-    if (!in_page(offset))
+    if (!in_page(offset) || x->t->counted)
         return FLAGS_ARITH;
     return insn_flags_ahead(x->page, (unsigned)offset, x->width, x->features, &x->block->looked_at);
 }
@@ -128,6 +128,7 @@ static void branch(struct translation *x, unsigned cond, int64_t offset)
         .hole = emit_jcc_hole(&x->e, cond),
         .offset = offset,
         .save_flags = unsaved && flags_wanted_at(x, offset),
+        .skipped = x->t->counted ? x->block->count - 1 - x->k : 0,
     };
 }
 
@@ -136,7 +137,7 @@ void translate_side_exits(struct translation *x)
     for (unsigned n = 0; n < x->sides; n++) {
         const struct side_exit *s = &x->side[n];
 
-        if (!s->save_flags && in_page(s->offset)) {
+        if (!s->save_flags && !s->skipped && in_page(s->offset)) {
             emit_unlinked(x, new_link(x, s->hole, s->offset)); /* the branch itself is linked */
             continue;
         }
@@ -146,6 +147,7 @@ void translate_side_exits(struct translation *x)
             x->flags_in_memory = false;
             flags_save(x);
         }
+        counted_return(x, s->skipped);
         leave_to(x, s->offset);
     }
 }

@@ -12,6 +12,7 @@ struct translator {
     struct code_cache cache;
     struct jit_stubs stubs;
     bool bmi2;           /* the host has RORX */
+    bool counted;        /* counted.h */
     unsigned generation; /* of the code: what was entered under another one is not returned to */
 };
 
@@ -35,7 +36,8 @@ enum { SLOW_MAX = 6 * JIT_BLOCK_MAX }; /* a repeated MOVS has six */
 struct side_exit {
     uint8_t *hole; /* of its jcc */
     int64_t offset;
-    bool save_flags; /* on the way */
+    bool save_flags;  /* on the way */
+    unsigned skipped; /* instructions of the block behind it */
 };
 
 struct translation {
@@ -86,6 +88,17 @@ uint16_t flags_live_before(const struct translation *x);
 /* Around a native instruction: what it reads or keeps is in the host's flags before it. */
 void flags_for(struct translation *x, const struct insn *i);
 void flags_after(struct translation *x, const struct insn *i);
+
+/* --- Counting instructions (translate_counted.c): nothing, where they are not counted
+ * ----------------------------------------------------------------------------- */
+
+/* At the block's start: takes the block from the budget. Flags are lost, r11 too. The returned jump
+ * is taken where that is not enough. */
+uint8_t *counted_take(struct translation *x);
+/* Before C is called for instruction k: cpu->ahead. Keeps everything. */
+void counted_note(struct translation *x, unsigned k);
+/* On a way out of the block's middle: flags are lost. */
+void counted_return(struct translation *x, unsigned instructions);
 
 /* --- Registers and memory (translate_state.c)
  * -------------------------------------------------------------- */

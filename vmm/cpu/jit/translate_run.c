@@ -3,6 +3,7 @@
  * what its stubs call.
  */
 #include "cpu/jit/block_cache.h"
+#include "cpu/jit/counted.h"
 #include "cpu/jit/jit_run.h"
 #include "cpu/jit/operand.h"
 #include "cpu/jit/translate_internal.h"
@@ -85,6 +86,7 @@ void translate_run(struct translator *t, struct jit_cpu *cpu, struct jit_block *
     translate_enter_state(cpu);
     t->stubs.enter(cpu, code->entry);
     translate_leave_state(cpu);
+    counted_give_back(cpu);
 }
 
 /* ---- the jump cache
@@ -187,7 +189,10 @@ void *translate_fill_read(struct jit_cpu *cpu, uint64_t linear, unsigned size, u
     if (!linear_is_canonical(linear, size))
         return NULL; /* #GP or #SS: the interpreter knows which */
     p = mmu_run_read(cpu, linear, size, &got);
-    return got == size ? (void *)p : NULL;
+    if (got != size)
+        return NULL;
+    counted_go_on(cpu);
+    return (void *)p;
 }
 
 void *translate_fill_write(struct jit_cpu *cpu, uint64_t linear, unsigned size, unsigned offset)
@@ -199,7 +204,10 @@ void *translate_fill_write(struct jit_cpu *cpu, uint64_t linear, unsigned size, 
     if (!linear_is_canonical(linear, size))
         return NULL;
     p = mmu_run_write(cpu, linear, size, &got);
-    return got == size ? p : NULL;
+    if (got != size)
+        return NULL;
+    counted_go_on(cpu);
+    return p;
 }
 
 /* Not 0: translated code cannot go on. */
@@ -211,19 +219,28 @@ static unsigned execute(struct jit_cpu *cpu, const struct insn *i)
     cpu->next_rip = cpu->rip + i->len;
     jit_handlers[i->op](cpu, i);
     cpu->rip = cpu->next_rip;
+    counted_behind(cpu);
     if (t->generation != generation)
         jit_resume(cpu); /* while a device answered, the code that called was dropped */
     translate_enter_state(cpu);
     return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) != 0;
 }
 
+/* Not 0: the block is left. */
+static unsigned in_block(struct jit_cpu *cpu, unsigned result)
+{
+    if (!result)
+        counted_go_on(cpu);
+    return result;
+}
+
 unsigned translate_execute(struct jit_cpu *cpu, const struct insn *i)
 {
     arrive(cpu, i->page_offset);
-    return execute(cpu, i);
+    return in_block(cpu, execute(cpu, i));
 }
 
-unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at)
+static unsigned execute_at(struct jit_cpu *cpu, unsigned at)
 {
     const unsigned available = QZ_MIN(4096 - STUB_AT_OFFSET(at), (unsigned)INSN_BYTES_MAX);
     struct mmu_code code;
@@ -240,11 +257,17 @@ unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at)
     return execute(cpu, &i) | (i.len != STUB_AT_LEN(at));
 }
 
+unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at)
+{
+    return in_block(cpu, execute_at(cpu, at));
+}
+
 /* Where translated code goes on after an instruction that ended a block; NULL: in the run loop. */
 static const uint8_t *go_on(struct jit_cpu *cpu)
 {
     const struct jit_jump *j = &cpu->jump[cpu->rip >> 1 & (JIT_JUMPS - 1)];
 
+    counted_give_back(cpu); /* the instruction may have ended the block early */
     if (!jit_is_quiet(cpu) || !cpu->long_mode)
         return NULL;
     jump_cache_mode(cpu);
@@ -258,12 +281,13 @@ static const uint8_t *go_on(struct jit_cpu *cpu)
 
 const uint8_t *translate_execute_end(struct jit_cpu *cpu, const struct insn *i)
 {
-    translate_execute(cpu, i);
+    arrive(cpu, i->page_offset);
+    execute(cpu, i);
     return go_on(cpu);
 }
 
 const uint8_t *translate_execute_at_end(struct jit_cpu *cpu, unsigned at)
 {
-    translate_execute_at(cpu, at);
+    execute_at(cpu, at);
     return go_on(cpu);
 }

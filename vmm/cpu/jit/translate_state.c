@@ -52,15 +52,25 @@ uint16_t flags_live_before(const struct translation *x)
 {
     const struct insn_flags f = insn_flags(current(x));
 
+    if (x->t->counted) /* a fault shows them all */
+        return FLAGS_ARITH;
     return (x->live[x->k] & ~f.writes) | f.reads;
+}
+
+static bool is_multiplication(const struct insn *i)
+{
+    return i->op == OP_MUL || i->op == OP_IMUL || i->op == OP_IMUL1;
 }
 
 void flags_for(struct translation *x, const struct insn *i)
 {
     const struct insn_flags f = insn_flags(i);
 
-    /* Flags that it leaves alone have to be there when the others are written beside them. */
-    if (f.reads || (f.writes && (x->live[x->k] & ~f.writes)))
+    /* Flags that it leaves alone have to be there when the others are written beside them. Some
+     * hosts' multiplications leave alone what is undefined, and the interpreter knows it (alu.h).
+     */
+    if ((x->t->counted && is_multiplication(i)) || f.reads ||
+        (f.writes && (x->live[x->k] & ~f.writes)))
         flags_need(x);
 }
 

@@ -76,6 +76,8 @@ static bool time_stamp(struct translation *x, const struct insn *i)
 {
     struct emitter *e = &x->e;
 
+    if (x->t->counted)
+        return false;
     flags_lose(x, flags_live_before(x));
     emit8(e, 0x65);
     emit_rmx(e, op1(4, 0xf6), 0, 0xff, 0xff, 0, ENV(cr4)); /* test byte, TSD */

@@ -83,6 +83,18 @@ static enum role role_of(const struct balloon *b, unsigned q)
 /* ---- pages
  * --------------------------------------------------------------------------------------- */
 
+/* Its bytes are zeros from now on: a write like any other. */
+static int discard(struct balloon *b, gpa_t at, uint64_t len)
+{
+    struct machine *m = b->d.machine;
+    const int r = mem_discard(&m->memory, at, len);
+    struct mem_span span;
+
+    if (r == 0 && mem_span(&m->memory, at, len, &span) == 0)
+        machine_written(m, span.data, len);
+    return r;
+}
+
 /* Discards one run of pages named in the request. False: the request is at its end. */
 static bool inflate_step(struct balloon *b, struct balloon_queue *bq)
 {
@@ -96,7 +108,7 @@ static bool inflate_step(struct balloon *b, struct balloon_queue *bq)
     while (run < n && qz_load_le32(&pfn[run]) == qz_load_le32(&pfn[run - 1]) + (down ? -1u : 1u))
         run++;
     first = qz_load_le32(&pfn[down ? run - 1 : 0]);
-    if (mem_discard(&b->d.machine->memory, gpa(first * PAGE), run * PAGE) < 0)
+    if (discard(b, gpa(first * PAGE), run * PAGE) < 0)
         qz_guest_warn("balloon: the guest gives pages 0x%llx to 0x%llx, which are not its memory",
                       (unsigned long long)first, (unsigned long long)(first + run - 1));
     bq->done += run * sizeof(pfn[0]);
@@ -129,7 +141,7 @@ static bool report_step(struct balloon *b, struct balloon_queue *bq)
         return false;
     at = address_of(&b->d.machine->memory, (uint8_t *)c->iov[i].iov_base + offset);
     len = QZ_MIN(c->iov[i].iov_len - offset, STEP - at.v % STEP);
-    if (mem_discard(&b->d.machine->memory, at, len) == 0)
+    if (discard(b, at, len) == 0)
         b->reported += len;
     bq->done += len;
     return true;

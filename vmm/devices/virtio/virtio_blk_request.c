@@ -3,6 +3,7 @@
  * backend and back (virtio_blk_internal.h).
  */
 #include "devices/virtio/virtio_blk_internal.h"
+#include "machine/io_gate.h"
 
 /* ---- ending a request
  * ------------------------------------------------------------------------------- */
@@ -91,24 +92,31 @@ static void request_done(struct slot *s, int result)
 {
     struct blk *b = s->blk;
     struct blk_queue *q = &b->queue[s->queue];
+    struct io_gate *gate = b->d.machine->gate;
     enum blk_verdict verdict = BLK_IGNORE;
 
     if (is_resetting(s)) { /* the ring is the driver's again: nothing is written to it */
         q->in_flight--;
+        io_gate_end(gate);
         blk_release(s);
         return;
     }
-    if (result < 0 && (verdict = blk_judge(s, result)) == BLK_KEEP)
+    if (result < 0 && (verdict = blk_judge(s, result)) == BLK_KEEP) {
+        io_gate_end(gate); /* nobody waits for it: the machine pauses */
         return;
+    }
     if (verdict == BLK_IGNORE && has_next(s)) {
         to_backend(s);
         b->backend->ops->submit(b->backend, s->request.lane);
         return;
     }
     q->in_flight--;
+    io_gate_end(gate);
     answer(s, verdict == BLK_IGNORE ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR,
            s->request.op == BLOCK_READ ? s->request.length : 0);
     virtqueue_interrupt(&b->d.queue[s->queue]);
+    if (gate) /* the next one */
+        virtio_queue_again(&b->d, s->queue);
 }
 
 /* Completions come on the lane's loop: from the ring, or from inside one of our own calls of the
@@ -140,6 +148,7 @@ static void on_done(struct block_request *r, int result)
 
 void blk_again(struct slot *s)
 {
+    io_gate_begin(s->blk->d.machine->gate);
     to_backend(s);
 }
 
@@ -155,6 +164,7 @@ static void issue(struct slot *s, enum block_op op, uint64_t offset, uint64_t le
     s->request.length = length;
     s->request.done = on_done;
     b->queue[s->queue].in_flight++;
+    io_gate_begin(b->d.machine->gate);
     to_backend(s);
 }
 
@@ -346,12 +356,18 @@ static void take(struct slot *s)
     answer(s, VIRTIO_BLK_S_UNSUPP, 0);
 }
 
+/* A deterministic machine's requests are done one by one: the host may end them in any order. */
+static bool must_wait(const struct blk *b, unsigned q)
+{
+    return b->d.machine->gate && b->queue[q].in_flight;
+}
+
 /* Takes one request; false when there is none, or no slot for it. */
 static bool take_next(struct blk *b, unsigned q)
 {
     struct slot *s = b->queue[q].free;
 
-    if (!s)
+    if (!s || must_wait(b, q))
         return false;
     s->chain.iov = s->iov;
     s->chain.capacity = CHAIN_SEGMENTS;
@@ -376,6 +392,8 @@ void blk_notify(struct virtio_device *d, unsigned q)
         while (left && take_next(b, q))
             left--;
         b->backend->ops->submit(b->backend, lane->index);
+        if (must_wait(b, q))
+            break; /* request_done() comes here again */
         if (!left) {
             virtio_queue_again(d, q);
             break;

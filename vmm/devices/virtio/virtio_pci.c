@@ -27,6 +27,7 @@
 #include <sys/eventfd.h>
 
 #include "devices/pci.h"
+#include "machine/io_gate.h"
 
 QZ_SYSCALLS(io, "read write");
 QZ_SYSCALLS(vcpu, "write");
@@ -88,6 +89,10 @@ static void ring(struct vp_queue *q)
 {
     uint64_t one = 1;
 
+    if (q->vp->d->machine->gate) {
+        io_gate_ring(q->vp->d->machine->gate, q->vp->d->loop, q->fd);
+        return;
+    }
     /* Fails only when the counter is full: then the loop has been told often enough. */
     if (write(q->fd, &one, sizeof(one)) < 0)
         return;
@@ -104,6 +109,8 @@ static void doorbell_ready(struct qz_watch *w, uint32_t events)
     QZ_LOCKED(virtio_queue_lock(d, q->index));
     if (d->active && d->queue[q->index].enabled && !q->resetting)
         d->ops->notify(d, q->index);
+    if (d->machine->gate)
+        virtqueue_rings_written(&d->queue[q->index]);
 }
 
 /* Lock held. Makes the accelerator's doorbells what they should be. */
@@ -536,6 +543,8 @@ static void region_write(void *opaque, uint64_t offset, unsigned size, uint64_t 
              !vp->resetting)
         d->ops->config_write(d, at, &value, size);
     virtio_unlock(d);
+    if (d->machine->gate) /* a reset may go on in the device's loop */
+        io_gate_settle(d->machine->gate, d->loop);
 }
 
 static const struct bus_ops region_ops = {.read = region_read, .write = region_write};

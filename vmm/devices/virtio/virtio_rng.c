@@ -14,7 +14,7 @@ QZ_SYSCALLS(io, "getrandom");
 enum { QUEUE_SIZE = 64, SEGMENTS = 64, REQUEST_MAX = 64 << 10, ROUND_MAX = 256 << 10 };
 
 /* Fills at most `limit` bytes of the writable part. */
-static uint32_t fill(const struct virtqueue_chain *c, size_t limit)
+static uint32_t fill(struct machine *m, const struct virtqueue_chain *c, size_t limit)
 {
     uint32_t done = 0;
 
@@ -22,7 +22,7 @@ static uint32_t fill(const struct virtqueue_chain *c, size_t limit)
         size_t want = QZ_MIN(c->iov[i].iov_len, limit - done), got = 0;
 
         while (got < want) {
-            ssize_t n = getrandom((uint8_t *)c->iov[i].iov_base + got, want - got, 0);
+            ssize_t n = machine_random(m, (uint8_t *)c->iov[i].iov_base + got, want - got);
 
             if (n < 0 && errno == EINTR)
                 continue;
@@ -44,7 +44,7 @@ static void serve(struct virtio_device *d, unsigned q)
     size_t left = ROUND_MAX;
 
     for (; chains && left && virtqueue_pop(vq, &c) == 1; chains--) {
-        uint32_t n = fill(&c, QZ_MIN((size_t)REQUEST_MAX, left));
+        uint32_t n = fill(d->machine, &c, QZ_MIN((size_t)REQUEST_MAX, left));
 
         virtqueue_push(vq, &c, n);
         left -= n;

@@ -609,6 +609,17 @@ void virtqueue_interrupt(struct virtqueue *vq)
 /* ---- notification suppression ------------------------------------------------------------------
  */
 
+void virtqueue_rings_written(const struct virtqueue *vq)
+{
+    struct machine *m = vq->device->machine;
+
+    if (!running(vq))
+        return;
+    machine_written(m, vq->device_span.data, vq->device_span.len);
+    if (vq->packed)
+        machine_written(m, vq->desc_span.data, vq->desc_span.len);
+}
+
 void virtqueue_notify_disable(struct virtqueue *vq)
 {
     if (!running(vq) || !vq->notify_enabled)

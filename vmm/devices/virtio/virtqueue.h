@@ -75,6 +75,9 @@ void virtqueue_push(struct virtqueue *vq, const struct virtqueue_chain *chain, u
  * batch. */
 void virtqueue_interrupt(struct virtqueue *vq);
 
+/* For who keeps a number of all memory: the rings are written without a word about it. */
+void virtqueue_rings_written(const struct virtqueue *vq);
+
 /*
  * Notification suppression. A device that polls its queue dry: disable; pop until 0; then enable,
  * which returns true when buffers arrived in between (then disable and go on).
