@@ -6,7 +6,7 @@ IN_GUEST_SHELL := $(filter 1,$(SHELL))
 override SHELL := /bin/sh
 PACKAGES := gcc meson ninja-build pkg-config libcmocka-dev libjansson-dev libseccomp-dev liburing-dev libslirp-dev libglib2.0-dev libzydis-dev \
             zlib1g-dev libisal-dev liblzma-dev libzstd-dev liblz4-dev libssl-dev libargon2-dev acpica-tools busybox-static cpio kmod iproute2 \
-            linux-image-amd64 linux-image-cloud-amd64 qemu-system-x86 ovmf qemu-utils cryptsetup-bin libnbd-bin nbdkit \
+            linux-image-amd64 linux-image-cloud-amd64 qemu-system-x86 ovmf qemu-utils cryptsetup-bin libnbd-bin libnbd-dev nbdkit \
             mmdebstrap systemd-boot-efi mtools gdb clang e2fsprogs fdisk valgrind
 
 .PHONY: all run test test-nightly lockstep testbed bench install clean format packages

@@ -20,11 +20,16 @@
  * Options, by commas (a comma inside a value is written twice); the first may lack "file=":
  *     file=PATH            a file or block device; nbd://HOST[:PORT]/EXPORT and
  *                          nbd+unix:///EXPORT?socket=PATH; null:SIZE; memory:SIZE
+ *     reconnect=SECONDS    of an NBD server: how long one that vanished is looked for before
+ *                          requests fail; 10 unless said
+ *     connections=N        to one, where it can do several: 4 unless said
  *     format=raw|qcow2|luks|cow|auto   raw unless said. auto looks at the content: never for a disk
  *                          whose raw content somebody else wrote (it could pose as another format)
  *     readonly
  *     cache=writeback|none|writethrough|unsafe    none: O_DIRECT. unsafe: flushes do nothing
  *     discard=unmap|ignore
+ *     secure-erase=off|overwrite  overwrite: raw and luks disks can be told to write over what was
+ *                          stored, in its place
  *     locking=on|off
  *     backing=FILE|header|none  for a format whose image names a backing file: this one; the one
  *                          that the header names, with the format it says; reads zeroes instead
@@ -50,18 +55,32 @@ struct qz_disk_queue;
 /* ---- opening */
 
 int qz_disk_open(struct qz_disk **d, const char *options, struct qz_error *err);
+/* Whether the options can be understood: opens nothing. -EINVAL, and err names key, value and
+ * choices. qz_disk_open() fails alike. */
+int qz_disk_check_options(const char *options, struct qz_error *err);
+/* False for what file= names without a path: null:, memory: and servers. */
+bool qz_disk_is_local_file(const char *file);
 /* All queues are freed. Writes out what is held. The disk is gone even when that fails. */
 int qz_disk_close(struct qz_disk *d, struct qz_error *err);
 
 struct qz_disk_info {
     uint64_t size;       /* bytes */
     uint32_t block_size; /* what the medium likes best; requests may be of any size and offset */
-    bool readonly, discard, write_zeroes, is_rotational;
+    bool readonly, discard, write_zeroes, is_rotational, secure_erase;
     const char *format; /* "raw", "qcow2", ...; while the disk is open */
     const char *label;
 };
 /* Any thread. */
 void qz_disk_get_info(struct qz_disk *d, struct qz_disk_info *info);
+
+/* How worn the medium is, as JEDEC's eMMC registers and VirtIO 1.3 §5.2.6 count; 0: not defined. */
+struct qz_disk_lifetime {
+    uint16_t pre_eol_info; /* 1 normal, 2 warning (80 % of reserved blocks used), 3 urgent (90 %) */
+    uint16_t typ_a,
+        typ_b; /* of cells of type A and B: 1: up to 10 % used, ... 11: beyond its end */
+};
+/* Any thread. -ENOTSUP: nobody knows. */
+int qz_disk_get_lifetime(struct qz_disk *d, struct qz_disk_lifetime *l);
 
 /* ---- requests */
 
@@ -78,6 +97,8 @@ enum qz_disk_flags {
     QZ_DISK_FUA = 1 << 0,         /* write: on the medium before done */
     QZ_DISK_MAY_UNMAP = 1 << 1,   /* write zeroes: giving the space back is welcome */
     QZ_DISK_NO_FALLBACK = 1 << 2, /* write zeroes: -ENOTSUP instead of writing bytes */
+    QZ_DISK_SECURE = 1 << 3,      /* write zeroes: secure erase; -ENOTSUP where info.secure_erase is
+                                     not */
 };
 
 /*
@@ -137,6 +158,8 @@ int qz_disk_map(struct qz_disk_queue *q, uint64_t offset, uint64_t length, bool 
 /* ---- the whole disk */
 
 int qz_disk_resize(struct qz_disk *d, uint64_t size, struct qz_error *err);
+/* The same by a queue that is there, on its own thread; its requests complete meanwhile. */
+int qz_disk_queue_resize(struct qz_disk_queue *q, uint64_t size, struct qz_error *err);
 /* Bytes that all caches of the disk may hold together from now on; what is too much is given back
  * before it returns, as far as nothing in flight needs it. */
 void qz_disk_set_memory(struct qz_disk *d, uint64_t bytes);

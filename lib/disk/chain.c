@@ -1,74 +1,9 @@
 /* chain.c - options become a chain of layers (chain.h). */
 #include "chain.h"
-#include "file.h"
-#include "memory.h"
+#include "crypto.h"
 #include "task.h"
 
 enum { BACKING_MAX = 64, GUESS_BYTES = 4096 };
-/* What a block cache can grow to later. */
-#define CACHE_ROOM (1ull << 30)
-
-/* ---- the protocol */
-
-static int file_keys(struct file_options *f, struct options *o, struct qz_error *err)
-{
-    static const char *const caches[] = {"writeback", "writethrough", "none", "unsafe", NULL};
-    static const char *const discards[] = {"unmap", "ignore", NULL};
-    unsigned cache = FILE_WRITEBACK, discard = 0;
-    bool locking = true;
-    int r;
-
-    if ((r = options_word(o, "cache", caches, &cache, err)) < 0 ||
-        (r = options_word(o, "discard", discards, &discard, err)) < 0 ||
-        (r = options_switch(o, "locking", &locking, err)) < 0)
-        return r;
-    f->cache = cache;
-    f->no_discard = discard == 1;
-    f->no_lock = !locking;
-    return 0;
-}
-
-/* "null:1GiB", "memory:64MiB" */
-static int open_sized(struct layer **l, const char *kind, const char *size, struct qz_error *err)
-{
-    struct memory_options m = {0};
-    int r = qz_parse_size(size, &m.size, err);
-
-    if (r < 0)
-        return qz_error_prefix(err, "%s:%s", kind, size);
-    m.size_max = m.size;
-    return !strcmp(kind, "null") ? null_open(l, m.size, err) : memory_open(l, &m, err);
-}
-
-int chain_open_protocol(struct layer **l, struct options *o, bool readonly, struct disk_queue *q,
-                        struct qz_error *err)
-{
-    const char *file = options_text(o, "file");
-    struct file_options f = {.path = file, .readonly = readonly};
-    struct layer *aligned;
-    int r;
-
-    if (!file || !*file)
-        return qz_fail(err, -EINVAL, "disk: file= is missing");
-    if ((r = file_keys(&f, o, err)) < 0)
-        return qz_error_prefix(err, "disk %s", file);
-    if (!strncmp(file, "null:", 5))
-        return open_sized(l, "null", file + 5, err);
-    if (!strncmp(file, "memory:", 7))
-        return open_sized(l, "memory", file + 7, err);
-    if (!strncmp(file, "file:", 5))
-        f.path = file + 5;
-    if ((r = file_open(l, &f, err)) < 0)
-        return r;
-    if ((*l)->info.alignment == 1 && (*l)->info.memory_alignment == 1)
-        return 0;
-    if ((r = align_open(&aligned, *l, err)) < 0) {
-        (*l)->ops->free(*l);
-        return r;
-    }
-    *l = aligned;
-    return 0;
-}
 
 static void free_layers(struct layer *l)
 {
@@ -203,6 +138,14 @@ static int open_data_file(struct chain *c, struct options *o, const struct forma
     return r;
 }
 
+/* Whether reading or writing the image will take libcrypto, which cannot be loaded later:
+ * encryption, or the checksums of the metadata log. */
+static bool needs_crypto(const struct format_ops *format, const struct options *o)
+{
+    return !strcmp(format->name, "luks") || options_has(o, "key_file") ||
+           options_has(o, "key_secret") || options_has(o, "metadata_log");
+}
+
 /* c->top is the protocol and becomes the format. */
 static int open_format(struct chain *c, struct options *o, bool readonly, bool check,
                        unsigned depth, struct disk_queue *q, struct qz_error *err)
@@ -211,7 +154,11 @@ static int open_format(struct chain *c, struct options *o, bool readonly, bool c
     struct format_open f = {
         .readonly = readonly, .check = check, .options = o, .label = c->top->label};
     struct layer *l;
-    int r = c->format->names ? c->format->names(c->top, q, &names, err) : 0;
+    int r = needs_crypto(c->format, o) ? crypto_load(err) : 0;
+
+    if (r < 0)
+        return r;
+    r = c->format->names ? c->format->names(c->top, q, &names, err) : 0;
 
     if (r == 0)
         r = open_data_file(c, o, &names, c->top->label, readonly, q, err);
@@ -227,97 +174,6 @@ static int open_format(struct chain *c, struct options *o, bool readonly, bool c
     l->backing = c->backing ? c->backing->top : NULL;
     c->top = l;
     return 0;
-}
-
-/* ---- filters */
-
-static int throttle_keys(struct throttle_limits *t, struct options *o, struct qz_error *err)
-{
-    static const char *const names[THROTTLE_KINDS] = {"iops", "iops-read", "iops-write",
-                                                      "bps",  "bps-read",  "bps-write"};
-
-    for (unsigned k = 0; k < THROTTLE_KINDS; k++) {
-        char burst[32];
-        const char *dash = strchr(names[k], '-');
-        int r;
-
-        /* iops-burst, iops-burst-read */
-        snprintf(burst, sizeof(burst), "%.*s-burst%s", dash ? (int)(dash - names[k]) : 4, names[k],
-                 dash ? dash : "");
-        if (k < THROTTLE_BYTES)
-            r = options_number(o, names[k], 1, 1000000000, &t->rate[k], err) < 0
-                    ? -EINVAL
-                    : options_number(o, burst, 1, 1000000000, &t->burst[k], err);
-        else
-            r = options_size(o, names[k], &t->rate[k], err) < 0
-                    ? -EINVAL
-                    : options_size(o, burst, &t->burst[k], err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-static int add_throttle(struct chain *c, struct options *o, struct qz_error *err)
-{
-    struct throttle_limits limits = {0};
-    const char *group = options_text(o, "throttle-group");
-    bool any = group;
-    int r = throttle_keys(&limits, o, err);
-
-    for (unsigned k = 0; k < THROTTLE_KINDS; k++)
-        any |= limits.rate[k] != 0;
-    if (r < 0 || !any)
-        return r;
-    r = throttle_open(&c->throttle, c->top, &limits, group, err);
-    if (r == 0)
-        c->top = c->throttle;
-    return r;
-}
-
-static int add_inject(struct chain *c, struct options *o, const char *key, struct qz_error *err)
-{
-    const char *rules = options_text(o, key);
-    struct layer *l;
-    int r;
-
-    if (!rules)
-        return 0;
-    r = inject_open(&l, c->top, rules, err);
-    if (r == 0)
-        c->top = l;
-    return r;
-}
-
-static int add_cache(struct chain *c, struct options *o, struct qz_error *err)
-{
-    uint64_t bytes = 0;
-    struct layer *l;
-    int r = options_size(o, "block-cache", &bytes, err);
-
-    if (r < 0 || !bytes)
-        return r;
-    r = cache_open(&l, c->top, bytes, QZ_MAX(bytes, CACHE_ROOM), err);
-    if (r == 0)
-        c->top = c->cache = l;
-    return r;
-}
-
-static int add_filters(struct chain *c, struct options *o, struct qz_error *err)
-{
-    bool stats = false;
-    int r;
-
-    if ((r = add_cache(c, o, err)) < 0 || (r = add_throttle(c, o, err)) < 0 ||
-        (r = add_inject(c, o, "inject", err)) < 0 ||
-        (r = options_switch(o, "stats", &stats, err)) < 0)
-        return r;
-    if (!stats)
-        return 0;
-    r = stats_open(&c->stats, c->top, err);
-    if (r == 0)
-        c->top = c->stats;
-    return r;
 }
 
 /* ---- the whole */
@@ -346,6 +202,14 @@ static void no_backing(struct options *o)
     }
 }
 
+/* A format tells what is wrong with its image; which image that is, is said here once. */
+static int name_image(struct qz_error *err, const char *label, int r)
+{
+    if (err && !strstr(err->text, label))
+        qz_error_prefix(err, "%s", label);
+    return r;
+}
+
 static int build(struct chain *c, struct options *o, bool readonly, bool check, unsigned depth,
                  struct disk_queue *q, struct qz_error *err)
 {
@@ -353,17 +217,15 @@ static int build(struct chain *c, struct options *o, bool readonly, bool check, 
 
     if (r < 0)
         return r;
-    if ((r = add_inject(c, o, "inject-below", err)) < 0 ||
+    if ((r = chain_add_inject(c, o, "inject-below", err)) < 0 ||
         (r = chain_find_format(&c->format, o, c->top, q, err)) < 0)
         return r;
-    if (c->format)
-        r = open_format(c, o, readonly, check, depth, q, err);
-    else
+    if (!c->format)
         no_backing(o);
-    if (r < 0)
-        return r;
+    else if ((r = open_format(c, o, readonly, check, depth, q, err)) < 0)
+        return name_image(err, c->top->label, r);
     c->format_layer = c->top;
-    if ((r = add_filters(c, o, err)) < 0)
+    if ((r = chain_add_filters(c, o, err)) < 0)
         return r;
     return options_check(o, c->top->label, err);
 }

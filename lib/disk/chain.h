@@ -31,6 +31,10 @@ void chain_set_memory(struct chain *c, uint64_t bytes);
 /* [task] Opens only the protocol that o names. */
 int chain_open_protocol(struct layer **l, struct options *o, bool readonly, struct disk_queue *q,
                         struct qz_error *err);
+/* Limits, injected errors, block cache and statistics on c->top, as o asks. */
+int chain_add_filters(struct chain *c, struct options *o, struct qz_error *err);
+/* key: "inject" or "inject-below" */
+int chain_add_inject(struct chain *c, struct options *o, const char *key, struct qz_error *err);
 /* The format that o asks for; NULL in *f: raw. [task] file may be looked at for format=auto. */
 int chain_find_format(const struct format_ops **f, struct options *o, struct layer *file,
                       struct disk_queue *q, struct qz_error *err);

@@ -11,7 +11,8 @@ _Static_assert((int)QZ_DISK_OPS == (int)DISK_OPS && (int)QZ_DISK_DISCARD == (int
                "the same numbers");
 _Static_assert((int)QZ_DISK_FUA == (int)REQUEST_FUA &&
                    (int)QZ_DISK_MAY_UNMAP == (int)REQUEST_MAY_UNMAP &&
-                   (int)QZ_DISK_NO_FALLBACK == (int)REQUEST_NO_FALLBACK,
+                   (int)QZ_DISK_NO_FALLBACK == (int)REQUEST_NO_FALLBACK &&
+                   (int)QZ_DISK_SECURE == (int)REQUEST_SECURE,
                "the same bits");
 _Static_assert((int)QZ_DISK_COMPRESSED == (int)EXTENT_COMPRESSED &&
                    (int)QZ_DISK_HOLE == (int)EXTENT_UNALLOCATED,
@@ -46,6 +47,15 @@ static int open_main(struct disk_queue *q, void *argument)
     return chain_open(&c->disk->chain, &c->options, false, q, c->err);
 }
 
+static void learn_lifetime(struct qz_disk *d, struct options *o)
+{
+    const char *file = options_text(o, "file");
+
+    d->lifetime = (struct lifetime){-1, -1};
+    if (qz_disk_is_local_file(file))
+        lifetime_open(&d->lifetime, "/sys", strncmp(file, "file:", 5) ? file : file + 5);
+}
+
 int qz_disk_open(struct qz_disk **out, const char *options, struct qz_error *err)
 {
     struct open_call c = {.err = err};
@@ -54,11 +64,17 @@ int qz_disk_open(struct qz_disk **out, const char *options, struct qz_error *err
 
     if (r < 0)
         return r;
+    if ((r = disk_keys_check(&c.options, err)) < 0) {
+        options_clear(&c.options);
+        return r;
+    }
     c.disk = calloc(1, sizeof(*c.disk));
     if (!c.disk)
         r = qz_fail(err, -ENOMEM, "disk: no memory");
     else if ((r = options_size(&c.options, "memory", &memory, err)) == 0)
         r = disk_run(open_main, &c, err);
+    if (r == 0)
+        learn_lifetime(c.disk, &c.options);
     options_clear(&c.options);
     if (r < 0) {
         free(c.disk);
@@ -87,6 +103,7 @@ int qz_disk_close(struct qz_disk *d, struct qz_error *err)
         return 0;
     assert(!__atomic_load_n(&d->queues, __ATOMIC_ACQUIRE));
     r = disk_run(close_main, &c, err);
+    lifetime_close(&d->lifetime);
     free(d);
     return r;
 }
@@ -102,9 +119,15 @@ void qz_disk_get_info(struct qz_disk *d, struct qz_disk_info *info)
         .discard = top->info.discard,
         .write_zeroes = top->info.write_zeroes,
         .is_rotational = top->info.is_rotational,
+        .secure_erase = top->info.secure_erase,
         .format = d->chain.format ? d->chain.format->name : "raw",
         .label = d->label,
     };
+}
+
+int qz_disk_get_lifetime(struct qz_disk *d, struct qz_disk_lifetime *l)
+{
+    return lifetime_read(&d->lifetime, l);
 }
 
 void qz_disk_set_memory(struct qz_disk *d, uint64_t bytes)
@@ -150,13 +173,6 @@ static void on_done(struct request *r, int result)
     p->done(p, result);
 }
 
-static bool is_inside(const struct layer *l, uint64_t offset, uint64_t length)
-{
-    uint64_t size = __atomic_load_n(&l->info.size, __ATOMIC_RELAXED);
-
-    return offset <= size && length <= size - offset;
-}
-
 void qz_disk_submit(struct qz_disk_queue *q, struct qz_disk_request *p)
 {
     struct layer *top = q->disk->chain.top;
@@ -172,6 +188,9 @@ void qz_disk_submit(struct qz_disk_queue *q, struct qz_disk_request *p)
         return;
     } else if (!p->length) {
         p->done(p, 0);
+        return;
+    } else if (p->flags & QZ_DISK_SECURE && !top->info.secure_erase) {
+        p->done(p, -ENOTSUP);
         return;
     }
     r->op = (enum disk_op)p->op;
@@ -208,135 +227,6 @@ int qz_disk_wait(struct qz_disk_queue *q)
 {
     layer_kick(q->disk->chain.top, q->q);
     return queue_wait(q->q);
-}
-
-/* ---- waiting for them */
-
-struct blocking {
-    struct qz_disk_request r;
-    bool done;
-    int result;
-};
-
-static void on_blocking_done(struct qz_disk_request *r, int result)
-{
-    struct blocking *b = QZ_CONTAINER_OF(r, struct blocking, r);
-
-    b->result = result;
-    b->done = true;
-}
-
-static int run_request(struct qz_disk_queue *q, enum qz_disk_op op, unsigned flags, uint64_t offset,
-                       uint64_t length, const struct iovec *iov)
-{
-    struct blocking b = {.r = {.op = op,
-                               .flags = flags,
-                               .offset = offset,
-                               .length = length,
-                               .iov = iov,
-                               .iov_count = iov != NULL,
-                               .done = on_blocking_done}};
-
-    qz_disk_submit(q, &b.r);
-    while (!b.done) {
-        int r = qz_disk_wait(q);
-
-        assert(r >= 0); /* the ring itself broke, with our memory in it */
-    }
-    return b.result;
-}
-
-int qz_disk_read(struct qz_disk_queue *q, uint64_t offset, void *bytes, size_t length)
-{
-    struct iovec v = {bytes, length};
-
-    return run_request(q, QZ_DISK_READ, 0, offset, length, &v);
-}
-
-int qz_disk_write(struct qz_disk_queue *q, uint64_t offset, const void *bytes, size_t length)
-{
-    struct iovec v = {(void *)(uintptr_t)bytes, length};
-
-    return run_request(q, QZ_DISK_WRITE, 0, offset, length, &v);
-}
-
-int qz_disk_flush(struct qz_disk_queue *q)
-{
-    return run_request(q, QZ_DISK_FLUSH, 0, 0, 0, NULL);
-}
-
-int qz_disk_zero(struct qz_disk_queue *q, uint64_t offset, uint64_t length, unsigned flags)
-{
-    return run_request(q, QZ_DISK_WRITE_ZEROES, flags, offset, length, NULL);
-}
-
-int qz_disk_discard(struct qz_disk_queue *q, uint64_t offset, uint64_t length)
-{
-    return run_request(q, QZ_DISK_DISCARD, 0, offset, length, NULL);
-}
-
-struct map_call {
-    struct qz_disk *disk;
-    uint64_t offset, length;
-    bool deep;
-    struct extent e;
-    bool zero;
-};
-
-static int map_main(struct disk_queue *q, void *argument)
-{
-    struct map_call *c = argument;
-
-    return chain_map(&c->disk->chain, q, c->offset, c->length, c->deep, &c->e, &c->zero);
-}
-
-int qz_disk_map(struct qz_disk_queue *q, uint64_t offset, uint64_t length, bool deep,
-                struct qz_disk_extent *e)
-{
-    struct map_call c = {.disk = q->disk, .offset = offset, .length = length, .deep = deep};
-    int r = task_run(q->q, map_main, &c);
-
-    if (r < 0)
-        return r;
-    *e = (struct qz_disk_extent){
-        .length = c.e.length,
-        .state = (enum qz_disk_state)c.e.state,
-        .zero = c.zero,
-        .has_offset = c.e.has_offset,
-        .offset = c.e.offset,
-        .depth = c.e.depth,
-    };
-    return 0;
-}
-
-struct pack_call {
-    struct qz_disk *disk;
-    uint64_t offset;
-    const void *bytes;
-    size_t length;
-};
-
-static int pack_main(struct disk_queue *q, void *argument)
-{
-    struct pack_call *c = argument;
-    struct chain *chain = &c->disk->chain;
-
-    return chain->format->write_compressed(chain->format_layer, q, c->offset, c->bytes, c->length);
-}
-
-int qz_disk_write_compressed(struct qz_disk_queue *q, uint64_t offset, const void *bytes,
-                             size_t length)
-{
-    struct pack_call c = {q->disk, offset, bytes, length};
-    const struct layer *top = q->disk->chain.top;
-
-    if (!q->disk->chain.format || !q->disk->chain.format->write_compressed)
-        return -ENOTSUP;
-    if (top->info.readonly)
-        return -EROFS;
-    if (!is_inside(top, offset, length) || offset % top->info.preferred || length == 0)
-        return -EINVAL;
-    return task_run(q->q, pack_main, &c);
 }
 
 /* ---- limits and statistics */

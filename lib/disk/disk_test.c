@@ -7,6 +7,10 @@
 #include <cmocka.h>
 
 #include <queztl/disk.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "lifetime.h"
 
 static char path[] = "qz-disk-api-XXXXXX";
 
@@ -56,6 +60,49 @@ static void test_refusals(void **state)
     refused(text("%s,backing=x", path), "backing");
     refused(text("%s,inject=write", path), "error=");
     refused("null:5", "null:5");
+}
+
+/* A file in a folder that has the place of sysfs. */
+static void put_fact(const char *name, const char *value)
+{
+    FILE *f = fopen(name, "w");
+
+    assert_non_null(f);
+    fputs(value, f);
+    fclose(f);
+}
+
+static void test_lifetime(void **state)
+{
+    struct qz_disk_lifetime worn;
+    struct lifetime l;
+    struct stat st;
+    char dir[200], made[] = "qz-sysfs-XXXXXX", file[260];
+
+    assert_int_equal(stat(path, &st), 0);
+    assert_non_null(mkdtemp(made));
+    lifetime_open(&l, made, path);
+    assert_int_equal(lifetime_read(&l, &worn), -ENOTSUP);
+    lifetime_close(&l);
+    snprintf(dir, sizeof(dir), "mkdir -p %s/dev/block/%u:%u/device", made, major(st.st_dev),
+             minor(st.st_dev));
+    assert_int_equal(system(dir), 0);
+    snprintf(file, sizeof(file), "%s/life_time", dir + strlen("mkdir -p "));
+    put_fact(file, "0x03 0x0b\n");
+    lifetime_open(&l, made, path);
+    assert_int_equal(lifetime_read(&l, &worn), 0);
+    assert_int_equal(worn.pre_eol_info, 0);
+    lifetime_close(&l);
+    snprintf(file, sizeof(file), "%s/pre_eol_info", dir + strlen("mkdir -p "));
+    put_fact(file, "0x02\n");
+    lifetime_open(&l, made, path);
+    assert_int_equal(lifetime_read(&l, &worn), 0);
+    assert_int_equal(worn.pre_eol_info, 2);
+    assert_int_equal(worn.typ_a, 3);
+    assert_int_equal(worn.typ_b, 11);
+    lifetime_close(&l);
+    snprintf(dir, sizeof(dir), "rm -r %s", made);
+    assert_int_equal(system(dir), 0);
 }
 
 static void test_blocking(void **state)
@@ -247,9 +294,9 @@ static int remove_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_blocking),
-        cmocka_unit_test(test_many_queues), cmocka_unit_test(test_errors_arrive),
-        cmocka_unit_test(test_create),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_lifetime),
+        cmocka_unit_test(test_blocking),      cmocka_unit_test(test_many_queues),
+        cmocka_unit_test(test_errors_arrive), cmocka_unit_test(test_create),
     };
 
     return cmocka_run_group_tests(tests, make_file, remove_file);

@@ -222,6 +222,17 @@ static void finish_zeroes(struct file *f, struct request *r, int result)
     }
 }
 
+/*
+ * A flush that failed has left the page cache with pages that count as clean and are on no medium
+ * (Linux reports a failed write-back once): a second try would succeed and be a lie.
+ */
+static void finish_flush(struct file *f, struct request *r, int result)
+{
+    if (result < 0 && f->cache != FILE_DIRECT)
+        __atomic_store_n(&f->lost, result, __ATOMIC_RELAXED);
+    finish(r, QZ_MIN(result, 0));
+}
+
 static void on_ring(struct queue_io *io, int result)
 {
     struct ride *ride = QZ_CONTAINER_OF(io, struct ride, io);
@@ -232,8 +243,10 @@ static void on_ring(struct queue_io *io, int result)
         put_on_ring(f, ride->q, r);
     else if (r->op == DISK_DISCARD || r->op == DISK_WRITE_ZEROES)
         finish_zeroes(f, r, result);
-    else if (result < 0 || r->op == DISK_FLUSH)
-        finish(r, QZ_MIN(result, 0));
+    else if (r->op == DISK_FLUSH)
+        finish_flush(f, r, result);
+    else if (result < 0)
+        finish(r, result);
     else
         moved(f, ride->q, r, ride->progress, (size_t)result);
 }
@@ -316,6 +329,8 @@ static void file_submit(struct layer *l, struct disk_queue *q, struct request *r
         finish(r, 0);
     else if (r->op == DISK_DISCARD && f->no_discard)
         finish(r, 0);
+    else if (r->op == DISK_FLUSH && __atomic_load_n(&f->lost, __ATOMIC_RELAXED))
+        finish(r, __atomic_load_n(&f->lost, __ATOMIC_RELAXED));
     else
         ride_ring(f, q, r, 0);
 }

@@ -19,6 +19,7 @@ struct file {
     enum file_cache cache;
     bool is_device, no_discard, in_memory, locked;
     int inline_read, inline_write; /* enum file_inline; relaxed atomics, they only ever fall */
+    int lost;                      /* a flush failed so, and no later one succeeds; relaxed */
     int64_t slow_until;            /* INLINE_TIMED: not before; relaxed */
     struct {
         uint64_t queue;

@@ -48,6 +48,10 @@ int cache_open(struct layer **l, struct layer *below, uint64_t bytes, uint64_t m
 
 /* Errors and latency by rules, for tests (inject.c). */
 int inject_open(struct layer **l, struct layer *below, const char *rules, struct qz_error *err);
+int inject_check(const char *rules, struct qz_error *err); /* only whether the rules are rules */
+
+/* Secure erase by overwriting in place (erase.c). */
+int erase_open(struct layer **l, struct layer *below, struct qz_error *err);
 
 /* Counts and latencies (stats.c). */
 enum { STATS_BUCKETS = 64 * 8 };

@@ -56,6 +56,50 @@ static int provoke(struct disk_queue *q, void *argument)
     return 0;
 }
 
+/* ---- requests that are done at once */
+
+struct late {
+    struct queue_work work;
+    struct task *task;
+    bool ran;
+};
+
+static void on_late(struct queue_work *w)
+{
+    struct late *l = QZ_CONTAINER_OF(w, struct late, work);
+
+    l->ran = true;
+    task_resume(l->task);
+}
+
+/* A request that was done before anybody waited leaves nothing behind that ends the next wait. */
+static int waits_once(struct disk_queue *q, void *argument)
+{
+    struct fixture *f = argument;
+    char b[512];
+
+    for (unsigned i = 0; i < 3; i++) {
+        struct late late = {.work = {.run = on_late}, .task = task_current()};
+
+        assert_int_equal(layer_read(f->below, q, 0, b, sizeof(b)), 0);
+        queue_post(q, &late.work);
+        task_suspend();
+        assert_true(late.ran);
+    }
+    return 0;
+}
+
+static void test_done_at_once(void **state)
+{
+    struct fixture f;
+    struct qz_error err;
+
+    set_up(&f);
+    assert_int_equal(inject_open(&f.l, f.below, "read:error=EIO:count=1", &err), 0);
+    run(&f, waits_once);
+    end(&f);
+}
+
 static void test_inject(void **state)
 {
     struct fixture f;
@@ -202,9 +246,10 @@ static void test_shared_group(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inject),   cmocka_unit_test(test_bad_rules),
-        cmocka_unit_test(test_stats),    cmocka_unit_test(test_buckets),
-        cmocka_unit_test(test_throttle), cmocka_unit_test(test_shared_group),
+        cmocka_unit_test(test_done_at_once), cmocka_unit_test(test_inject),
+        cmocka_unit_test(test_bad_rules),    cmocka_unit_test(test_stats),
+        cmocka_unit_test(test_buckets),      cmocka_unit_test(test_throttle),
+        cmocka_unit_test(test_shared_group),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,6 +28,17 @@ const struct format_ops *format_guess(const void *head, size_t length)
     return NULL;
 }
 
+char *format_list(char *text, size_t size)
+{
+    *text = 0;
+    for (unsigned i = 0; formats[i]; i++) {
+        size_t used = strlen(text);
+
+        snprintf(text + used, size - used, "%s%s", i ? ", " : "", formats[i]->name);
+    }
+    return text;
+}
+
 void format_snapshots_free(struct format_snapshot *list, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {

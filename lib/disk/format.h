@@ -105,6 +105,7 @@ struct format_ops {
 const struct format_ops *format_find(const char *name);
 /* What the bytes look like; NULL: none of ours. Only when the user asked for a guess. */
 const struct format_ops *format_guess(const void *head, size_t length);
+char *format_list(char *text, size_t size); /* all names, with commas between; text */
 void format_snapshots_free(struct format_snapshot *list, unsigned count);
 void format_names_clear(struct format_names *n);
 

@@ -205,6 +205,13 @@ static const struct layer_ops inject_ops = {
     .free = inject_free,
 };
 
+int inject_check(const char *rules, struct qz_error *err)
+{
+    struct inject in = {.rules = 0};
+
+    return parse_rules(&in, rules, err);
+}
+
 int inject_open(struct layer **l, struct layer *below, const char *rules, struct qz_error *err)
 {
     struct inject *in = calloc(1, sizeof(*in));

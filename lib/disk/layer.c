@@ -10,17 +10,21 @@ struct waiting {
     struct request r;
     struct task *task;
     int result;
-    bool done;
+    bool done, suspended;
 };
 
 static void on_done(struct request *r, int result)
 {
     struct waiting *w = QZ_CONTAINER_OF(r, struct waiting, r);
     struct task *t = w->task;
+    bool suspended = w->suspended;
 
     w->result = result;
-    w->done = true; /* w may be gone from here on */
-    task_resume(t);
+    w->done = true;
+    /* Only who waits is resumed: a resume kept for later would end another wait too early. w may be
+     * gone behind this. */
+    if (suspended)
+        task_resume(t);
 }
 
 static int submit_and_wait(struct layer *l, struct disk_queue *q, enum disk_op op, unsigned flags,
@@ -40,6 +44,7 @@ static int submit_and_wait(struct layer *l, struct disk_queue *q, enum disk_op o
 
     assert(w.task);
     layer_submit(l, q, &w.r);
+    w.suspended = true; /* completions come on this thread: nothing is between here and there */
     while (!w.done)
         task_suspend();
     return w.result;

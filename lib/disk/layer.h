@@ -31,6 +31,8 @@ enum request_flags {
     REQUEST_FUA = 1 << 0,         /* write: on the medium before done */
     REQUEST_MAY_UNMAP = 1 << 1,   /* write zeroes: giving the space back is welcome */
     REQUEST_NO_FALLBACK = 1 << 2, /* write zeroes: -ENOTSUP when bytes would have to be written */
+    REQUEST_SECURE = 1 << 3,      /* write zeroes: what was there cannot be read back; only where
+                                     info.secure_erase */
 };
 
 /*
@@ -72,7 +74,7 @@ struct layer_info {
     uint32_t memory_alignment; /* of the buffers; 1 unless O_DIRECT */
     uint32_t preferred;        /* bytes; what the layer likes requests to be multiples of */
     uint64_t max_transfer;     /* bytes in one request; 0: any */
-    bool readonly, discard, write_zeroes, is_rotational;
+    bool readonly, discard, write_zeroes, is_rotational, secure_erase;
 };
 
 /*

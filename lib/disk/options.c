@@ -31,7 +31,7 @@ void options_clear(struct options *o)
     *o = (struct options){0};
 }
 
-static struct option *find(struct options *o, const char *key)
+static struct option *find(const struct options *o, const char *key)
 {
     for (unsigned i = 0; i < o->count; i++)
         if (!strcmp(o->list[i].key, key))
@@ -58,6 +58,9 @@ static int add_part(struct options *o, char *part, const char *first, struct qz_
     const char *key = part, *value = NULL;
     int r;
 
+    /* No key has a slash or colon: a path or address with '=' in it stands alone. */
+    if (first && equals && strcspn(part, "/:") < (size_t)(equals - part))
+        equals = NULL;
     if (equals) {
         *equals = 0;
         value = equals + 1;
@@ -118,6 +121,13 @@ int options_split(struct options *o, const char *prefix, struct options *out)
     if (r < 0)
         options_clear(out);
     return r;
+}
+
+bool options_has(const struct options *o, const char *key)
+{
+    const struct option *p = find(o, key);
+
+    return p && (!p->value || (strcmp(p->value, "off") && strcmp(p->value, "no")));
 }
 
 /* ---- taking */

@@ -16,7 +16,15 @@ QZ_SYSCALLS(main, "mmap munmap mprotect sched_yield");
 
 enum { STACK_SIZE = 128 << 10, POOL_MAX = 128 };
 
-enum wake { RUNNING, SUSPENDED, WOKEN };
+/*
+ * What others tell a task, in one word, so that they tell it at once: as soon as a task sees that
+ * it was woken or granted a lock it may go on, end and be gone, and nobody may look at it again.
+ */
+enum wake {
+    SUSPENDED = 1, /* it waits: whoever takes this bit away puts it on its queue's ready list */
+    WOKEN = 2,     /* a resume that the next (or this) task_suspend() takes */
+    GRANTED = 4,   /* it has the lock that it waited for */
+};
 
 struct task {
     struct context context, *caller;
@@ -25,9 +33,8 @@ struct task {
     void *argument;
     struct task *next; /* pool, ready list, or the lock that it waits for */
     bool exclusive;    /* waits for a task_rwlock to write */
-    int granted;       /* atomic: got the lock it waited for */
     bool ended;
-    int wake; /* enum wake, atomic */
+    int wake; /* bits of enum wake, atomic */
     struct queue_work work;
     void *mapping;
 };
@@ -142,7 +149,7 @@ static void run_ready(struct disk_queue *q)
         struct task *t = q->ready;
 
         q->ready = t->next;
-        __atomic_store_n(&t->wake, RUNNING, __ATOMIC_RELAXED);
+        __atomic_and_fetch(&t->wake, ~WOKEN, __ATOMIC_ACQUIRE);
         enter(t);
     }
 }
@@ -158,7 +165,7 @@ int task_start(struct disk_queue *q, void (*fn)(struct disk_queue *q, void *argu
     t->fn = fn;
     t->argument = argument;
     t->ended = false;
-    t->wake = RUNNING;
+    t->wake = 0;
     enter(t);
     if (!current)
         run_ready(q);
@@ -196,15 +203,16 @@ int task_run(struct disk_queue *q, int (*fn)(struct disk_queue *q, void *argumen
 void task_suspend(void)
 {
     struct task *t = current;
-    int was = RUNNING;
+    int was;
 
     assert(t);
-    if (__atomic_compare_exchange_n(&t->wake, &was, SUSPENDED, false, __ATOMIC_ACQ_REL,
-                                    __ATOMIC_ACQUIRE)) {
+    was = __atomic_load_n(&t->wake, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(&t->wake, &was,
+                                        was & WOKEN ? was & ~WOKEN : was | SUSPENDED, true,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        ;
+    if (!(was & WOKEN))
         context_switch(&t->context, t->caller);
-        return;
-    }
-    __atomic_store_n(&t->wake, RUNNING, __ATOMIC_RELAXED);
 }
 
 static void make_ready(struct task *t)
@@ -226,10 +234,17 @@ static void on_posted(struct queue_work *w)
     make_ready(QZ_CONTAINER_OF(w, struct task, work));
 }
 
-void task_resume(struct task *t)
+/* bits are set with WOKEN. t may be gone behind the exchange, unless it was suspended: then it goes
+ * on only by what is done here. */
+static void wake(struct task *t, int bits)
 {
+    int was = __atomic_load_n(&t->wake, __ATOMIC_RELAXED);
+
     /* Pairs with task_suspend: what the resumer wrote before is seen by the task after. */
-    if (__atomic_exchange_n(&t->wake, WOKEN, __ATOMIC_ACQ_REL) != SUSPENDED)
+    while (!__atomic_compare_exchange_n(&t->wake, &was, (was & ~SUSPENDED) | WOKEN | bits, true,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        ;
+    if (!(was & SUSPENDED))
         return;
     if (queue_is_current(t->queue)) {
         make_ready(t);
@@ -237,6 +252,11 @@ void task_resume(struct task *t)
         t->work.run = on_posted;
         queue_post(t->queue, &t->work);
     }
+}
+
+void task_resume(struct task *t)
+{
+    wake(t, 0);
 }
 
 /* ---- locks */
@@ -257,7 +277,6 @@ static void spin_unlock(int *guard)
 static void append(struct task **first, struct task **last, struct task *t)
 {
     t->next = NULL;
-    t->granted = false;
     if (*first)
         (*last)->next = t;
     else
@@ -268,14 +287,15 @@ static void append(struct task **first, struct task **last, struct task *t)
 /* The lock's holder grants, then resumes. Whatever else resumed this task meanwhile is no grant. */
 static void await_grant(struct task *t)
 {
-    while (!__atomic_load_n(&t->granted, __ATOMIC_ACQUIRE))
+    while (!(__atomic_load_n(&t->wake, __ATOMIC_ACQUIRE) & GRANTED))
         task_suspend();
+    /* A grant that came before the wait has left its wake-up. */
+    __atomic_and_fetch(&t->wake, ~(GRANTED | WOKEN), __ATOMIC_ACQUIRE);
 }
 
 static void grant(struct task *t)
 {
-    __atomic_store_n(&t->granted, true, __ATOMIC_RELEASE);
-    task_resume(t);
+    wake(t, GRANTED);
 }
 
 void task_mutex_lock(struct task_mutex *m)

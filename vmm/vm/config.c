@@ -5,6 +5,7 @@
 
 #include "boot/boot.h"
 #include "cpu/accel.h"
+#include "devices/virtio/devices.h"
 #include "machine/memory.h"
 
 /* A "key=value,key=value" list after the first item; next_item() cuts it in place. */
@@ -27,15 +28,6 @@ static const char *value_of(const char *item, const char *key)
     size_t n = strlen(key);
 
     return !strncmp(item, key, n) && item[n] == '=' ? item + n + 1 : NULL;
-}
-
-static int set_on_off(const char *v, bool *out, struct qz_error *err)
-{
-    if (!strcmp(v, "on") || !strcmp(v, "off")) {
-        *out = !strcmp(v, "on");
-        return 0;
-    }
-    return qz_fail(err, -EINVAL, "\"%s\" is neither on nor off", v);
 }
 
 static int set_jit(struct vm_config *c, const char *v, struct qz_error *err)
@@ -163,77 +155,6 @@ static int set_protocol(void *t, const char *v, struct qz_error *err)
         c->protocol = BOOT_PVH;
     else
         return qz_fail(err, -EINVAL, "\"%s\" is not a boot protocol (auto, linux64, pvh)", v);
-    return 0;
-}
-
-/* One more option for the disk engine. */
-static int add_option(struct vm_disk_config *d, const char *item, struct qz_error *err)
-{
-    char *text;
-
-    if (asprintf(&text, "%s%s%s", d->options ? d->options : "file=", d->options ? "," : "", item) <
-        0)
-        return qz_fail(err, -ENOMEM, "no memory");
-    free(d->options);
-    d->options = text;
-    return 0;
-}
-
-static int disk_item(struct vm_disk_config *d, const char *item, struct qz_error *err)
-{
-    const char *v;
-    uint64_t n;
-    bool on = false;
-
-    if ((v = value_of(item, "bus"))) {
-        if (strcmp(v, "virtio"))
-            return qz_fail(err, -EINVAL, "bus \"%s\" is not built in: only virtio is", v);
-        return 0;
-    }
-    if ((v = value_of(item, "packed"))) {
-        int r = set_on_off(v, &on, err);
-
-        d->no_packed = !on;
-        return r;
-    }
-    if ((v = value_of(item, "queues"))) {
-        int r = qz_parse_u64(v, "queues", 1, 16, &n, err);
-
-        d->queues = n;
-        return r;
-    }
-    if ((v = value_of(item, "serial"))) {
-        if (strlen(v) >= sizeof(d->serial))
-            return qz_fail(err, -EINVAL, "serial \"%s\" is longer than 20 characters", v);
-        strcpy(d->serial, v);
-        return 0;
-    }
-    return add_option(d, item, err); /* the disk engine refuses what it does not know */
-}
-
-static int set_disk(void *t, const char *v, struct qz_error *err)
-{
-    struct vm_config *c = t;
-    struct vm_disk_config *d = &c->disk[c->disks];
-    char *rest, *item;
-
-    if (c->disks == VM_DISKS_MAX)
-        return qz_fail(err, -EINVAL, "more than %d disks", VM_DISKS_MAX);
-    rest = strdup(v); /* lives as long as the process: the path points into it */
-    if (!rest)
-        return qz_fail(err, -ENOMEM, "no memory");
-    d->path = next_item(&rest);
-    if (!*d->path)
-        return qz_fail(err, -EINVAL, "a disk needs a file: --disk FILE[,readonly]");
-    if (add_option(d, d->path, err) < 0)
-        return -ENOMEM;
-    while ((item = next_item(&rest))) {
-        int r = disk_item(d, item, err);
-
-        if (r < 0)
-            return r;
-    }
-    c->disks++;
     return 0;
 }
 
@@ -437,8 +358,9 @@ const struct qz_option vm_options[] = {
     {"disk", "FILE[,KEY=VALUE]...",
      "a disk image or block device; keys: format=raw|qcow2, readonly, iops=N, bps=SIZE,\n"
      "cache=writeback|none|writethrough|unsafe and others of queztl-disk; queues=N,\n"
-     "packed=on|off, serial=TEXT, bus=virtio; repeatable",
-     set_disk},
+     "iothreads=N, on-error=report|stop|ignore, packed=on|off, serial=TEXT,\n"
+     "bus=virtio; repeatable",
+     vm_config_add_disk},
     {"net", "user|tap:NAME|none",
      "a network device; keys mac=, and for user forward=HOSTPORT:GUESTPORT;\nrepeatable (default "
      "user)",
@@ -524,5 +446,11 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
         return qz_fail(err, -EINVAL, "--firmware-vars needs --firmware");
     if (c->command && c->firmware)
         return qz_fail(err, -EINVAL, "a command after -- needs a machine booted by --kernel");
+    for (unsigned n = 0; n < c->disks; n++)
+        if (c->disk[n].on_error == VIRTIO_BLK_STOP && !c->control)
+            return qz_fail(err, -EINVAL,
+                           "disk %s: on-error=stop needs --control PATH: only \"resume\" lets the "
+                           "machine go on",
+                           c->disk[n].path);
     return check_topology(c, err);
 }

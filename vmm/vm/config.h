@@ -12,13 +12,21 @@
 #include "cpu/cpu_model.h"
 #include "gdb/address.h"
 
-enum { VM_DISKS_MAX = 16, VM_NETS_MAX = 8, VM_CPUS_MAX = 256, VM_FORWARDS_MAX = 16 };
+enum {
+    VM_DISKS_MAX = 16,
+    VM_NETS_MAX = 8,
+    VM_CPUS_MAX = 256,
+    VM_FORWARDS_MAX = 16,
+    VM_IOTHREADS_MAX = 8
+};
 
 struct vm_disk_config {
     const char *path;
     char *options; /* for the disk engine: the path and all keys that are not ours */
     bool no_packed;
-    unsigned queues; /* 0: one for each vCPU, up to 4 */
+    unsigned queues;    /* 0: one for each vCPU, up to 4, and at least one for each thread */
+    unsigned iothreads; /* the queues are spread over so many */
+    int on_error;       /* enum virtio_blk_on_error */
     char serial[21];
 };
 
@@ -80,6 +88,8 @@ extern const struct qz_option vm_options[];
 /* Defaults, then argv. -EINVAL: usage, err says what. Checks everything that needs no file to be
  * opened. */
 int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error *err);
+/* One --disk (config_disk.c); the engine's options are checked, no file is looked at. */
+int vm_config_add_disk(void *config, const char *text, struct qz_error *err);
 /*
  * Whether the files it names are there and look like what they shall be; opens nothing for good and
  * needs no accelerator. -ENOENT: one is missing.

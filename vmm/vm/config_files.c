@@ -6,6 +6,7 @@
  * are there, the kernel's headers, sizes. Whoever uses a file later checks it in full.
  */
 #include <fcntl.h>
+#include <queztl/disk.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
@@ -87,6 +88,12 @@ static int check_socket(const char *path, struct qz_error *err)
                    path, strlen(path), max);
 }
 
+/* "file:PATH" is PATH whatever it looks like. */
+static const char *local_path(const char *path)
+{
+    return strncmp(path, "file:", 5) ? path : path + 5;
+}
+
 int vm_config_check_files(const struct vm_config *c, struct qz_error *err)
 {
     struct stat st;
@@ -103,7 +110,7 @@ int vm_config_check_files(const struct vm_config *c, struct qz_error *err)
         r = fd < 0 ? fd : 0;
     }
     for (unsigned i = 0; r == 0 && i < c->disks; i++)
-        if (stat(c->disk[i].path, &st) < 0)
+        if (qz_disk_is_local_file(c->disk[i].path) && stat(local_path(c->disk[i].path), &st) < 0)
             r = qz_fail(err, -errno,
                         "disk \"%s\": %s: correct the path, or make one by truncate -s 10G FILE",
                         c->disk[i].path, strerror(errno));

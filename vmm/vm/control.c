@@ -104,13 +104,34 @@ static int cmd_driver(struct vm *vm, const json_t *request, json_t **data, struc
     return line ? driver_ask(vm_memory(vm), line, err) : driver_answer(vm_memory(vm), data, err);
 }
 
+static int cmd_resize(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+{
+    const char *disk = json_string_value(json_object_get(request, "disk"));
+    const json_t *size = json_object_get(request, "size");
+    uint64_t bytes;
+    int r = 0;
+
+    if (!disk)
+        return qz_fail(err, -EINVAL,
+                       "resize: \"disk\" is missing: the disk's path, or \"0\" for the first");
+    if (json_is_string(size))
+        r = qz_parse_size(json_string_value(size), &bytes, err);
+    else if (json_is_integer(size) && json_integer_value(size) > 0)
+        bytes = json_integer_value(size);
+    else
+        r = qz_fail(err, -EINVAL,
+                    "resize: \"size\" is missing: the disk's new size, such as \"20GiB\"");
+    return r < 0 ? r : vm_resize_disk(vm, disk, bytes, err);
+}
+
 static const struct {
     const char *name;
     int (*run)(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err);
 } commands[] = {
     {"pause", cmd_pause},     {"resume", cmd_resume},       {"info", cmd_info},
     {"stop", cmd_stop},       {"powerdown", cmd_powerdown}, {"reset", cmd_reset},
-    {"balloon", cmd_balloon}, {"metrics", cmd_metrics},     {"driver", cmd_driver},
+    {"balloon", cmd_balloon}, {"metrics", cmd_metrics},     {"resize", cmd_resize},
+    {"driver", cmd_driver},
 };
 
 static json_t *execute(struct vm *vm, const char *line, size_t len)
@@ -126,10 +147,11 @@ static json_t *execute(struct vm *vm, const char *line, size_t len)
     else if (!name)
         qz_fail(&err, -EINVAL, "a request is an object with \"cmd\"");
     else
-        qz_fail(&err, -EINVAL,
-                "no command \"%.64s\" (pause, resume, info, stop, powerdown, reset, balloon, "
-                "metrics, driver)",
-                name);
+        qz_fail(
+            &err, -EINVAL,
+            "no command \"%.64s\" (pause, resume, info, stop, powerdown, reset, balloon, metrics, "
+            "resize, driver)",
+            name);
     for (size_t i = 0; name && i < QZ_ARRAY_LEN(commands); i++)
         if (!strcmp(name, commands[i].name))
             r = commands[i].run(vm, request, &data, &err);

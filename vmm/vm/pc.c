@@ -73,8 +73,15 @@ static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const stru
                     struct qz_error *err)
 {
     struct virtio_blk_options config = {
-        .queues = disk->queues ? disk->queues
-                               : QZ_MIN(pc->machine->cpus, (unsigned)DISK_QUEUES_DEFAULT_MAX),
+        .queues = disk->queues
+                      ? disk->queues
+                      : QZ_MAX(QZ_MIN(pc->machine->cpus, (unsigned)DISK_QUEUES_DEFAULT_MAX),
+                               disk->iothreads),
+        .loops = host->storage_loops,
+        .loop_count = disk->iothreads,
+        .on_error = (enum virtio_blk_on_error)disk->on_error,
+        .stopped = host->disk_stopped,
+        .context = host->context,
         .no_packed = disk->no_packed,
         .label = disk->path,
     };
@@ -83,7 +90,7 @@ static int add_disk(struct pc *pc, const struct vm_disk_config *disk, const stru
 
     strcpy(config.serial, disk->serial);
     if (r == 0)
-        r = virtio_blk_new(&d, pc->machine, host->storage_loop, &config, err);
+        r = virtio_blk_new(&d, pc->machine, host->storage_loops[0], &config, err);
     return r < 0 ? r : plug(pc, "disk", d, err);
 }
 

@@ -38,9 +38,12 @@ struct pc {
 
 /* What the devices are attached to on the host's side. */
 struct pc_host {
-    struct terminal *terminal;    /* the guest's console, NULL: none */
-    struct qz_loop *storage_loop; /* serves disks */
-    struct qz_loop *device_loop;  /* serves everything else */
+    struct terminal *terminal;            /* the guest's console, NULL: none */
+    struct qz_loop *const *storage_loops; /* serve disks; as many as the disk that wants most */
+    unsigned storage_loop_count;
+    struct qz_loop *device_loop; /* serves everything else */
+    /* A disk keeps a request that failed (on-error=stop): asks for a pause. Any thread. */
+    void (*disk_stopped)(void *context, struct virtio_device *d);
     /* Bytes that the guest writes to the port org.queztl.exit; on device_loop. */
     void (*exit_status)(void *context, const void *data, size_t len);
     void *context;
@@ -50,6 +53,12 @@ struct pc_host {
 int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config,
            const struct pc_host *host, struct qz_error *err);
 void pc_free(struct pc *pc);
+/* The first disk that keeps a request, with what it met; NULL: none. */
+const char *pc_disk_kept(struct pc *pc, char *text, size_t size);
+/* Tries again what disks keep. */
+void pc_disks_retry(struct pc *pc);
+/* The disk of this path or position ("0" is the first) grows; -ENOENT. */
+int pc_disk_resize(struct pc *pc, const char *name, uint64_t size, struct qz_error *err);
 /* For the control socket. */
 json_t *pc_info(struct pc *pc);
 json_t *pc_metrics(struct pc *pc);

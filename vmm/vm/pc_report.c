@@ -1,6 +1,18 @@
 /* pc_report.c - what the devices tell about themselves through the control socket. */
 #include "vm/pc.h"
 
+static void add_disk_info(json_t *o, struct virtio_device *d)
+{
+    char text[200];
+    unsigned kept = virtio_blk_kept(d, text, sizeof(text));
+
+    json_object_set_new(o, "capacity_bytes", json_integer((json_int_t)virtio_blk_capacity(d)));
+    json_object_set_new(o, "threads", json_integer(d->lane_loop ? d->lanes : 1));
+    if (kept)
+        json_object_set_new(o, "kept",
+                            json_pack("{s:i,s:s}", "requests", (int)kept, "error", text));
+}
+
 json_t *pc_info(struct pc *pc)
 {
     json_t *list = json_array();
@@ -8,13 +20,16 @@ json_t *pc_info(struct pc *pc)
     for (unsigned i = 0; i < pc->virtio_count; i++) {
         const struct pc_virtio *v = &pc->virtio[i];
 
-        json_array_append_new(
-            list,
+        json_t *o =
             json_pack("{s:s,s:s,s:b,s:b,s:b,s:i}", "kind", v->kind, "label",
                       v->device->label ? v->device->label : v->kind, "active", v->device->active,
                       "needs_reset", !!(v->device->status & VIRTIO_CONFIG_S_NEEDS_RESET), "packed",
                       v->device->active && virtio_has(v->device, VIRTIO_F_RING_PACKED), "queues",
-                      (int)v->device->queue_count));
+                      (int)v->device->queue_count);
+
+        if (v->device->ops->device_id == VIRTIO_ID_BLOCK)
+            add_disk_info(o, v->device);
+        json_array_append_new(list, o);
     }
     return list;
 }
@@ -54,11 +69,12 @@ static json_t *disk_metrics(struct virtio_device *d)
     struct virtio_blk_stats s;
 
     virtio_blk_get_stats(d, &s);
-    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "label", d->label, "reads",
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "label", d->label, "reads",
                      (json_int_t)s.reads, "writes", (json_int_t)s.writes, "flushes",
                      (json_int_t)s.flushes, "discards", (json_int_t)s.discards, "errors",
                      (json_int_t)s.errors, "read_bytes", (json_int_t)s.read_bytes, "written_bytes",
-                     (json_int_t)s.written_bytes);
+                     (json_int_t)s.written_bytes, "ignored", (json_int_t)s.ignored, "stops",
+                     (json_int_t)s.stops);
 }
 
 static json_t *net_metrics(struct virtio_device *d)

@@ -6,8 +6,8 @@
  * parks the vCPUs, resets the devices, waits until those with I/O in flight have drained, loads the
  * guest again and resumes: the process, its threads and its descriptors stay.
  *
- * Threads: main (this loop), clock (timers), two I/O loops (storage, other devices), one for each
- * vCPU.
+ * Threads: main (this loop), clock (timers), I/O loops (one or more for storage, one for other
+ * devices), one for each vCPU.
  */
 #include "vm/vm.h"
 
@@ -26,10 +26,17 @@
 
 QZ_SYSCALLS(main, "read pread64 fallocate");
 
-enum { IO_LOOPS = 2, IO_STORAGE = 0, IO_DEVICES = 1 };
+enum { IO_DEVICES = 0, IO_STORAGE = 1, IO_LOOPS_MAX = IO_STORAGE + VM_IOTHREADS_MAX };
 enum { DRAIN_STEP_NS = 1000000, DRAIN_LIMIT_STEPS = 30000 };
 
-enum { ASK_RESET = 1, ASK_POWEROFF = 2, ASK_PANIC = 4, ASK_FAIL = 8, ASK_TRIPLE_FAULT = 16 };
+enum {
+    ASK_RESET = 1,
+    ASK_POWEROFF = 2,
+    ASK_PANIC = 4,
+    ASK_FAIL = 8,
+    ASK_TRIPLE_FAULT = 16,
+    ASK_PAUSE = 32
+};
 
 struct io_thread {
     struct qz_loop *loop;
@@ -47,7 +54,8 @@ struct vm {
     enum confine_mode confine;
     struct vcpu_group *vcpus;
     struct pc pc;
-    struct io_thread io[IO_LOOPS];
+    struct io_thread io[IO_LOOPS_MAX];
+    unsigned io_loops;
     pthread_t clock_thread;
     bool clock_started;
     struct host_console *console;
@@ -131,6 +139,11 @@ static void on_failure(void *context, unsigned cpu, const char *text)
     ask(vm, ASK_FAIL);
 }
 
+static void on_disk_stopped(void *context, struct virtio_device *d)
+{
+    ask(context, ASK_PAUSE);
+}
+
 static void on_first_exit(void *context)
 {
     struct vm *vm = context;
@@ -196,6 +209,7 @@ static void start_running(struct vm *vm, const bool *stay)
     vm_clock_resume(vm->machine.clock);
     vcpu_group_resume(vm->vcpus, stay);
     vm->state = VM_RUNNING;
+    pc_disks_retry(&vm->pc);
 }
 
 static void stop_running(struct vm *vm)
@@ -301,6 +315,16 @@ static void serve_crash(struct vm *vm)
         end(vm, QZ_EXIT_GUEST_PANIC);
 }
 
+/* A disk keeps a request; a reset in between has dropped it, and there is nothing to wait for. */
+static void pause_for_disk(struct vm *vm)
+{
+    if (!pc_disk_kept(&vm->pc, NULL, 0))
+        return;
+    vm->run_when_released = false;
+    if (vm->state == VM_RUNNING)
+        stop_running(vm);
+}
+
 static void serve_pending(struct qz_work *w)
 {
     struct vm *vm = QZ_CONTAINER_OF(w, struct vm, pending_work);
@@ -322,6 +346,8 @@ static void serve_pending(struct qz_work *w)
         end(vm, reported_status(vm));
     } else if (bits & ASK_RESET) {
         begin_reset(vm);
+    } else if (bits & ASK_PAUSE) {
+        pause_for_disk(vm);
     }
 }
 
@@ -436,10 +462,16 @@ static int build_core(struct vm *vm, struct qz_error *err)
 
 static int build_devices(struct vm *vm, struct qz_error *err)
 {
-    struct pc_host host = {.exit_status = on_exit_status, .context = vm};
+    struct pc_host host = {
+        .exit_status = on_exit_status, .disk_stopped = on_disk_stopped, .context = vm};
+    struct qz_loop *storage[VM_IOTHREADS_MAX];
     int r;
 
-    for (int i = 0; i < IO_LOOPS; i++)
+    host.storage_loop_count = 1;
+    for (unsigned i = 0; i < vm->config.disks; i++)
+        host.storage_loop_count = QZ_MAX(host.storage_loop_count, vm->config.disk[i].iothreads);
+    vm->io_loops = IO_STORAGE + host.storage_loop_count;
+    for (unsigned i = 0; i < vm->io_loops; i++)
         if ((r = qz_loop_new(&vm->io[i].loop, err)) < 0)
             return r;
     if ((r = host_console_open(&vm->console, vm->machine.main_loop, vm->config.console, on_quit, vm,
@@ -448,7 +480,9 @@ static int build_devices(struct vm *vm, struct qz_error *err)
     host.terminal = host_console_terminal(vm->console);
     if (vm->config.deterministic && host.terminal)
         terminal_wait_for_reader(host.terminal, true);
-    host.storage_loop = vm->io[IO_STORAGE].loop;
+    for (unsigned i = 0; i < host.storage_loop_count; i++)
+        storage[i] = vm->io[IO_STORAGE + i].loop;
+    host.storage_loops = storage;
     host.device_loop = vm->io[IO_DEVICES].loop;
     if ((r = pc_new(&vm->pc, &vm->machine, &vm->config, &host, err)) < 0)
         return r;
@@ -501,7 +535,6 @@ static int confine(struct vm *vm, struct qz_error *err)
 
 static int start_threads(struct vm *vm, struct qz_error *err)
 {
-    static const char *const names[] = {"io-storage", "io-devices"};
     const struct vcpu_events events = {.triple_fault = on_triple_fault,
                                        .failed = on_failure,
                                        .debug = vm->debugger ? on_debug : NULL,
@@ -509,12 +542,12 @@ static int start_threads(struct vm *vm, struct qz_error *err)
                                        .context = vm};
     int r;
 
-    for (int i = 0; i < IO_LOOPS; i++) {
+    for (unsigned i = 0; i < vm->io_loops; i++) {
         struct io_thread *t = &vm->io[i];
 
         t->vm = vm;
         t->confine = vm->confine;
-        t->name = names[i];
+        t->name = i == IO_DEVICES ? "io-devices" : "io-storage";
         if ((r = pthread_create(&t->thread, NULL, io_main, t)))
             return qz_fail(err, -r, "cannot start a thread: %s", strerror(r));
         t->started = true;
@@ -602,7 +635,7 @@ void vm_free(struct vm *vm)
     vm->vcpus = NULL;
     debugger_free(vm->debugger);
     state_log_free(vm->log);
-    for (int i = 0; i < IO_LOOPS; i++)
+    for (unsigned i = 0; i < vm->io_loops; i++)
         if (vm->io[i].started) {
             qz_loop_stop(vm->io[i].loop, 0);
             pthread_join(vm->io[i].thread, NULL);
@@ -622,7 +655,7 @@ void vm_free(struct vm *vm)
     vm_clock_free(m->clock);
     if (vm->signals.fd >= 0)
         close(vm->signals.fd);
-    for (int i = 0; i < IO_LOOPS; i++)
+    for (unsigned i = 0; i < vm->io_loops; i++)
         qz_loop_free(vm->io[i].loop);
     qz_loop_free(m->main_loop);
     if (m->accel)
@@ -715,6 +748,11 @@ int vm_reset(struct vm *vm, struct qz_error *err)
     return 0;
 }
 
+int vm_resize_disk(struct vm *vm, const char *name, uint64_t size, struct qz_error *err)
+{
+    return pc_disk_resize(&vm->pc, name, size, err);
+}
+
 int vm_set_memory_target(struct vm *vm, uint64_t target, struct qz_error *err)
 {
     uint64_t size = vm->machine.memory.size;
@@ -741,12 +779,17 @@ static const char *state_name(enum vm_state s)
 json_t *vm_info(struct vm *vm)
 {
     json_t *o = json_object();
-    char buf[32];
+    char buf[32], kept[200];
+    const char *disk = pc_disk_kept(&vm->pc, kept, sizeof(kept));
 
     json_object_set_new(o, "name", json_string(vm->config.name));
     json_object_set_new(o, "version", json_string(QUEZTL_VERSION));
     json_object_set_new(o, "pid", json_integer(getpid()));
     json_object_set_new(o, "state", json_string(state_name(vm->state)));
+    if (vm->state == VM_PAUSED && disk)
+        json_object_set_new(
+            o, "paused_by",
+            json_pack("{s:s,s:s,s:s}", "cause", "disk", "disk", disk, "error", kept));
     json_object_set_new(o, "accel", json_string(vm->machine.accel->ops->name));
     json_object_set_new(o, "cpu_model", json_string(cpu_model_name(vm->config.model)));
     json_object_set_new(o, "irqchip", json_string(vm->config.own_lapic ? "user" : "split"));

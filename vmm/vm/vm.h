@@ -34,6 +34,8 @@ int vm_resume(struct vm *vm, struct qz_error *err);
 void vm_stop(struct vm *vm);                           /* ends at once, exit code 0 */
 int vm_powerdown(struct vm *vm, struct qz_error *err); /* power button */
 int vm_reset(struct vm *vm, struct qz_error *err);
+/* A disk, by its path or number, has `size` bytes from now on; the guest is told. */
+int vm_resize_disk(struct vm *vm, const char *name, uint64_t size, struct qz_error *err);
 /* Leaves `target` bytes of memory to the guest, by the balloon. */
 int vm_set_memory_target(struct vm *vm, uint64_t target, struct qz_error *err);
 /*

@@ -23,42 +23,61 @@ struct region {
 };
 _Static_assert(sizeof(struct entry) == 16 && sizeof(struct region) == 16, "vhost-user.rst");
 
-static size_t region_bytes(unsigned size)
+static size_t region_bytes(unsigned size, bool packed)
 {
-    return QZ_ALIGN_UP(sizeof(struct region) + size * sizeof(struct entry), (size_t)64);
+    return packed ? inflight_packed_region(size)
+                  : QZ_ALIGN_UP(sizeof(struct region) + size * sizeof(struct entry), (size_t)64);
 }
 
-size_t inflight_bytes(unsigned queues, unsigned size)
+size_t inflight_bytes(unsigned queues, unsigned size, bool packed)
 {
-    return queues * region_bytes(size);
+    return queues * region_bytes(size, packed);
 }
 
-void *inflight_of_lane(void *all, unsigned index, unsigned size)
+void *inflight_of_lane(void *all, unsigned index, unsigned size, bool packed)
 {
-    return (uint8_t *)all + index * region_bytes(size);
+    return (uint8_t *)all + index * region_bytes(size, packed);
 }
 
-void inflight_taken(struct lane *l, uint16_t head)
+void inflight_taken(struct lane *l, struct slot *s)
 {
     struct region *r = l->inflight;
+    uint16_t head = s->chain.id;
 
+    if (l->ring.packed) {
+        inflight_packed_taken(l, s);
+        return;
+    }
     r->entry[head].counter = l->inflight_counter++;
     __atomic_store_n(&r->entry[head].inflight, 1, __ATOMIC_RELEASE);
 }
 
-void inflight_pushing(struct lane *l, uint16_t head)
+void inflight_pushing(struct lane *l, struct slot *s)
 {
     struct region *r = l->inflight;
 
-    __atomic_store_n(&r->last_batch_head, head, __ATOMIC_RELEASE);
+    if (l->ring.packed)
+        inflight_packed_pushing(l, s);
+    else
+        __atomic_store_n(&r->last_batch_head, s->chain.id, __ATOMIC_RELEASE);
 }
 
-void inflight_pushed(struct lane *l, uint16_t head)
+void inflight_pushed(struct lane *l, struct slot *s)
 {
     struct region *r = l->inflight;
 
-    __atomic_store_n(&r->entry[head].inflight, 0, __ATOMIC_RELEASE);
+    if (l->ring.packed) {
+        inflight_packed_pushed(l, s);
+        return;
+    }
+    __atomic_store_n(&r->entry[s->chain.id].inflight, 0, __ATOMIC_RELEASE);
     __atomic_store_n(&r->used_idx, l->ring.next_used, __ATOMIC_RELEASE);
+}
+
+int inflight_chain(struct lane *l, uint16_t head, struct slot *s)
+{
+    return l->ring.packed ? inflight_packed_chain(l, head, s)
+                          : ring_chain_again(&l->ring, head, &s->chain);
 }
 
 static void sort(uint16_t *heads, const uint64_t *counters, unsigned n)
@@ -79,8 +98,10 @@ unsigned inflight_left(struct lane *l, uint16_t *heads)
     uint64_t counters[RING_SIZE_MAX];
     unsigned n = 0;
 
+    if (l->ring.packed)
+        return inflight_packed_left(l, heads);
     if (r->version != 1 || r->desc_num != l->size) { /* never used */
-        memset(r, 0, region_bytes(l->size));
+        memset(r, 0, region_bytes(l->size, false));
         r->version = 1;
         r->desc_num = l->size;
         r->used_idx = l->ring.next_used;
@@ -100,5 +121,6 @@ unsigned inflight_left(struct lane *l, uint16_t *heads)
         l->inflight_counter = QZ_MAX(l->inflight_counter, counters[i] + 1);
     }
     sort(heads, counters, n);
+    l->ring.next_avail = (uint16_t)(l->ring.next_used + n);
     return n;
 }

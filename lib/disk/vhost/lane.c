@@ -97,10 +97,10 @@ void lane_finish(struct slot *s, uint8_t status, uint32_t written)
 
     *s->status = status;
     if (l->inflight)
-        inflight_pushing(l, id);
+        inflight_pushing(l, s);
     ring_push(&l->ring, id, s->chain.descriptors, written + 1);
     if (l->inflight)
-        inflight_pushed(l, id);
+        inflight_pushed(l, s);
     if (++l->since_call >= CALL_EVERY || !l->serving)
         call_driver(l);
     release(s);
@@ -122,7 +122,7 @@ static void begin(struct lane *l, struct slot *s)
     l->busy[s->chain.id] = 1;
     l->in_flight++;
     if (l->inflight)
-        inflight_taken(l, s->chain.id);
+        inflight_taken(l, s);
     blk_take(s);
 }
 
@@ -173,14 +173,13 @@ static void serve_left(struct lane *l)
     uint16_t heads[RING_SIZE_MAX];
     unsigned n = inflight_left(l, heads);
 
-    l->ring.next_avail = (uint16_t)(l->ring.next_used + n);
     for (unsigned i = 0; i < n && l->free; i++) {
         struct slot *s = l->free;
 
-        if (ring_chain_again(&l->ring, heads[i], &s->chain) != 1)
+        if (inflight_chain(l, heads[i], s) != 1 || l->busy[s->chain.id])
             return;
         l->free = s->next;
-        l->busy[heads[i]] = 1;
+        l->busy[s->chain.id] = 1;
         l->in_flight++;
         blk_take(s);
     }
@@ -331,8 +330,6 @@ static void start_main(struct lane_call *c)
         ring_start(&l->ring, l->base);
         l->running = true;
         l->poll_ns = POLL_MAX_NS;
-        if (l->ring.packed)
-            l->inflight = NULL;
         if (l->inflight)
             serve_left(l);
         call_driver(l);

@@ -211,6 +211,38 @@ static int walk_packed_table(struct device_ring *v, struct ring_chain *c, uint64
     return 0;
 }
 
+/* flags: those of d, which the driver may change meanwhile, as they were read once. */
+static int add_packed(struct device_ring *v, struct ring_chain *c,
+                      const struct vring_packed_desc *d, uint16_t flags)
+{
+    int r;
+
+    if (!(flags & VRING_DESC_F_INDIRECT))
+        r = add(v, c, d->addr, d->len, flags & VRING_DESC_F_WRITE);
+    else if (flags & VRING_DESC_F_NEXT)
+        r = broken(v, "an indirect table with a successor");
+    else
+        r = walk_packed_table(v, c, d->addr, d->len);
+    if (r < 0)
+        return r;
+    return ++c->descriptors > v->size ? broken(v, "a chain longer than it") : 0;
+}
+
+int ring_chain_of(struct device_ring *v, const struct vring_packed_desc *d, unsigned count,
+                  struct ring_chain *c)
+{
+    chain_begin(c, d[count - 1].id);
+    if (c->id >= v->size)
+        return broken(v, "a buffer id behind its end");
+    for (unsigned i = 0; i < count; i++) {
+        int r = add_packed(v, c, &d[i], d[i].flags);
+
+        if (r < 0)
+            return r;
+    }
+    return 1;
+}
+
 static int pop_packed(struct device_ring *v, struct ring_chain *c)
 {
     const struct vring_packed_desc *ring = v->desc;
@@ -225,15 +257,9 @@ static int pop_packed(struct device_ring *v, struct ring_chain *c)
         int r;
 
         memcpy(&d, &ring[at], sizeof(d));
-        if (flags & VRING_DESC_F_INDIRECT)
-            r = flags & VRING_DESC_F_NEXT ? broken(v, "an indirect table with a successor")
-                                          : walk_packed_table(v, c, d.addr, d.len);
-        else
-            r = add(v, c, d.addr, d.len, flags & VRING_DESC_F_WRITE);
+        r = add_packed(v, c, &d, flags);
         if (r < 0)
             return r;
-        if (++c->descriptors > v->size)
-            return broken(v, "a chain longer than it");
         if (++at == v->size) {
             at = 0;
             wrap = !wrap;

@@ -50,6 +50,10 @@ uint32_t ring_base(const struct device_ring *v);
 int ring_pop(struct device_ring *v, struct ring_chain *c);
 /* Makes the chains of a split ring by their heads, again: for what was in flight. */
 int ring_chain_again(struct device_ring *v, uint16_t head, struct ring_chain *c);
+struct vring_packed_desc;
+/* The same for a packed ring, by copies of its descriptors: the ring has them no more. */
+int ring_chain_of(struct device_ring *v, const struct vring_packed_desc *d, unsigned count,
+                  struct ring_chain *c);
 /* The device is done with a chain; the driver sees it at once. */
 void ring_push(struct device_ring *v, uint16_t id, uint16_t descriptors, uint32_t written);
 /* Whether the driver wants to be told of what was pushed since the last call. */

@@ -1,222 +1,13 @@
 /*
  * user.c - the vhost-user protocol (QEMU's docs/interop/vhost-user.rst), as the back end.
  *
- * A message is 12 bytes of header, a payload, and descriptors beside it. Everything in it is
- * checked; what cannot be done ends the connection, or is refused by the reply that the frontend
- * asked for.
+ * Everything in a message is checked; what cannot be done ends the connection, or is refused by the
+ * reply that the frontend asked for.
  */
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#include "vhost.h"
-
-enum message_type {
-    GET_FEATURES = 1,
-    SET_FEATURES = 2,
-    SET_OWNER = 3,
-    RESET_OWNER = 4,
-    SET_MEM_TABLE = 5,
-    SET_VRING_NUM = 8,
-    SET_VRING_ADDR = 9,
-    SET_VRING_BASE = 10,
-    GET_VRING_BASE = 11,
-    SET_VRING_KICK = 12,
-    SET_VRING_CALL = 13,
-    SET_VRING_ERR = 14,
-    GET_PROTOCOL_FEATURES = 15,
-    SET_PROTOCOL_FEATURES = 16,
-    GET_QUEUE_NUM = 17,
-    SET_VRING_ENABLE = 18,
-    SET_BACKEND_REQ_FD = 21,
-    GET_CONFIG = 24,
-    SET_CONFIG = 25,
-    GET_INFLIGHT_FD = 31,
-    SET_INFLIGHT_FD = 32,
-    RESET_DEVICE = 34,
-    GET_MAX_MEM_SLOTS = 36,
-    ADD_MEM_REG = 37,
-    REM_MEM_REG = 38,
-};
-
-enum { BACKEND_CONFIG_CHANGE = 2 };
-enum { VERSION = 1, FLAG_REPLY = 4, FLAG_NEED_REPLY = 8 };
-enum {
-    PROTOCOL_MQ = 0,
-    REPLY_ACK = 3,
-    BACKEND_REQ = 5,
-    CONFIG = 9,
-    INFLIGHT = 12,
-    RESET = 13,
-    MEM_SLOTS = 15
-};
-enum { FDS_MAX = 8, REGIONS_IN_TABLE = 8, CONFIG_MAX = 256, RESIZE_POLL_MS = 500 };
-
-#define F_VERSION_1         QZ_BIT(32)
-#define F_RING_PACKED       QZ_BIT(34)
-#define F_INDIRECT          QZ_BIT(28)
-#define F_EVENT_IDX         QZ_BIT(29)
-#define F_PROTOCOL_FEATURES QZ_BIT(30)
-
-struct region {
-    uint64_t gpa, size, user, offset;
-};
-
-struct message {
-    uint32_t request, flags, size;
-    union {
-        uint64_t u64;
-        struct {
-            uint32_t index, num;
-        } state;
-        struct {
-            uint32_t index, flags;
-            uint64_t desc, used, avail, log;
-        } addr;
-        struct {
-            uint32_t count, padding;
-            struct region region[REGIONS_IN_TABLE];
-        } memory;
-        struct {
-            uint64_t padding;
-            struct region region;
-        } slot;
-        struct {
-            uint32_t offset, size, flags;
-            uint8_t bytes[CONFIG_MAX];
-        } config;
-        struct {
-            uint64_t mmap_size, mmap_offset;
-            uint16_t queues, size;
-        } inflight;
-    } p;
-    int fds[FDS_MAX];
-    unsigned fd_count;
-};
-
-enum { HEADER = 12, PAYLOAD_MAX = sizeof(((struct message *)0)->p) };
-
-/* ---- the socket */
-
-/* 1: readable; 0: time to stop; -EAGAIN: RESIZE_POLL_MS passed. */
-static int wait_readable(struct vhost *v)
-{
-    struct pollfd p[2] = {{v->connection, POLLIN, 0}, {v->stop_fd, POLLIN, 0}};
-    int r;
-
-    do
-        r = poll(p, 2, v->backend_fd >= 0 ? RESIZE_POLL_MS : -1);
-    while (r < 0 && errno == EINTR);
-    return r == 0 ? -EAGAIN : p[1].revents ? 0 : 1;
-}
-
-static void take_fds(struct message *m, struct msghdr *h)
-{
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
-        size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        for (size_t i = 0; i < n; i++) {
-            int fd;
-
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-            if (m->fd_count < FDS_MAX)
-                m->fds[m->fd_count++] = fd;
-            else
-                close(fd);
-        }
-    }
-}
-
-/* Reads length bytes; 0 or a negative errno. */
-static int receive(struct vhost *v, struct message *m, void *bytes, size_t length)
-{
-    size_t got = 0;
-
-    while (got < length) {
-        union {
-            struct cmsghdr h;
-            char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
-        } control;
-        struct iovec iov = {(uint8_t *)bytes + got, length - got};
-        struct msghdr h = {.msg_iov = &iov,
-                           .msg_iovlen = 1,
-                           .msg_control = &control,
-                           .msg_controllen = sizeof(control)};
-        int ready = wait_readable(v);
-        ssize_t n;
-
-        if (ready == -EAGAIN && got == 0 && length == HEADER)
-            return -EAGAIN;
-        if (ready == -EAGAIN)
-            continue;
-        if (ready == 0)
-            return -ESHUTDOWN;
-        n = recvmsg(v->connection, &h, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
-            continue;
-        if (n < 0)
-            return -errno;
-        take_fds(m, &h);
-        if (n == 0)
-            return -ECONNRESET;
-        got += (size_t)n;
-    }
-    return 0;
-}
-
-static int receive_message(struct vhost *v, struct message *m)
-{
-    int r;
-
-    memset(m, 0, sizeof(*m));
-    r = receive(v, m, m, HEADER);
-    if (r < 0)
-        return r;
-    if ((m->flags & 3) != VERSION || m->size > PAYLOAD_MAX) {
-        qz_warn("vhost-user: message %u: version %u, %u bytes", m->request, m->flags & 3, m->size);
-        return -EPROTO;
-    }
-    return receive(v, m, &m->p, m->size);
-}
-
-static int send_message(int socket, struct message *m, int fd)
-{
-    union {
-        struct cmsghdr h;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct iovec iov[2] = {{m, HEADER}, {&m->p, m->size}};
-    struct msghdr h = {.msg_iov = iov, .msg_iovlen = 2};
-    ssize_t sent;
-
-    if (fd >= 0) {
-        h.msg_control = &control;
-        h.msg_controllen = sizeof(control);
-        control.h = (struct cmsghdr){
-            .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-        memcpy(CMSG_DATA(&control.h), &fd, sizeof(fd));
-    }
-    /* A few bytes: they fit the socket's buffer, or the frontend does not read. */
-    do
-        sent = sendmsg(socket, &h, MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
-    return sent == (ssize_t)(HEADER + m->size) ? 0 : -EIO;
-}
-
-static int reply(struct vhost *v, struct message *m, uint32_t size, int fd)
-{
-    m->flags = VERSION | FLAG_REPLY;
-    m->size = size;
-    return send_message(v->connection, m, fd);
-}
-
-static int reply_u64(struct vhost *v, struct message *m, uint64_t value)
-{
-    m->p.u64 = value;
-    return reply(v, m, sizeof(value), -1);
-}
+#include "message.h"
 
 /* The capacity changed: the frontend reads the configuration again. */
 static void tell_resize(struct vhost *v)
@@ -227,7 +18,7 @@ static void tell_resize(struct vhost *v)
     if (v->backend_fd < 0 || size == v->told_size)
         return;
     v->told_size = size;
-    send_message(v->backend_fd, &m, -1);
+    message_send(v->backend_fd, &m, -1);
 }
 
 /* ---- memory */
@@ -321,6 +112,11 @@ static void replace(int *fd, int with)
     *fd = with;
 }
 
+static bool is_packed(const struct vhost *v)
+{
+    return v->features & QZ_BIT(34); /* VIRTIO_F_RING_PACKED */
+}
+
 static int set_kick(struct vhost *v, struct message *m)
 {
     int fd, r;
@@ -331,8 +127,9 @@ static int set_kick(struct vhost *v, struct message *m)
     if (l->running)
         lane_stop(l);
     replace(&l->kick_fd, fd);
-    l->inflight = v->inflight && l->index < v->inflight_queues && l->size == v->inflight_size
-                      ? inflight_of_lane(v->inflight, l->index, v->inflight_size)
+    l->inflight = v->inflight && l->index < v->inflight_queues && l->size == v->inflight_size &&
+                          inflight_bytes(l->index + 1, l->size, is_packed(v)) <= v->inflight_mapped
+                      ? inflight_of_lane(v->inflight, l->index, v->inflight_size, is_packed(v))
                       : NULL;
     r = lane_start(l);
     if (r == 0 && !(v->features & F_PROTOCOL_FEATURES))
@@ -370,7 +167,7 @@ static int get_base(struct vhost *v, struct message *m)
     if (!l)
         return -EPROTO;
     m->p.state.num = lane_stop(l);
-    return reply(v, m, sizeof(m->p.state), -1);
+    return message_reply(v, m, sizeof(m->p.state), -1);
 }
 
 static int enable(struct vhost *v, struct message *m)
@@ -407,13 +204,13 @@ static int get_config(struct vhost *v, struct message *m)
     uint32_t offset = m->p.config.offset, size = m->p.config.size;
 
     if (size > CONFIG_MAX || offset > CONFIG_MAX - size || m->size < 12)
-        return reply(v, m, 0, -1); /* how the protocol says no here */
+        return message_reply(v, m, 0, -1); /* how the protocol says no here */
     blk_config(v, &c);
     v->told_size = __atomic_load_n(&v->top->info.size, __ATOMIC_RELAXED);
     memset(m->p.config.bytes, 0, sizeof(m->p.config.bytes));
     if (offset < sizeof(c))
         memcpy(m->p.config.bytes, (uint8_t *)&c + offset, QZ_MIN((size_t)size, sizeof(c) - offset));
-    return reply(v, m, 12 + size, -1);
+    return message_reply(v, m, 12 + size, -1);
 }
 
 static int set_config(struct vhost *v, struct message *m)
@@ -443,13 +240,14 @@ static int get_inflight(struct vhost *v, struct message *m)
     if (!m->p.inflight.queues || m->p.inflight.queues > v->lane_count || !m->p.inflight.size ||
         m->p.inflight.size > RING_SIZE_MAX)
         return -EINVAL;
-    bytes = inflight_bytes(m->p.inflight.queues, m->p.inflight.size);
+    /* The larger kind, in case the ring's is not yet agreed on. */
+    bytes = inflight_bytes(m->p.inflight.queues, m->p.inflight.size, true);
     fd = memfd_create("queztl-inflight", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0)
         return -errno;
     m->p.inflight.mmap_size = bytes;
     m->p.inflight.mmap_offset = 0;
-    return reply(v, m, sizeof(m->p.inflight), fd);
+    return message_reply(v, m, sizeof(m->p.inflight), fd);
 }
 
 static int set_inflight(struct vhost *v, struct message *m)
@@ -460,8 +258,9 @@ static int set_inflight(struct vhost *v, struct message *m)
     void *p;
 
     if (m->fd_count != 1 || !queues || queues > LANES_MAX || !ring || ring > RING_SIZE_MAX ||
-        size < inflight_bytes(queues, ring) || size > 64 << 20 || fstat(m->fds[0], &st) < 0 ||
-        (uint64_t)st.st_size < size || offset > (uint64_t)st.st_size - size)
+        size < inflight_bytes(queues, ring, is_packed(v)) || size > 64 << 20 ||
+        fstat(m->fds[0], &st) < 0 || (uint64_t)st.st_size < size ||
+        offset > (uint64_t)st.st_size - size)
         return -EINVAL;
     p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, m->fds[0], (off_t)offset);
     if (p == MAP_FAILED)
@@ -512,13 +311,13 @@ static int handle(struct vhost *v, struct message *m, bool *answered)
     *answered = true;
     switch (m->request) {
     case GET_FEATURES:
-        return reply_u64(v, m, features(v));
+        return message_reply_u64(v, m, features(v));
     case GET_PROTOCOL_FEATURES:
-        return reply_u64(v, m, protocol_features());
+        return message_reply_u64(v, m, protocol_features());
     case GET_QUEUE_NUM:
-        return reply_u64(v, m, v->lane_count);
+        return message_reply_u64(v, m, v->lane_count);
     case GET_MAX_MEM_SLOTS:
-        return reply_u64(v, m, MAP_REGIONS_MAX);
+        return message_reply_u64(v, m, MAP_REGIONS_MAX);
     case GET_VRING_BASE:
         return get_base(v, m);
     case GET_CONFIG:
@@ -584,7 +383,7 @@ static int serve_message(struct vhost *v)
 {
     struct message m;
     bool answered, wants_reply;
-    int r = receive_message(v, &m);
+    int r = message_receive(v, &m);
 
     if (r == 0) {
         wants_reply = m.flags & FLAG_NEED_REPLY && v->protocol_features & QZ_BIT(REPLY_ACK);
@@ -592,7 +391,7 @@ static int serve_message(struct vhost *v)
         if (r < 0)
             qz_warn("vhost-user: message %u: %s", m.request, strerror(-r));
         if (wants_reply && !answered)
-            r = reply_u64(v, &m, r < 0); /* told, and the frontend decides */
+            r = message_reply_u64(v, &m, r < 0); /* told, and the frontend decides */
     }
     for (unsigned i = 0; i < m.fd_count; i++)
         close(m.fds[i]);

@@ -29,14 +29,13 @@ struct slot {
     uint8_t *status;  /* in guest memory */
     uint32_t written; /* without the status byte */
     uint8_t ranges, next_range;
+    uint16_t entry; /* of a packed ring's inflight memory */
     struct {
         uint64_t offset, length;
         unsigned flags;
     } * range; /* of a discard or write zeroes; malloc'ed */
     struct ring_chain chain;
 };
-
-struct inflight_entry;
 
 struct lane {
     struct vhost *v;
@@ -120,16 +119,26 @@ void lane_enable(struct lane *l, bool on);
 /* Changes a descriptor while the ring may run; takes fd. */
 void lane_set_call(struct lane *l, int fd);
 
-/* ---- inflight.c: VHOST_USER_GET_INFLIGHT_FD */
+/* ---- inflight.c, inflight_packed.c: VHOST_USER_GET_INFLIGHT_FD */
 
-size_t inflight_bytes(unsigned queues, unsigned size);
-void *inflight_of_lane(void *all, unsigned index, unsigned size);
-void inflight_taken(struct lane *l, uint16_t head);
-void inflight_pushing(struct lane *l, uint16_t head);
-void inflight_pushed(struct lane *l, uint16_t head);
-/* Heads that were taken and not used, in the order of their taking; how many (at most the ring's
- * size). Called with the ring started at its used index. */
+size_t inflight_bytes(unsigned queues, unsigned size, bool packed);
+void *inflight_of_lane(void *all, unsigned index, unsigned size, bool packed);
+/* A chain is the server's; it will be, and is, seen by the driver as used. */
+void inflight_taken(struct lane *l, struct slot *s);
+void inflight_pushing(struct lane *l, struct slot *s);
+void inflight_pushed(struct lane *l, struct slot *s);
+/* Chains that were taken and not used, in the order of their taking, by a number that
+ * inflight_chain() knows; how many (at most the ring's size). Sets the ring to where it goes on. */
 unsigned inflight_left(struct lane *l, uint16_t *heads);
+/* The chain again, in s: 1, or -EPROTO. */
+int inflight_chain(struct lane *l, uint16_t head, struct slot *s);
+
+size_t inflight_packed_region(unsigned size);
+void inflight_packed_taken(struct lane *l, struct slot *s);
+void inflight_packed_pushing(struct lane *l, struct slot *s);
+void inflight_packed_pushed(struct lane *l, struct slot *s);
+unsigned inflight_packed_left(struct lane *l, uint16_t *heads);
+int inflight_packed_chain(struct lane *l, uint16_t head, struct slot *s);
 
 /* ---- user.c: one connection, until it ends or stop_fd says so */
 void user_serve(struct vhost *v);

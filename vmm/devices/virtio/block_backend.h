@@ -1,8 +1,9 @@
 /*
  * block_backend.h - the seam under virtio-blk: what stores the sectors.
  *
- * Requests are asynchronous. All calls but open and free come on one loop's thread, and completions
- * are called there too, possibly from inside submit().
+ * Requests are asynchronous. A device serves its queues on one loop or more; each loop is a lane,
+ * numbered from 0. Calls of a lane come on its loop's thread, and completions are called there too,
+ * possibly from inside queue() or submit().
  */
 #ifndef VMM_BLOCK_BACKEND_H
 #define VMM_BLOCK_BACKEND_H
@@ -13,7 +14,16 @@
 
 struct block_backend;
 
-enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE_ZEROES };
+enum block_op {
+    BLOCK_READ,
+    BLOCK_WRITE,
+    BLOCK_FLUSH,
+    BLOCK_DISCARD,
+    BLOCK_WRITE_ZEROES,
+    BLOCK_SECURE_ERASE,
+    BLOCK_OPS
+};
+enum { BLOCK_LANES_MAX = 8 };
 
 struct block_request {
     enum block_op op;
@@ -23,6 +33,7 @@ struct block_request {
     unsigned iov_count;
     /* result: 0, or a negative errno; what a failed read or write moved is undefined. */
     void (*done)(struct block_request *r, int result);
+    unsigned lane; /* whose thread this is */
     /* The backend's own, while it has the request. */
     struct block_request *next;
     struct qz_disk_request disk;
@@ -31,17 +42,23 @@ struct block_request {
 struct block_info {
     uint64_t capacity;   /* bytes, a multiple of 512 */
     uint32_t block_size; /* what the medium likes best, at least 512 */
-    bool readonly, discard, write_zeroes;
+    bool readonly, discard, write_zeroes, secure_erase;
+    bool lifetime; /* the backend knows how worn the medium is */
 };
 
 struct block_backend_ops {
+    /* Any thread; capacity is as of the last resize. */
     const struct block_info *(*info)(struct block_backend *b);
-    /* Called once before the first request; completions come through this loop. */
-    int (*attach)(struct block_backend *b, struct qz_loop *loop);
+    /* Called once for each lane, from 0 up, before the first request. */
+    int (*attach)(struct block_backend *b, unsigned lane, struct qz_loop *loop);
     /* Takes one request. Never fails itself: done() tells. */
     void (*queue)(struct block_backend *b, struct block_request *r);
     /* Lets what was queued begin; call once after a batch. */
-    void (*submit)(struct block_backend *b);
+    void (*submit)(struct block_backend *b, unsigned lane);
+    /* How worn the medium is; any thread; -ENOTSUP. NULL where info.lifetime is false. */
+    int (*lifetime)(struct block_backend *b, struct qz_disk_lifetime *l);
+    /* A new capacity, on lane 0's thread; waits, and completes requests of that lane meanwhile. */
+    int (*resize)(struct block_backend *b, uint64_t capacity, struct qz_error *err);
     void (*free)(struct block_backend *b); /* nothing in flight */
 };
 

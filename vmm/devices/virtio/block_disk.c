@@ -10,12 +10,16 @@
 
 enum { DEPTH = 256, SECTOR = 512 };
 
+struct disk_lane {
+    struct qz_disk_queue *queue;
+    struct qz_watch watch;
+};
+
 struct disk_backend {
     struct block_backend b;
     struct block_info info;
     struct qz_disk *disk;
-    struct qz_disk_queue *queue;
-    struct qz_watch watch;
+    struct disk_lane lane[BLOCK_LANES_MAX];
 };
 
 static struct disk_backend *backend_of(struct block_backend *b)
@@ -38,27 +42,30 @@ static void queue(struct block_backend *b, struct block_request *r)
         [BLOCK_FLUSH] = QZ_DISK_FLUSH,
         [BLOCK_DISCARD] = QZ_DISK_DISCARD,
         [BLOCK_WRITE_ZEROES] = QZ_DISK_WRITE_ZEROES,
+        [BLOCK_SECURE_ERASE] = QZ_DISK_WRITE_ZEROES,
     };
     struct qz_disk_request *p = &r->disk;
 
     p->op = ops[r->op];
-    p->flags = r->op == BLOCK_WRITE_ZEROES && r->may_unmap ? QZ_DISK_MAY_UNMAP : 0;
+    p->flags = r->op == BLOCK_SECURE_ERASE                   ? QZ_DISK_SECURE
+               : r->op == BLOCK_WRITE_ZEROES && r->may_unmap ? QZ_DISK_MAY_UNMAP
+                                                             : 0;
     p->offset = r->offset;
     p->length = r->length;
     p->iov = r->iov;
     p->iov_count = r->iov_count;
     p->done = on_done;
-    qz_disk_submit(backend_of(b)->queue, p);
+    qz_disk_submit(backend_of(b)->lane[r->lane].queue, p);
 }
 
-static void submit(struct block_backend *b)
+static void submit(struct block_backend *b, unsigned lane)
 {
-    qz_disk_kick(backend_of(b)->queue);
+    qz_disk_kick(backend_of(b)->lane[lane].queue);
 }
 
 static void on_ready(struct qz_watch *watch, uint32_t events)
 {
-    qz_disk_poll(QZ_CONTAINER_OF(watch, struct disk_backend, watch)->queue);
+    qz_disk_poll(QZ_CONTAINER_OF(watch, struct disk_lane, watch)->queue);
 }
 
 static const struct block_info *info(struct block_backend *b)
@@ -66,13 +73,35 @@ static const struct block_info *info(struct block_backend *b)
     return &backend_of(b)->info;
 }
 
-static int attach(struct block_backend *b, struct qz_loop *loop)
+static int attach(struct block_backend *b, unsigned lane, struct qz_loop *loop)
 {
     struct disk_backend *d = backend_of(b);
+    struct disk_lane *l = &d->lane[lane];
+    struct qz_error err = {0};
+    int r = l->queue ? 0 : qz_disk_queue_new(&l->queue, d->disk, DEPTH, &err), fd;
 
-    int fd = qz_disk_fd(d->queue, NULL);
+    if (r < 0) {
+        qz_error_log("%s", err.text);
+        return r;
+    }
+    fd = qz_disk_fd(l->queue, NULL);
+    return fd < 0 ? fd : qz_loop_add(loop, &l->watch, fd, EPOLLIN, on_ready);
+}
 
-    return fd < 0 ? fd : qz_loop_add(loop, &d->watch, fd, EPOLLIN, on_ready);
+static int lifetime(struct block_backend *b, struct qz_disk_lifetime *l)
+{
+    return qz_disk_get_lifetime(backend_of(b)->disk, l);
+}
+
+static int resize(struct block_backend *b, uint64_t capacity, struct qz_error *err)
+{
+    struct disk_backend *d = backend_of(b);
+    struct qz_disk_info i;
+    int r = qz_disk_queue_resize(d->lane[0].queue, capacity, err);
+
+    qz_disk_get_info(d->disk, &i);
+    __atomic_store_n(&d->info.capacity, i.size / SECTOR * SECTOR, __ATOMIC_RELAXED);
+    return r;
 }
 
 static void disk_free(struct block_backend *b)
@@ -80,17 +109,21 @@ static void disk_free(struct block_backend *b)
     struct disk_backend *d = backend_of(b);
     struct qz_error err = {0};
 
-    qz_loop_remove(&d->watch);
-    qz_disk_queue_free(d->queue);
+    for (unsigned i = 0; i < BLOCK_LANES_MAX; i++) {
+        qz_loop_remove(&d->lane[i].watch);
+        qz_disk_queue_free(d->lane[i].queue);
+    }
     if (qz_disk_close(d->disk, &err) < 0)
         qz_error_log("%s", err.text);
     free(d);
 }
 
-static const struct block_backend_ops ops = {info, attach, queue, submit, disk_free};
+static const struct block_backend_ops ops = {info,     attach, queue,    submit,
+                                             lifetime, resize, disk_free};
 
 static int learn(struct disk_backend *d, struct qz_error *err)
 {
+    struct qz_disk_lifetime worn;
     struct qz_disk_info i;
 
     qz_disk_get_info(d->disk, &i);
@@ -105,6 +138,8 @@ static int learn(struct disk_backend *d, struct qz_error *err)
         .readonly = i.readonly,
         .discard = i.discard,
         .write_zeroes = i.write_zeroes,
+        .secure_erase = i.secure_erase,
+        .lifetime = qz_disk_get_lifetime(d->disk, &worn) == 0,
     };
     return 0;
 }
@@ -118,7 +153,7 @@ int block_disk_open(struct block_backend **b, const char *options, struct qz_err
         return qz_fail(err, -ENOMEM, "disk %s: no memory", options);
     d->b.ops = &ops;
     if ((r = qz_disk_open(&d->disk, options, err)) < 0 || (r = learn(d, err)) < 0 ||
-        (r = qz_disk_queue_new(&d->queue, d->disk, DEPTH, err)) < 0) {
+        (r = qz_disk_queue_new(&d->lane[0].queue, d->disk, DEPTH, err)) < 0) {
         qz_disk_close(d->disk, NULL);
         free(d);
         return r;

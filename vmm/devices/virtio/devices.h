@@ -10,6 +10,12 @@
 
 struct block_backend; /* block_backend.h: the seam under virtio-blk */
 
+enum virtio_blk_on_error {
+    VIRTIO_BLK_REPORT, /* the guest sees the status */
+    VIRTIO_BLK_STOP,   /* the machine pauses; the request is kept and tried again when it goes on */
+    VIRTIO_BLK_IGNORE, /* what should have been written counts as written; reads are reported */
+};
+
 struct virtio_blk_options {
     struct block_backend *backend; /* owned by the device afterwards */
     unsigned queues;               /* 1 to 16 */
@@ -17,14 +23,29 @@ struct virtio_blk_options {
     bool no_packed;
     char serial[21];
     const char *label;
+    struct qz_loop *const *loops; /* queues are spread over these; NULL: all on the one given */
+    unsigned loop_count;          /* up to BLOCK_LANES_MAX */
+    enum virtio_blk_on_error on_error;
+    /* VIRTIO_BLK_STOP: a request is kept. A queue's thread, with its lock: asks for a pause. */
+    void (*stopped)(void *context, struct virtio_device *d);
+    void *context;
 };
 int virtio_blk_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
                    const struct virtio_blk_options *config, struct qz_error *err);
 
 struct virtio_blk_stats {
     uint64_t reads, writes, flushes, discards, errors, read_bytes, written_bytes;
+    uint64_t ignored, stops; /* errors that the guest was not told; requests kept */
 };
 void virtio_blk_get_stats(struct virtio_device *d, struct virtio_blk_stats *stats); /* any thread */
+uint64_t virtio_blk_capacity(struct virtio_device *d); /* any thread; bytes */
+/* What is kept by VIRTIO_BLK_STOP: how many requests, and in text what the last of them met. Any
+ * thread. */
+unsigned virtio_blk_kept(struct virtio_device *d, char *text, size_t size);
+/* Tries again what is kept. Any thread. */
+void virtio_blk_retry(struct virtio_device *d);
+/* A larger disk, in bytes; the driver is told. Not a queue's thread, whose loops run: waits. */
+int virtio_blk_resize(struct virtio_device *d, uint64_t capacity, struct qz_error *err);
 
 struct net_backend; /* net_backend.h: TAP or libslirp under virtio-net */
 

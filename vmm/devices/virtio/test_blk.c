@@ -14,7 +14,7 @@ static const struct block_info *disk_info(struct block_backend *b)
     return &disk_of(b)->info;
 }
 
-static int disk_attach(struct block_backend *b, struct qz_loop *loop)
+static int disk_attach(struct block_backend *b, unsigned lane, struct qz_loop *loop)
 {
     return 0;
 }
@@ -91,7 +91,7 @@ void memory_disk_release(struct memory_disk *m)
         ;
 }
 
-static void disk_submit(struct block_backend *b)
+static void disk_submit(struct block_backend *b, unsigned lane)
 {
     struct memory_disk *m = disk_of(b);
 
@@ -106,8 +106,27 @@ static void disk_free(struct block_backend *b)
     disk_of(b)->freed = true;
 }
 
-static const struct block_backend_ops disk_ops = {disk_info, disk_attach, disk_queue, disk_submit,
-                                                  disk_free};
+static int disk_lifetime(struct block_backend *b, struct qz_disk_lifetime *l)
+{
+    *l = (struct qz_disk_lifetime){1, 3, 5};
+    return 0;
+}
+
+static int disk_resize(struct block_backend *b, uint64_t capacity, struct qz_error *err)
+{
+    struct memory_disk *m = disk_of(b);
+    uint8_t *data = realloc(m->data, capacity);
+
+    if (!data)
+        abort();
+    memset(data + m->info.capacity, 0, capacity - m->info.capacity);
+    m->data = data;
+    m->info.capacity = capacity;
+    return 0;
+}
+
+static const struct block_backend_ops disk_ops = {
+    disk_info, disk_attach, disk_queue, disk_submit, disk_lifetime, disk_resize, disk_free};
 
 void memory_disk_init(struct memory_disk *m, uint64_t capacity)
 {
@@ -160,7 +179,7 @@ int blk_submit(struct blk_rig *r, struct blk_io *io, unsigned q, uint32_t type, 
                void *data, size_t len)
 {
     bool to_disk = type == VIRTIO_BLK_T_OUT || type == VIRTIO_BLK_T_DISCARD ||
-                   type == VIRTIO_BLK_T_WRITE_ZEROES;
+                   type == VIRTIO_BLK_T_WRITE_ZEROES || type == VIRTIO_BLK_T_SECURE_ERASE;
     struct iovec out[2] = {{io->header, BLK_HEADER}, {data, len}};
     unsigned ins = 0;
 

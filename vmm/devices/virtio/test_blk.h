@@ -24,7 +24,7 @@ struct memory_disk {
     int result;        /* of every request: 0, or a negative errno */
     struct block_request *first, **end;
     unsigned waiting;
-    unsigned done[BLOCK_WRITE_ZEROES + 1]; /* requests ended, by operation */
+    unsigned done[BLOCK_OPS]; /* requests ended, by operation */
     bool freed;
 };
 

@@ -3,12 +3,26 @@
  */
 #include "devices/virtio/virtio.h"
 
+void virtio_lock(struct virtio_device *d)
+{
+    pthread_mutex_lock(&d->lock);
+    for (unsigned i = 0; d->lane_lock && i < d->lanes; i++)
+        pthread_mutex_lock(&d->lane_lock[i]);
+}
+
+void virtio_unlock(struct virtio_device *d)
+{
+    for (unsigned i = 0; d->lane_lock && i < d->lanes; i++)
+        pthread_mutex_unlock(&d->lane_lock[i]);
+    pthread_mutex_unlock(&d->lock);
+}
+
 void virtio_fail(struct virtio_device *d)
 {
-    if (d->status & VIRTIO_CONFIG_S_NEEDS_RESET)
-        return;
-    d->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
-    d->transport->status_changed(d);
+    /* Two queues may fail at once. */
+    if (!(__atomic_fetch_or(&d->status, VIRTIO_CONFIG_S_NEEDS_RESET, __ATOMIC_RELAXED) &
+          VIRTIO_CONFIG_S_NEEDS_RESET))
+        d->transport->status_changed(d);
 }
 
 void virtio_config_changed(struct virtio_device *d)

@@ -8,6 +8,10 @@
  * Threads: notify, activate, reset and everything on the loop run on `loop`'s thread or a vCPU's
  * thread, always with `lock` held. A doorbell is an eventfd watched by `loop`, so notify comes on
  * the loop.
+ *
+ * A device may spread its queues over several loops, its lanes: then each lane has a lock of its
+ * own, notify comes on the loop of the queue's lane with that lock only, and whatever touches the
+ * device as a whole (activate, reset, configuration writes) comes with all of them: virtio_lock().
  */
 #ifndef VMM_VIRTIO_H
 #define VMM_VIRTIO_H
@@ -68,6 +72,8 @@ struct virtio_device {
     const struct virtio_device_ops *ops; /* (device) */
     struct machine *machine;             /* (device) */
     struct qz_loop *loop;                /* (device) where its queues are served */
+    struct qz_loop **lane_loop; /* (device) or queue q on lane_loop[q % lanes]; NULL: on loop */
+    unsigned lanes;             /* (device) */
     uint64_t offered; /* (device) feature bits beyond what the transport offers itself, which are
                          VERSION_1, RING_PACKED (unless no_packed), INDIRECT_DESC, EVENT_IDX,
                          IN_ORDER no, ACCESS_PLATFORM no */
@@ -77,11 +83,12 @@ struct virtio_device {
     uint16_t queue_size_max; /* (device) power of two, up to VIRTQUEUE_SIZE_MAX */
     const char *label;       /* (device) for messages: "disk a.img"; owned by the device */
 
-    pthread_mutex_t lock;    /* initialised by the transport */
-    struct virtqueue *queue; /* queue_count of them, allocated by the transport */
-    uint64_t negotiated;     /* valid from FEATURES_OK on */
-    uint8_t status;          /* VIRTIO_CONFIG_S_* */
-    bool active;             /* between DRIVER_OK and reset */
+    pthread_mutex_t lock;       /* initialised by the transport */
+    pthread_mutex_t *lane_lock; /* one for each lane, inside lock; the transport's */
+    struct virtqueue *queue;    /* queue_count of them, allocated by the transport */
+    uint64_t negotiated;        /* valid from FEATURES_OK on */
+    uint8_t status;             /* VIRTIO_CONFIG_S_* */
+    bool active;                /* between DRIVER_OK and reset */
 
     const struct virtio_transport_ops *transport;
     void *transport_data;
@@ -91,14 +98,23 @@ static inline bool virtio_has(const struct virtio_device *d, unsigned bit)
 {
     return d->negotiated >> bit & 1;
 }
-/* Sets NEEDS_RESET (VirtIO 1.3 §2.1.2) and tells the driver. Lock held. */
+/* All locks of the device, and the one that guards queue q. */
+void virtio_lock(struct virtio_device *d);
+void virtio_unlock(struct virtio_device *d);
+static inline pthread_mutex_t *virtio_queue_lock(struct virtio_device *d, unsigned q)
+{
+    return d->lane_lock ? &d->lane_lock[q % d->lanes] : &d->lock;
+}
+/* Sets NEEDS_RESET (VirtIO 1.3 §2.1.2) and tells the driver. A queue's lock held, or all. */
 void virtio_fail(struct virtio_device *d);
+/* These three with all locks held. */
 void virtio_config_changed(struct virtio_device *d);
 void virtio_reset_done(struct virtio_device *d);
 void virtio_queue_reset_done(struct virtio_device *d, unsigned q);
 /*
- * Calls notify for queue q once more, after the loop has served others. For a device that stops before its queue is
- * empty, so that a driver that never stops giving cannot keep the thread. Any thread; a reset forgets it.
+ * Calls notify for queue q once more, after the loop has served others. For a device that stops
+ * before its queue is empty, so that a driver that never stops giving cannot keep the thread. Any
+ * thread; a reset forgets it.
  */
 void virtio_queue_again(struct virtio_device *d, unsigned q);
 

@@ -4,413 +4,12 @@
  * Theory of operation. A request is a chain: 16 bytes of header, data, one status byte as the very
  * last writable byte. Each queue has as many request slots as its ring has descriptors, so nothing
  * is allocated on the I/O path. A slot belongs to the backend until its completion; a reset waits
- * for all of them, and their chains are then forgotten, not returned.
+ * for all of them, and their chains are then forgotten, not returned. Queues may be served by
+ * several threads: see virtio_blk_internal.h for what guards what.
  */
-#include <linux/virtio_blk.h>
+#include "devices/virtio/virtio_blk_internal.h"
 
-#include "devices/virtio/block_backend.h"
-#include "devices/virtio/devices.h"
-#include "machine/io_gate.h"
-
-enum {
-    QUEUES_MAX = 16,
-    QUEUE_SIZE_DEFAULT = 256,
-    SEGMENTS_MAX = 126,
-    HEADER = 16,
-    SECTOR = 512,
-    RANGES_MAX = 32
-};
-enum { CHAIN_SEGMENTS = SEGMENTS_MAX + 2, ID_BYTES = 20 };
-/* One range of discard or write zeroes may cover this much; in sectors. */
-#define RANGE_SECTORS_MAX 0x400000u
-
-struct blk;
-
-struct slot {
-    struct blk *blk;
-    unsigned queue;
-    struct slot *next; /* free list */
-    struct block_request request;
-    struct virtqueue_chain chain;
-    struct iovec iov[CHAIN_SEGMENTS];
-    struct iovec data[CHAIN_SEGMENTS]; /* the chain without header and status */
-    bool flush_after; /* write-through: the write is done when it is on the medium */
-    struct virtio_blk_discard_write_zeroes range[RANGES_MAX];
-    unsigned ranges, next_range;
-};
-
-struct blk_queue {
-    struct slot *slots, *free;
-    unsigned in_flight;
-    bool resetting;
-};
-
-struct blk {
-    struct virtio_device d;
-    struct block_backend *backend;
-    const struct block_info *info;
-    struct virtio_blk_config_space {
-        uint64_t capacity;
-        uint32_t size_max, seg_max;
-        struct {
-            uint16_t cylinders;
-            uint8_t heads, sectors;
-        } geometry;
-        uint32_t blk_size;
-        uint8_t physical_block_exp, alignment_offset;
-        uint16_t min_io_size;
-        uint32_t opt_io_size;
-        uint8_t wce, unused0;
-        uint16_t num_queues;
-        uint32_t max_discard_sectors, max_discard_seg, discard_sector_alignment;
-        uint32_t max_write_zeroes_sectors, max_write_zeroes_seg;
-        uint8_t write_zeroes_may_unmap, unused1[3];
-    } config;
-    char serial[ID_BYTES];
-    bool resetting;
-    bool locked; /* the loop's thread is in here with the lock held: a completion may come from
-                    inside submit() */
-    struct blk_queue queue[QUEUES_MAX];
-    struct virtio_blk_stats stats;
-};
-_Static_assert(sizeof(struct virtio_blk_config_space) == 64, "VirtIO 1.3 §5.2.4");
-
-static struct blk *blk_of(struct virtio_device *d)
-{
-    return QZ_CONTAINER_OF(d, struct blk, d);
-}
-
-/* ---- ending a request
- * ------------------------------------------------------------------------------- */
-
-static void release(struct slot *s)
-{
-    struct blk_queue *q = &s->blk->queue[s->queue];
-
-    s->next = q->free;
-    q->free = s;
-}
-
-static bool drained(const struct blk *b)
-{
-    for (unsigned i = 0; i < b->d.queue_count; i++)
-        if (b->queue[i].in_flight)
-            return false;
-    return true;
-}
-
-/* written: bytes before the status byte. */
-static void answer(struct slot *s, uint8_t status, uint64_t written)
-{
-    struct virtqueue *vq = &s->blk->d.queue[s->queue];
-
-    if (status != VIRTIO_BLK_S_OK)
-        s->blk->stats.errors++;
-    virtqueue_write(&s->chain, s->chain.in_bytes - 1, &status, 1);
-    virtqueue_push(vq, &s->chain, (uint32_t)(status == VIRTIO_BLK_S_OK ? written + 1 : 1));
-    release(s);
-}
-
-static bool next_range(struct slot *s);
-
-/* The next part of a request that is done so far: another range, or the flush of a write-through.
- */
-static bool has_next(struct slot *s)
-{
-    if (next_range(s))
-        return true;
-    if (!s->flush_after)
-        return false;
-    s->flush_after = false;
-    s->request.op = BLOCK_FLUSH;
-    return true;
-}
-
-static void end_reset(struct blk *b, unsigned queue)
-{
-    struct blk_queue *q = &b->queue[queue];
-
-    if (q->resetting && !q->in_flight) {
-        q->resetting = false;
-        virtio_queue_reset_done(&b->d, queue);
-    }
-    if (b->resetting && drained(b)) {
-        b->resetting = false;
-        virtio_reset_done(&b->d);
-    }
-}
-
-static void left_flight(struct slot *s)
-{
-    s->blk->queue[s->queue].in_flight--;
-    io_gate_end(s->blk->d.machine->gate);
-}
-
-/* Lock held. */
-static void request_done(struct slot *s, int result)
-{
-    struct blk *b = s->blk;
-    struct blk_queue *q = &b->queue[s->queue];
-
-    if (b->resetting ||
-        q->resetting) { /* the ring is the driver's again: nothing is written to it */
-        left_flight(s);
-        release(s);
-        end_reset(b, s->queue);
-    } else if (result == 0 && has_next(s)) {
-        b->backend->ops->queue(b->backend, &s->request);
-        b->backend->ops->submit(b->backend);
-    } else {
-        left_flight(s);
-        answer(s, result == 0 ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR,
-               s->request.op == BLOCK_READ ? s->request.length : 0);
-        virtqueue_interrupt(&b->d.queue[s->queue]);
-        if (b->d.machine->gate) /* the next one */
-            virtio_queue_again(&b->d, s->queue);
-    }
-}
-
-/* Completions come on the device's loop: from the ring, or from inside one of our own calls of the
- * backend. */
-static void on_done(struct block_request *r, int result)
-{
-    struct slot *s = QZ_CONTAINER_OF(r, struct slot, request);
-    struct blk *b = s->blk;
-
-    if (b->locked) {
-        request_done(s, result);
-        return;
-    }
-    QZ_LOCKED(&b->d.lock);
-    b->locked = true;
-    request_done(s, result);
-    b->locked = false;
-}
-
-/* ---- taking a request
- * ------------------------------------------------------------------------------- */
-
-static void issue(struct slot *s, enum block_op op, uint64_t offset, uint64_t length)
-{
-    struct blk *b = s->blk;
-
-    s->request.op = op;
-    s->request.offset = offset;
-    s->request.length = length;
-    s->request.done = on_done;
-    b->queue[s->queue].in_flight++;
-    io_gate_begin(b->d.machine->gate);
-    b->backend->ops->queue(b->backend, &s->request);
-}
-
-/* The chain's data: `skip` bytes from the front and `tail` from the end left out. */
-static unsigned cut(const struct iovec *in, unsigned n, size_t skip, size_t tail, struct iovec *out)
-{
-    unsigned count = 0;
-
-    for (unsigned i = 0; i < n; i++) {
-        struct iovec v = in[i];
-        size_t drop = QZ_MIN(skip, v.iov_len);
-
-        skip -= drop;
-        v.iov_base = (uint8_t *)v.iov_base + drop;
-        v.iov_len -= drop;
-        if (v.iov_len)
-            out[count++] = v;
-    }
-    while (count && tail) {
-        size_t drop = QZ_MIN(tail, out[count - 1].iov_len);
-
-        tail -= drop;
-        out[count - 1].iov_len -= drop;
-        if (!out[count - 1].iov_len)
-            count--;
-    }
-    return count;
-}
-
-static bool in_capacity(const struct blk *b, uint64_t sector, uint64_t bytes)
-{
-    uint64_t sectors = b->config.capacity;
-
-    return bytes % SECTOR == 0 && sector <= sectors && bytes / SECTOR <= sectors - sector;
-}
-
-static void read_or_write(struct slot *s, bool write, uint64_t sector)
-{
-    struct blk *b = s->blk;
-    struct virtqueue_chain *c = &s->chain;
-    uint64_t bytes = write ? c->out_bytes - HEADER : c->in_bytes - 1;
-
-    if (!in_capacity(b, sector, bytes) || (write && b->info->readonly)) {
-        answer(s, VIRTIO_BLK_S_IOERR, 0);
-        return;
-    }
-    if (bytes == 0) {
-        answer(s, VIRTIO_BLK_S_OK, 0);
-        return;
-    }
-    s->request.iov = s->data;
-    s->request.iov_count = write ? cut(c->iov, c->out_count, HEADER, 0, s->data)
-                                 : cut(c->iov + c->out_count, c->in_count, 0, 1, s->data);
-    s->flush_after = write && !b->config.wce;
-    if (write) {
-        b->stats.writes++;
-        b->stats.written_bytes += bytes;
-    } else {
-        b->stats.reads++;
-        b->stats.read_bytes += bytes;
-    }
-    issue(s, write ? BLOCK_WRITE : BLOCK_READ, sector * SECTOR, bytes);
-}
-
-/* Sets the request up for the next range of a discard or write zeroes; false when there is none. */
-static bool next_range(struct slot *s)
-{
-    const struct virtio_blk_discard_write_zeroes *r = &s->range[s->next_range];
-
-    if (s->next_range >= s->ranges)
-        return false;
-    s->next_range++;
-    s->request.offset = qz_load_le64(&r->sector) * SECTOR;
-    s->request.length = (uint64_t)qz_load_le32(&r->num_sectors) * SECTOR;
-    s->request.may_unmap = qz_load_le32(&r->flags) & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
-    return true;
-}
-
-/* Discard and write zeroes (§5.2.6): an array of ranges, all checked before the first is touched.
- */
-static void ranges(struct slot *s, enum block_op op)
-{
-    struct blk *b = s->blk;
-    uint64_t bytes = s->chain.out_bytes - HEADER;
-    uint32_t allowed = op == BLOCK_WRITE_ZEROES ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0;
-
-    if (!b->info->readonly && !(op == BLOCK_DISCARD ? b->info->discard : b->info->write_zeroes)) {
-        answer(s, VIRTIO_BLK_S_UNSUPP, 0);
-        return;
-    }
-    s->ranges = (unsigned)(bytes / sizeof(s->range[0]));
-    if (b->info->readonly || bytes == 0 || bytes % sizeof(s->range[0]) ||
-        bytes > sizeof(s->range)) {
-        answer(s, VIRTIO_BLK_S_IOERR, 0);
-        return;
-    }
-    virtqueue_read(&s->chain, HEADER, s->range, bytes);
-    for (unsigned i = 0; i < s->ranges; i++) {
-        uint32_t sectors = qz_load_le32(&s->range[i].num_sectors),
-                 flags = qz_load_le32(&s->range[i].flags);
-        bool bad_flags = flags & ~allowed;
-
-        if (bad_flags || sectors == 0 || sectors > RANGE_SECTORS_MAX ||
-            !in_capacity(b, qz_load_le64(&s->range[i].sector), (uint64_t)sectors * SECTOR)) {
-            answer(s, bad_flags ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR, 0);
-            return;
-        }
-    }
-    s->next_range = 0;
-    s->flush_after = op == BLOCK_WRITE_ZEROES &&
-                     !b->config.wce; /* zeros are a write like any other (§5.2.6.2) */
-    next_range(s);
-    b->stats.discards++;
-    issue(s, op, s->request.offset, s->request.length);
-}
-
-static void take(struct slot *s)
-{
-    struct blk *b = s->blk;
-    uint8_t header[HEADER];
-    uint32_t type;
-    uint64_t sector;
-
-    if (virtqueue_read(&s->chain, 0, header, HEADER) != HEADER || s->chain.in_bytes < 1) {
-        virtqueue_fail(&b->d.queue[s->queue], "request without a %s",
-                       s->chain.in_bytes ? "whole header" : "status byte");
-        release(s);
-        return;
-    }
-    type = qz_load_le32(header);
-    sector = qz_load_le64(header + 8);
-    s->flush_after = false;
-    s->ranges = s->next_range = 0;
-    switch (type) {
-    case VIRTIO_BLK_T_IN:
-        read_or_write(s, false, sector);
-        return;
-    case VIRTIO_BLK_T_OUT:
-        read_or_write(s, true, sector);
-        return;
-    case VIRTIO_BLK_T_FLUSH:
-        b->stats.flushes++;
-        issue(s, BLOCK_FLUSH, 0, 0);
-        return;
-    case VIRTIO_BLK_T_GET_ID:
-        virtqueue_write(&s->chain, 0, b->serial, QZ_MIN((uint64_t)ID_BYTES, s->chain.in_bytes - 1));
-        answer(s, VIRTIO_BLK_S_OK, QZ_MIN((uint64_t)ID_BYTES, s->chain.in_bytes - 1));
-        return;
-    case VIRTIO_BLK_T_DISCARD:
-        ranges(s, BLOCK_DISCARD);
-        return;
-    case VIRTIO_BLK_T_WRITE_ZEROES:
-        ranges(s, BLOCK_WRITE_ZEROES);
-        return;
-    }
-    answer(s, VIRTIO_BLK_S_UNSUPP, 0);
-}
-
-/* A deterministic machine's requests are done one by one: the host may end them in any order. */
-static bool must_wait(const struct blk *b, unsigned q)
-{
-    return b->d.machine->gate && b->queue[q].in_flight;
-}
-
-/* Takes one request; false when there is none, or no slot for it. */
-static bool take_next(struct blk *b, unsigned q)
-{
-    struct slot *s = b->queue[q].free;
-
-    if (!s || must_wait(b, q))
-        return false;
-    s->chain.iov = s->iov;
-    s->chain.capacity = CHAIN_SEGMENTS;
-    if (virtqueue_pop(&b->d.queue[q], &s->chain) != 1)
-        return false;
-    b->queue[q].free = s->next;
-    take(s);
-    return true;
-}
-
-static void on_notify(struct virtio_device *d, unsigned q)
-{
-    struct blk *b = blk_of(d);
-    struct virtqueue *vq = &d->queue[q];
-    unsigned left =
-        vq->size; /* a ring's worth for each round: what answers at once must not keep the thread */
-
-    b->locked = true;
-    for (;;) {
-        virtqueue_notify_disable(vq);
-        while (left && take_next(b, q))
-            left--;
-        b->backend->ops->submit(b->backend);
-        if (must_wait(b, q))
-            break; /* request_done() comes here again */
-        if (!left) {
-            virtio_queue_again(d, q);
-            break;
-        }
-        if (!virtqueue_notify_enable(vq))
-            break;
-        /* As many slots as ring entries: all taken and more to come means that an entry was given
-         * twice. */
-        if (!b->queue[q].free) {
-            virtqueue_fail(vq, "more requests than the ring of %u has entries", vq->size);
-            break;
-        }
-    }
-    virtqueue_interrupt(vq);
-    b->locked = false;
-}
+enum { QUEUE_SIZE_DEFAULT = 256 };
 
 /* ---- device
  * --------------------------------------------------------------------------------------------- */
@@ -440,7 +39,9 @@ static void on_reset(struct virtio_device *d)
     struct blk *b = blk_of(d);
 
     b->config.wce = 1;
-    if (drained(b))
+    for (unsigned i = 0; i < d->queue_count; i++)
+        blk_forget_kept(b, i);
+    if (blk_drained(b))
         virtio_reset_done(d);
     else
         b->resetting = true;
@@ -450,6 +51,7 @@ static void on_queue_reset(struct virtio_device *d, unsigned q)
 {
     struct blk *b = blk_of(d);
 
+    blk_forget_kept(b, q);
     if (b->queue[q].in_flight)
         b->queue[q].resetting = true;
     else
@@ -473,7 +75,7 @@ static const struct virtio_device_ops ops = {
     .config_read = on_config_read,
     .config_write = on_config_write,
     .activate = on_activate,
-    .notify = on_notify,
+    .notify = blk_notify,
     .reset = on_reset,
     .queue_reset = on_queue_reset,
     .free = on_free,
@@ -493,10 +95,15 @@ static void fill_config(struct blk *b, unsigned queues)
     b->config.max_discard_seg = b->config.max_write_zeroes_seg = RANGES_MAX;
     b->config.discard_sector_alignment = QZ_MAX(b->info->block_size, (uint32_t)SECTOR) / SECTOR;
     b->config.write_zeroes_may_unmap = 1;
+    b->config.max_secure_erase_sectors = RANGE_SECTORS_MAX;
+    b->config.max_secure_erase_seg = RANGES_MAX;
+    b->config.secure_erase_sector_alignment = b->config.discard_sector_alignment;
     b->d.offered = QZ_BIT(VIRTIO_BLK_F_SEG_MAX) | QZ_BIT(VIRTIO_BLK_F_BLK_SIZE) |
                    QZ_BIT(VIRTIO_BLK_F_TOPOLOGY) | QZ_BIT(VIRTIO_BLK_F_FLUSH) |
                    QZ_BIT(VIRTIO_BLK_F_CONFIG_WCE) | QZ_BIT(VIRTIO_BLK_F_MQ) |
                    (b->info->readonly ? QZ_BIT(VIRTIO_BLK_F_RO) : 0) |
+                   (b->info->secure_erase ? QZ_BIT(VIRTIO_BLK_F_SECURE_ERASE) : 0) |
+                   (b->info->lifetime ? QZ_BIT(BLK_F_LIFETIME) : 0) |
                    (b->info->discard ? QZ_BIT(VIRTIO_BLK_F_DISCARD) : 0) |
                    (b->info->write_zeroes ? QZ_BIT(VIRTIO_BLK_F_WRITE_ZEROES) : 0);
 }
@@ -512,10 +119,33 @@ static int make_slots(struct blk *b, unsigned queues, unsigned size)
 
             s->blk = b;
             s->queue = q;
-            release(s);
+            blk_release(s);
         }
     }
     return 0;
+}
+
+static void make_lanes(struct blk *b, struct qz_loop *loop, const struct virtio_blk_options *o)
+{
+    b->lanes =
+        QZ_MIN(QZ_MAX(o->loop_count, 1u), QZ_MIN(b->d.queue_count, (unsigned)BLOCK_LANES_MAX));
+    for (unsigned i = 0; i < b->lanes; i++) {
+        b->loops[i] = o->loops ? o->loops[i] : loop;
+        b->lane[i] = (struct blk_lane){.blk = b, .index = i};
+    }
+    if (b->lanes > 1) {
+        b->d.lane_loop = b->loops;
+        b->d.lanes = b->lanes;
+    }
+}
+
+static int attach(struct blk *b)
+{
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < b->lanes; i++)
+        r = b->backend->ops->attach(b->backend, i, b->loops[i]);
+    return r;
 }
 
 int virtio_blk_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop,
@@ -534,11 +164,14 @@ int virtio_blk_new(struct virtio_device **out, struct machine *m, struct qz_loop
     }
     b->backend = config->backend;
     b->info = b->backend->ops->info(b->backend);
+    b->on_error = config->on_error;
+    b->stopped = config->stopped;
+    b->context = config->context;
     memcpy(b->serial, config->serial, strnlen(config->serial, sizeof(b->serial)));
     b->d = (struct virtio_device){
         .ops = &ops,
         .machine = m,
-        .loop = loop,
+        .loop = config->loops ? config->loops[0] : loop,
         .no_packed = config->no_packed,
         .config_size = sizeof(b->config),
         .queue_count = queues,
@@ -546,7 +179,8 @@ int virtio_blk_new(struct virtio_device **out, struct machine *m, struct qz_loop
         .label = config->label,
     };
     fill_config(b, queues);
-    r = b->backend->ops->attach(b->backend, loop);
+    make_lanes(b, b->d.loop, config);
+    r = attach(b);
     if (r < 0) {
         on_free(&b->d);
         return qz_fail(err, r, "disk %s: %s", config->label, strerror(-r));
@@ -555,9 +189,89 @@ int virtio_blk_new(struct virtio_device **out, struct machine *m, struct qz_loop
     return 0;
 }
 
-void virtio_blk_get_stats(struct virtio_device *d, struct virtio_blk_stats *stats)
+void virtio_blk_get_stats(struct virtio_device *d, struct virtio_blk_stats *out)
 {
-    QZ_LOCKED(&d->lock);
+    struct blk *b = blk_of(d);
 
-    *stats = blk_of(d)->stats;
+    *out = (struct virtio_blk_stats){0};
+    for (unsigned i = 0; i < d->queue_count; i++) {
+        const struct virtio_blk_stats *s = &b->queue[i].stats;
+        QZ_LOCKED(virtio_queue_lock(d, i));
+
+        out->reads += s->reads;
+        out->writes += s->writes;
+        out->flushes += s->flushes;
+        out->discards += s->discards;
+        out->errors += s->errors;
+        out->read_bytes += s->read_bytes;
+        out->written_bytes += s->written_bytes;
+        out->ignored += s->ignored;
+        out->stops += s->stops;
+    }
+}
+
+uint64_t virtio_blk_capacity(struct virtio_device *d)
+{
+    return __atomic_load_n(&blk_of(d)->info->capacity, __ATOMIC_RELAXED);
+}
+
+/* ---- resizing */
+
+struct resize_call {
+    struct qz_work work;
+    struct blk *blk;
+    uint64_t capacity;
+    struct qz_error *err;
+    int result;
+    bool done;
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+};
+
+/* On lane 0's thread, which owns the queue that waits for the new size. */
+static void resize(struct qz_work *w)
+{
+    struct resize_call *c = QZ_CONTAINER_OF(w, struct resize_call, work);
+    struct blk *b = c->blk;
+    int r = b->backend->ops->resize(b->backend, c->capacity, c->err);
+
+    if (r == 0) {
+        virtio_lock(&b->d);
+        b->config.capacity = c->capacity / SECTOR;
+        virtio_config_changed(&b->d); /* §5.2.5: the driver reads the capacity again */
+        virtio_unlock(&b->d);
+    }
+    QZ_LOCKED(&c->lock);
+    c->result = r;
+    c->done = true;
+    pthread_cond_signal(&c->ended);
+}
+
+int virtio_blk_resize(struct virtio_device *d, uint64_t capacity, struct qz_error *err)
+{
+    struct blk *b = blk_of(d);
+    struct resize_call c = {.blk = b, .capacity = capacity, .err = err};
+    uint64_t now = virtio_blk_capacity(d);
+
+    if (b->info->readonly)
+        return qz_fail(err, -EROFS, "disk %s: it is readonly", d->label);
+    if (capacity % SECTOR)
+        return qz_fail(err, -EINVAL, "disk %s: %llu bytes is no whole number of 512 byte sectors",
+                       d->label, (unsigned long long)capacity);
+    if (capacity < now)
+        return qz_fail(err, -EINVAL,
+                       "disk %s: a disk in use only grows, and it has %llu bytes: shrink its file "
+                       "system in the guest, "
+                       "then the image by queztl-disk resize",
+                       d->label, (unsigned long long)now);
+    pthread_mutex_init(&c.lock, NULL);
+    pthread_cond_init(&c.ended, NULL);
+    qz_loop_post(b->loops[0], &c.work, resize);
+    pthread_mutex_lock(&c.lock);
+    while (!c.done)
+        pthread_cond_wait(&c.ended, &c.lock);
+    pthread_mutex_unlock(&c.lock);
+    pthread_cond_destroy(&c.ended);
+    pthread_mutex_destroy(&c.lock);
+    return c.result;
 }

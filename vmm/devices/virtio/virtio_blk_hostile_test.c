@@ -180,7 +180,7 @@ static void test_bad_ranges(void **state)
 
 static void test_unknown_types(void **state)
 {
-    static const uint32_t types[] = {2, 3, 5, 7, 9, 10, 12, 14, 16, 0x80000000, 0xffffffff};
+    static const uint32_t types[] = {2, 3, 5, 7, 9, 10, 12, 15, 16, 0x80000000, 0xffffffff};
     struct fixture *f = *state;
     uint8_t data[BLK_SECTOR];
 
@@ -192,6 +192,8 @@ static void test_unknown_types(void **state)
     f->m.info.discard = f->m.info.write_zeroes = false;
     assert_int_equal(blk_request(&f->r, 0, VIRTIO_BLK_T_DISCARD, 0, data, 16), VIRTIO_BLK_S_UNSUPP);
     assert_int_equal(blk_request(&f->r, 0, VIRTIO_BLK_T_WRITE_ZEROES, 0, data, 16),
+                     VIRTIO_BLK_S_UNSUPP);
+    assert_int_equal(blk_request(&f->r, 0, VIRTIO_BLK_T_SECURE_ERASE, 0, data, 16),
                      VIRTIO_BLK_S_UNSUPP);
     assert_works(f);
 }

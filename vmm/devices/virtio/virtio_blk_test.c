@@ -14,7 +14,15 @@
 
 enum { SECTORS = 4096, CAPACITY = SECTORS * BLK_SECTOR, QUEUES = 4, SEGMENTS_MAX = 126 };
 /* Offsets in struct virtio_blk_config (VirtIO 1.3 §5.2.4). */
-enum { SEG_MAX = 12, BLK_SIZE = 20, WCE = 32, NUM_QUEUES = 34, MAX_DISCARD = 36, MAX_ZEROES = 48 };
+enum {
+    SEG_MAX = 12,
+    BLK_SIZE = 20,
+    WCE = 32,
+    NUM_QUEUES = 34,
+    MAX_DISCARD = 36,
+    MAX_ZEROES = 48,
+    MAX_ERASE = 60
+};
 
 struct fixture {
     struct blk_rig r;
@@ -350,6 +358,61 @@ static void test_discard_and_zeroes(void **state)
     close_disk(&f);
 }
 
+/* Written over, in the file itself, before it is given back; offered only where it was asked for.
+ */
+static void test_secure_erase(void **state)
+{
+    struct fixture f = {0};
+    uint8_t range[16];
+    struct block_backend *backend;
+    struct qz_error err;
+    char options[100];
+
+    if (!open_file_disk(&f, NULL, false, false))
+        skip();
+    assert_false(f.r.t->offered & QZ_BIT(VIRTIO_BLK_F_SECURE_ERASE));
+    blk_rig_close(&f.r);
+    snprintf(options, sizeof(options), "%s,secure-erase=overwrite,discard=ignore", f.path);
+    assert_int_equal(block_disk_open(&backend, options, &err), 0);
+    assert_int_equal(blk_rig_open(&f.r, backend, NULL, &err), 0);
+    assert_int_equal(vtest_negotiate(f.r.t, QZ_BIT(VIRTIO_BLK_F_SECURE_ERASE), true), 0);
+    assert_true(f.r.t->features & QZ_BIT(VIRTIO_BLK_F_SECURE_ERASE));
+    assert_int_not_equal(config(&f, MAX_ERASE, 4), 0);
+    assert_int_not_equal(config(&f, MAX_ERASE + 4, 4), 0);
+    put_range(range, 100, 3000, 0);
+    assert_int_equal(blk_request(&f.r, 0, VIRTIO_BLK_T_SECURE_ERASE, 0, range, 16),
+                     VIRTIO_BLK_S_OK);
+    memset(f.model + 100 * BLK_SECTOR, 0, 3000 * BLK_SECTOR);
+    assert_file_is_model(&f);
+    put_range(range, 100, 1, 1); /* §5.2.6.1: the unmap bit is no flag of this command */
+    assert_int_equal(blk_request(&f.r, 0, VIRTIO_BLK_T_SECURE_ERASE, 0, range, 16),
+                     VIRTIO_BLK_S_UNSUPP);
+    put_range(range, SECTORS - 1, 2, 0);
+    assert_int_equal(blk_request(&f.r, 0, VIRTIO_BLK_T_SECURE_ERASE, 0, range, 16),
+                     VIRTIO_BLK_S_IOERR);
+    close_disk(&f);
+}
+
+static void test_lifetime(void **state)
+{
+    enum { F_LIFETIME = 15, T_GET_LIFETIME = 10 };
+    static const uint8_t worn[6] = {1, 0, 3, 0, 5, 0};
+    struct fixture f = {0};
+    uint8_t bytes[6];
+    struct qz_error err;
+
+    f.in_memory = true;
+    memory_disk_init(&f.memory, CAPACITY);
+    f.memory.info.lifetime = true;
+    assert_int_equal(blk_rig_open(&f.r, &f.memory.b, NULL, &err), 0);
+    assert_int_equal(vtest_negotiate(f.r.t, QZ_BIT(F_LIFETIME), false), 0);
+    assert_true(f.r.t->features & QZ_BIT(F_LIFETIME));
+    assert_int_equal(blk_request(&f.r, 0, T_GET_LIFETIME, 0, bytes, sizeof(bytes)),
+                     VIRTIO_BLK_S_OK);
+    assert_memory_equal(bytes, worn, sizeof(worn));
+    close_disk(&f);
+}
+
 static void test_id(void **state)
 {
     struct virtio_blk_options o = {.queues = 1, .serial = "disk-0123456789abcde"};
@@ -461,6 +524,8 @@ int main(void)
         cmocka_unit_test(test_direct),
         cmocka_unit_test(test_several_queues_at_once),
         cmocka_unit_test(test_discard_and_zeroes),
+        cmocka_unit_test(test_secure_erase),
+        cmocka_unit_test(test_lifetime),
         cmocka_unit_test(test_id),
         cmocka_unit_test(test_cache_mode),
         cmocka_unit_test(test_readonly),

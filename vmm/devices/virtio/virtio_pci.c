@@ -69,7 +69,8 @@ struct virtio_pci {
     uint64_t offered, driver_features;
     uint32_t device_feature_select, driver_feature_select;
     uint16_t queue_select, config_vector;
-    uint8_t generation, isr;
+    uint8_t generation, isr;  /* isr: isr_lock, for a wire that several queues pull */
+    pthread_mutex_t isr_lock; /* inside all others but the function's own */
     bool resetting;
     uint64_t bar_base; /* of REGION_BAR; 0: not mapped */
     unsigned window;   /* offset of the PCI_CFG capability */
@@ -84,12 +85,24 @@ static struct virtio_pci *transport_of(struct virtio_device *d)
 /* ---- doorbells ----------------------------------------------------------------------------------
  */
 
+static struct qz_loop *loop_of(const struct virtio_device *d, unsigned queue)
+{
+    return d->lane_loop ? d->lane_loop[queue % d->lanes] : d->loop;
+}
+
+/* Deterministic machines: returns when the device has nothing left to do. */
+static void settle(struct virtio_device *d)
+{
+    for (unsigned i = 0; i < (d->lane_loop ? d->lanes : 1); i++)
+        io_gate_settle(d->machine->gate, loop_of(d, i));
+}
+
 static void ring(struct vp_queue *q)
 {
     uint64_t one = 1;
 
     if (q->vp->d->machine->gate) {
-        io_gate_ring(q->vp->d->machine->gate, q->vp->d->loop, q->fd);
+        io_gate_ring(q->vp->d->machine->gate, loop_of(q->vp->d, q->index), q->fd);
         return;
     }
     /* Fails only when the counter is full: then the loop has been told often enough. */
@@ -105,7 +118,7 @@ static void doorbell_ready(struct qz_watch *w, uint32_t events)
 
     if (read(q->fd, &count, sizeof(count)) < 0)
         return;
-    QZ_LOCKED(&d->lock);
+    QZ_LOCKED(virtio_queue_lock(d, q->index));
     if (d->active && d->queue[q->index].enabled && !q->resetting)
         d->ops->notify(d, q->index);
     if (d->machine->gate)
@@ -143,8 +156,20 @@ static void interrupt(struct virtio_pci *vp, uint16_t vector, uint8_t isr)
             pci_msix_notify(&vp->pci, vector);
         return;
     }
+    QZ_LOCKED(&vp->isr_lock);
     vp->isr |= isr;
     pci_intx_set(&vp->pci, true);
+}
+
+/* Reading acknowledges (§4.1.4.5). */
+static uint8_t isr_take(struct virtio_pci *vp)
+{
+    QZ_LOCKED(&vp->isr_lock);
+    uint8_t value = vp->isr;
+
+    vp->isr = 0;
+    pci_intx_set(&vp->pci, false);
+    return value;
 }
 
 static void on_queue_interrupt(struct virtio_device *d, uint16_t vector)
@@ -199,8 +224,7 @@ static void on_reset_done(struct virtio_device *d)
     vp->device_feature_select = vp->driver_feature_select = 0;
     vp->queue_select = 0;
     vp->config_vector = NO_VECTOR;
-    vp->isr = 0;
-    pci_intx_set(&vp->pci, false);
+    isr_take(vp);
     d->status = 0;
     vp->resetting = false;
 }
@@ -363,7 +387,7 @@ static void common_image(struct virtio_pci *vp, uint8_t image[COMMON_SIZE + 8])
                       (uint32_t)(vp->driver_features >> 32 * vp->driver_feature_select));
     qz_store_le16(image + VIRTIO_PCI_COMMON_MSIX, vp->config_vector);
     qz_store_le16(image + VIRTIO_PCI_COMMON_NUMQ, (uint16_t)d->queue_count);
-    image[VIRTIO_PCI_COMMON_STATUS] = d->status;
+    image[VIRTIO_PCI_COMMON_STATUS] = __atomic_load_n(&d->status, __ATOMIC_RELAXED);
     image[VIRTIO_PCI_COMMON_CFGGENERATION] = vp->generation;
     qz_store_le16(image + VIRTIO_PCI_COMMON_Q_SELECT, vp->queue_select);
     if (!vq)
@@ -502,10 +526,7 @@ static uint64_t region_read(void *opaque, uint64_t offset, unsigned size)
     case ISR:
         if (at)
             return 0;
-        value = vp->isr; /* reading acknowledges (§4.1.4.5) */
-        vp->isr = 0;
-        pci_intx_set(&vp->pci, false);
-        return value;
+        return isr_take(vp);
     case DEVICE:
         n = config_part(d, at, size);
         if (n && d->ops->config_read)
@@ -527,15 +548,15 @@ static void region_write(void *opaque, uint64_t offset, unsigned size, uint64_t 
             ring(&vp->q[at / NOTIFY_STRIDE]);
         return;
     }
-    pthread_mutex_lock(&d->lock);
+    virtio_lock(d);
     if (offset < ISR)
         common_write(vp, at, size, value);
     else if (offset >= DEVICE && size <= config_part(d, at, size) && d->ops->config_write &&
              !vp->resetting)
         d->ops->config_write(d, at, &value, size);
-    pthread_mutex_unlock(&d->lock);
-    if (d->machine->gate) /* a reset may go on in the device's loop */
-        io_gate_settle(d->machine->gate, d->loop);
+    virtio_unlock(d);
+    if (d->machine->gate) /* a reset may go on in the device's loops */
+        settle(d);
 }
 
 static const struct bus_ops region_ops = {.read = region_read, .write = region_write};
@@ -598,8 +619,9 @@ static void machine_reset(struct pci_device *pci)
 {
     struct virtio_pci *vp = QZ_CONTAINER_OF(pci, struct virtio_pci, pci);
 
-    QZ_LOCKED(&vp->d->lock);
+    virtio_lock(vp->d);
     reset_begin(vp);
+    virtio_unlock(vp->d);
 }
 
 static bool busy(struct pci_device *pci)
@@ -712,6 +734,11 @@ static void destroy(struct virtio_pci *vp)
             close(vp->q[i].fd);
         virtqueue_stop(&d->queue[i]);
     }
+    for (unsigned i = 0; d->lane_lock && i < d->lanes; i++)
+        pthread_mutex_destroy(&d->lane_lock[i]);
+    free(d->lane_lock);
+    d->lane_lock = NULL;
+    pthread_mutex_destroy(&vp->isr_lock);
     pthread_mutex_destroy(&d->lock);
     free(d->queue);
     d->queue = NULL;
@@ -732,7 +759,7 @@ static int open_doorbells(struct virtio_pci *vp, struct qz_error *err)
         queue_defaults(vp->d, i);
         q->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         r = q->fd < 0 ? -errno
-                      : qz_loop_add(vp->d->loop, &q->watch, q->fd, EPOLLIN, doorbell_ready);
+                      : qz_loop_add(loop_of(vp->d, i), &q->watch, q->fd, EPOLLIN, doorbell_ready);
         if (r < 0)
             return qz_fail(err, r, "%s: doorbell of queue %u: %s", vp->d->ops->name, i,
                            strerror(-r));
@@ -747,7 +774,11 @@ static int build(struct virtio_pci *vp, struct qz_error *err)
 
     d->queue = calloc(d->queue_count, sizeof(*d->queue));
     vp->q = d->queue ? calloc(d->queue_count, sizeof(*vp->q)) : NULL;
-    if (r == 0 && !vp->q)
+    if (d->lane_loop)
+        d->lane_lock = calloc(d->lanes, sizeof(*d->lane_lock));
+    for (unsigned i = 0; d->lane_lock && i < d->lanes; i++)
+        pthread_mutex_init(&d->lane_lock[i], NULL);
+    if (r == 0 && (!vp->q || (d->lane_loop && !d->lane_lock)))
         r = -ENOMEM;
     if (r < 0) {
         free(vp->q); /* no doorbell is open: destroy() shall not look for them */
@@ -777,6 +808,8 @@ int virtio_pci_new(struct virtio_pci **out, struct virtio_device *d, struct qz_e
     }
     vp->d = d;
     pthread_mutex_init(&d->lock, NULL);
+    pthread_mutex_init(&vp->isr_lock, NULL);
+    d->lane_lock = NULL;
     d->transport = &transport_ops;
     d->transport_data = vp;
     d->status = 0;

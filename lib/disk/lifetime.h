@@ -1,0 +1,18 @@
+/* lifetime.h - how worn the medium under a file is. */
+#ifndef DISK_LIFETIME_H
+#define DISK_LIFETIME_H
+
+#include <queztl/disk.h>
+
+struct lifetime {
+    int wear_fd,
+        end_fd; /* -1: the kernel does not tell; kept, for a process that may open nothing later */
+};
+
+/* path: a file or block device. sysfs: where that is mounted. */
+void lifetime_open(struct lifetime *l, const char *sysfs, const char *path);
+void lifetime_close(struct lifetime *l);
+/* -ENOTSUP: not known. */
+int lifetime_read(const struct lifetime *l, struct qz_disk_lifetime *out);
+
+#endif
