@@ -468,7 +468,8 @@ static int build_devices(struct vm *vm, struct qz_error *err)
     int r;
 
     host.storage_loop_count = 1;
-    for (unsigned i = 0; i < vm->config.disks; i++)
+    /* A deterministic machine's devices work one after the other. */
+    for (unsigned i = 0; !vm->config.deterministic && i < vm->config.disks; i++)
         host.storage_loop_count = QZ_MAX(host.storage_loop_count, vm->config.disk[i].iothreads);
     vm->io_loops = IO_STORAGE + host.storage_loop_count;
     for (unsigned i = 0; i < vm->io_loops; i++)
