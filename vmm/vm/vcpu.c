@@ -38,6 +38,7 @@ struct vcpu {
     pthread_cond_t wake;
     unsigned requests; /* atomic */
     uint8_t sipi_vector;
+    bool stays;               /* parked while others run; deterministic machines only */
     enum mp_state wait;       /* own local APIC: MP_HALTED, MP_WAIT_SIPI; MP_RUNNABLE otherwise */
     struct vcpu_state *state; /* for REQ_STATE */
     int (*call)(struct vcpu *v, void *arg); /* for REQ_CALL */
@@ -426,7 +427,8 @@ static void run(struct vcpu *v)
 
 static bool can_run(const struct vcpu *v)
 {
-    return v->wait == MP_RUNNABLE || (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) & REQ_INSIDE);
+    return !v->stays && (v->wait == MP_RUNNABLE ||
+                         (__atomic_load_n(&v->requests, __ATOMIC_SEQ_CST) & REQ_INSIDE));
 }
 
 /* The turn goes to the next one behind v that can run, v itself being the last. False: there is
@@ -657,8 +659,25 @@ void vcpu_group_clock_started(struct vcpu_group *g)
         tell_tsc(&g->vcpu[0]);
 }
 
+/* A debugger lets some of them run: the turn is one of theirs. */
+static void turn_without(struct vcpu_group *g, const bool *stay)
+{
+    unsigned whose;
+    QZ_LOCKED(&g->lock);
+
+    for (unsigned i = 0; i < g->created; i++)
+        g->vcpu[i].stays = stay && stay[i];
+    whose = turns_whose(g->turns);
+    for (unsigned n = 0; n < g->created && g->vcpu[whose].stays; n++)
+        whose = (whose + 1) % g->created;
+    if (whose != turns_whose(g->turns))
+        turns_give(g->turns, whose);
+}
+
 void vcpu_group_resume(struct vcpu_group *g, const bool *stay)
 {
+    if (g->turns)
+        turn_without(g, stay);
     for (unsigned i = 0; i < g->created; i++) {
         if (stay && stay[i])
             continue;

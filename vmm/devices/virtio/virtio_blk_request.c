@@ -29,6 +29,7 @@ static void to_backend(struct slot *s)
     struct block_backend *backend = s->blk->backend;
 
     s->request.lane = lane_of(s->blk, s->queue)->index;
+    io_gate_begin(s->blk->d.machine->gate);
     backend->ops->queue(backend, &s->request);
 }
 
@@ -92,30 +93,26 @@ static void request_done(struct slot *s, int result)
 {
     struct blk *b = s->blk;
     struct blk_queue *q = &b->queue[s->queue];
-    struct io_gate *gate = b->d.machine->gate;
     enum blk_verdict verdict = BLK_IGNORE;
 
+    io_gate_end(b->d.machine->gate);
     if (is_resetting(s)) { /* the ring is the driver's again: nothing is written to it */
         q->in_flight--;
-        io_gate_end(gate);
         blk_release(s);
         return;
     }
-    if (result < 0 && (verdict = blk_judge(s, result)) == BLK_KEEP) {
-        io_gate_end(gate); /* nobody waits for it: the machine pauses */
+    if (result < 0 && (verdict = blk_judge(s, result)) == BLK_KEEP)
         return;
-    }
     if (verdict == BLK_IGNORE && has_next(s)) {
         to_backend(s);
         b->backend->ops->submit(b->backend, s->request.lane);
         return;
     }
     q->in_flight--;
-    io_gate_end(gate);
     answer(s, verdict == BLK_IGNORE ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR,
            s->request.op == BLOCK_READ ? s->request.length : 0);
     virtqueue_interrupt(&b->d.queue[s->queue]);
-    if (gate) /* the next one */
+    if (b->d.machine->gate) /* the next one */
         virtio_queue_again(&b->d, s->queue);
 }
 
@@ -148,7 +145,6 @@ static void on_done(struct block_request *r, int result)
 
 void blk_again(struct slot *s)
 {
-    io_gate_begin(s->blk->d.machine->gate);
     to_backend(s);
 }
 
@@ -164,7 +160,6 @@ static void issue(struct slot *s, enum block_op op, uint64_t offset, uint64_t le
     s->request.length = length;
     s->request.done = on_done;
     b->queue[s->queue].in_flight++;
-    io_gate_begin(b->d.machine->gate);
     to_backend(s);
 }
 

@@ -85,12 +85,24 @@ static struct virtio_pci *transport_of(struct virtio_device *d)
 /* ---- doorbells ----------------------------------------------------------------------------------
  */
 
+static struct qz_loop *loop_of(const struct virtio_device *d, unsigned queue)
+{
+    return d->lane_loop ? d->lane_loop[queue % d->lanes] : d->loop;
+}
+
+/* Deterministic machines: returns when the device has nothing left to do. */
+static void settle(struct virtio_device *d)
+{
+    for (unsigned i = 0; i < (d->lane_loop ? d->lanes : 1); i++)
+        io_gate_settle(d->machine->gate, loop_of(d, i));
+}
+
 static void ring(struct vp_queue *q)
 {
     uint64_t one = 1;
 
     if (q->vp->d->machine->gate) {
-        io_gate_ring(q->vp->d->machine->gate, q->vp->d->loop, q->fd);
+        io_gate_ring(q->vp->d->machine->gate, loop_of(q->vp->d, q->index), q->fd);
         return;
     }
     /* Fails only when the counter is full: then the loop has been told often enough. */
@@ -543,8 +555,8 @@ static void region_write(void *opaque, uint64_t offset, unsigned size, uint64_t 
              !vp->resetting)
         d->ops->config_write(d, at, &value, size);
     virtio_unlock(d);
-    if (d->machine->gate) /* a reset may go on in the device's loop */
-        io_gate_settle(d->machine->gate, d->loop);
+    if (d->machine->gate) /* a reset may go on in the device's loops */
+        settle(d);
 }
 
 static const struct bus_ops region_ops = {.read = region_read, .write = region_write};
@@ -734,11 +746,6 @@ static void destroy(struct virtio_pci *vp)
     d->transport_data = NULL;
     free(vp->q);
     free(vp);
-}
-
-static struct qz_loop *loop_of(const struct virtio_device *d, unsigned queue)
-{
-    return d->lane_loop ? d->lane_loop[queue % d->lanes] : d->loop;
 }
 
 static int open_doorbells(struct virtio_pci *vp, struct qz_error *err)
