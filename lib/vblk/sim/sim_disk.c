@@ -66,7 +66,7 @@ static bool inside(const struct sim *s, uint64_t sector, uint64_t sectors)
     return sector <= s->sectors && sectors <= s->sectors - sector;
 }
 
-static uint8_t do_ranges(struct sim *s, const struct dev_chain *c)
+static uint8_t do_ranges(struct sim *s, const struct dev_chain *c, uint32_t op)
 {
     uint8_t ranges[16 * 64];
     uint64_t len = data_move(c, false, ranges, sizeof(ranges));
@@ -75,8 +75,10 @@ static uint8_t do_ranges(struct sim *s, const struct dev_chain *c)
         return S_IOERR;
     for (uint64_t i = 0; i < len; i += 16) {
         uint64_t sector = qz_load_le64(ranges + i);
-        uint32_t n = qz_load_le32(ranges + i + 8);
+        uint32_t n = qz_load_le32(ranges + i + 8), flags = qz_load_le32(ranges + i + 12);
 
+        if (flags & ~1u || (flags && op == VBLK_OP_DISCARD)) /* §5.2.6.2 */
+            return S_UNSUPP;
         if (!inside(s, sector, n))
             return S_IOERR;
         memset(s->disk + sector * VBLK_SECTOR_SIZE, 0, (uint64_t)n * VBLK_SECTOR_SIZE);
@@ -112,6 +114,7 @@ static uint8_t do_append(struct sim *s, const struct dev_chain *c, uint64_t zone
 static uint8_t execute(struct sim *s, const struct dev_chain *c)
 {
     static uint8_t id[VBLK_ID_BYTES + 1] = "queztl-simulated-dsk";
+    static uint8_t lifetime[8] = {1, 0, 2, 0, 3}; /* pre-EOL, two estimates */
     uint64_t sector = qz_load_le64(c->pieces[0].at + 8);
 
     switch (qz_load_le32(c->pieces[0].at)) {
@@ -130,17 +133,42 @@ static uint8_t execute(struct sim *s, const struct dev_chain *c)
         data_move(c, true, id, VBLK_ID_BYTES);
         return S_OK;
     case VBLK_OP_GET_LIFETIME:
-        data_move(c, true, id, 8);
+        data_move(c, true, lifetime, 8);
         return S_OK;
     case VBLK_OP_DISCARD:
     case VBLK_OP_WRITE_ZEROES:
     case VBLK_OP_SECURE_ERASE:
-        return do_ranges(s, c);
+        return do_ranges(s, c, qz_load_le32(c->pieces[0].at));
     case VBLK_OP_ZONE_APPEND:
         return do_append(s, c, sector);
     default:
         return S_UNSUPP;
     }
+}
+
+/* The same chain with its header in one piece of its own: the driver frames messages as it likes
+ * (§2.7.4.1). False when header or status are missing. */
+static bool frame(const struct dev_chain *c, struct dev_chain *framed, uint8_t header[16])
+{
+    uint32_t n = 0;
+
+    *framed = (struct dev_chain){.id = c->id, .descs = c->descs, .order = c->order, .count = 1};
+    framed->pieces[0] = (struct dev_piece){header, 16, false};
+    for (unsigned i = 0; i < c->count; i++) {
+        struct dev_piece p = c->pieces[i];
+        uint32_t take = p.write ? 0 : QZ_MIN(p.len, 16 - n);
+
+        memcpy(header + n, p.at, take);
+        n += take;
+        p.at += take;
+        p.len -= take;
+        if (p.len == 0)
+            continue;
+        if (framed->count == DEV_CHAIN_MAX)
+            return false;
+        framed->pieces[framed->count++] = p;
+    }
+    return n == 16 && framed->count >= 2 && framed->pieces[framed->count - 1].write;
 }
 
 static bool strikes(struct sim *s)
@@ -158,22 +186,26 @@ static bool strikes(struct sim *s)
 static bool serve(struct sim *s, struct sim_queue *q, const struct dev_chain *c)
 {
     const struct dev_piece *last = &c->pieces[c->count - 1];
+    struct dev_chain framed;
+    uint8_t header[16];
     enum sim_fault fault = strikes(s) ? s->fault : SIM_FAULT_NONE;
-    uint32_t len = (uint32_t)data_len(c, true);
+    uint32_t len = 0;
     uint8_t status;
 
+    for (unsigned i = 0; i < c->count; i++)
+        len += c->pieces[i].write ? c->pieces[i].len : 0;
     if (fault == SIM_FAULT_STALL)
         return false;
     if (fault == SIM_FAULT_NEEDS_RESET) {
         s->status |= 64;
         return false;
     }
-    if (c->pieces[0].len != 16 || c->pieces[0].write || c->count < 2 || !last->write) {
+    if (!frame(c, &framed, header)) {
         q->ring.violations++;
         q->ring.violation = "a request without header or status (5.2.6)";
         return false;
     }
-    status = fault == SIM_FAULT_IO ? S_IOERR : execute(s, c);
+    status = fault == SIM_FAULT_IO ? S_IOERR : execute(s, &framed);
     if (fault != SIM_FAULT_NO_STATUS)
         last->at[last->len - 1] = status;
     q->served++;

@@ -57,6 +57,7 @@ static void killed(const char *socket, uint64_t off, bool tracked, void (*replac
     print_message("%llu resumed, %llu reset\n", (unsigned long long)info.resumes,
                   (unsigned long long)info.resets);
     assert_int_equal(info.resumes + info.resets, kills);
+    assert_true(info.resets == 0 || info.resumes == 0); /* one way or the other, not by chance */
     if (tracked)
         assert_int_equal(info.resets, 0);
     free(l);

@@ -24,7 +24,14 @@ static bool answers(const char *path)
 int qsd_restart(struct qsd *q, struct qz_error *err)
 {
     char blockdev[256], export[256];
-    char *argv[] = {"qemu-storage-daemon", "--blockdev", blockdev, "--export", export, NULL};
+    char *argv[] = {"qemu-storage-daemon",
+                    "--object",
+                    "iothread,id=io0",
+                    "--blockdev",
+                    blockdev,
+                    "--export",
+                    export,
+                    NULL};
     int64_t until = qz_now_ns() + START_MS * INT64_C(1000000);
 
     if (q->image[0])
@@ -34,8 +41,8 @@ int qsd_restart(struct qsd *q, struct qz_error *err)
         snprintf(blockdev, sizeof(blockdev),
                  "driver=null-co,node-name=n,size=1073741824,read-zeroes=off");
     snprintf(export, sizeof(export),
-             "type=vhost-user-blk,id=e,node-name=n,writable=on,num-queues=%u,addr.type=unix,"
-             "addr.path=%s",
+             "type=vhost-user-blk,id=e,node-name=n,iothread=io0,writable=on,num-queues=%u,"
+             "addr.type=unix,addr.path=%s",
              q->queues, q->socket);
     unlink(q->socket);
     q->pid = fork();

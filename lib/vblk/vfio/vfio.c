@@ -155,9 +155,9 @@ static void log_line(void *ctx, enum vblk_log_level level, const char *text, uin
 static int vectors_open(struct vblk_vfio *v)
 {
     struct vfio_irq_info info = {.argsz = sizeof(info), .index = VFIO_PCI_MSIX_IRQ_INDEX};
-    struct {
+    union {
         struct vfio_irq_set set;
-        int32_t fds[VECTORS_MAX];
+        uint8_t space[sizeof(struct vfio_irq_set) + VECTORS_MAX * sizeof(int32_t)];
     } s = {.set = {.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
                    .index = VFIO_PCI_MSIX_IRQ_INDEX}};
     unsigned n;
@@ -166,11 +166,14 @@ static int vectors_open(struct vblk_vfio *v)
         return -ENODEV;
     n = QZ_MIN(info.count, (unsigned)VECTORS_MAX);
     for (unsigned i = 0; i < n; i++) {
-        v->vector[i].fd = s.fds[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (s.fds[i] < 0)
+        int32_t fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+        if (fd < 0)
             return -errno;
+        v->vector[i].fd = fd;
+        memcpy(s.space + sizeof(s.set) + i * sizeof(fd), &fd, sizeof(fd));
     }
-    s.set.argsz = (uint32_t)(sizeof(s.set) + n * sizeof(s.fds[0]));
+    s.set.argsz = (uint32_t)(sizeof(s.set) + n * sizeof(int32_t));
     s.set.count = n;
     if (ioctl(v->device, VFIO_DEVICE_SET_IRQS, &s) < 0)
         return -errno;
