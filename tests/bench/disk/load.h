@@ -31,7 +31,7 @@ bool load_next(struct load *l, unsigned tag, uint64_t *offset);
 void load_ended(struct load *l, unsigned tag);
 /* When the last one has ended. */
 void load_stop(struct load *l);
-/* Requests a second in the slices that a busy host disturbed least: one in ten is faster. */
+/* Requests a second in the slice that a busy host disturbed least. */
 double load_fast(struct load *l);
 
 int load_vhost(struct load *l, struct qz_error *err);
