@@ -165,10 +165,10 @@ static void sleep_until_work(struct lane *l)
     arm_kick(l);
     queue_wait(l->q);
     slept = qz_now_ns() - start;
-    if (slept < LANE_POLL_MAX_NS)
+    if (slept < 2 * POLL_MAX_NS) /* waking up takes its part of it */
         l->poll_ns =
-            QZ_MIN(QZ_MAX(2 * l->poll_ns, (int64_t)POLL_FIRST_NS), (int64_t)LANE_POLL_MAX_NS);
-    else if (slept > 4 * LANE_POLL_MAX_NS)
+            QZ_MIN(QZ_MAX(2 * l->poll_ns, (int64_t)POLL_FIRST_NS), (int64_t)POLL_MAX_NS);
+    else if (slept > 4 * POLL_MAX_NS)
         l->poll_ns /= 2;
 }
 

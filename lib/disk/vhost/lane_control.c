@@ -93,7 +93,7 @@ static void start_main(struct lane_call *c)
     if (c->result == 0) {
         ring_start(&l->ring, l->base);
         l->running = true;
-        l->poll_ns = LANE_POLL_MAX_NS;
+        l->poll_ns = POLL_MAX_NS;
         if (l->inflight)
             lane_serve_left(l);
         lane_call_driver(l);

@@ -5,7 +5,7 @@
 
 #include "vhost.h"
 
-enum { LANE_POLL_MAX_NS = 30000 };
+enum { POLL_MAX_NS = 30000 };
 
 /* Something that the control thread wants done on the lane's thread, and waits for. */
 struct lane_call {
