@@ -166,8 +166,7 @@ static void sleep_until_work(struct lane *l)
     queue_wait(l->q);
     slept = qz_now_ns() - start;
     if (slept < 2 * POLL_MAX_NS) /* waking up takes its part of it */
-        l->poll_ns =
-            QZ_MIN(QZ_MAX(2 * l->poll_ns, (int64_t)POLL_FIRST_NS), (int64_t)POLL_MAX_NS);
+        l->poll_ns = QZ_MIN(QZ_MAX(2 * l->poll_ns, (int64_t)POLL_FIRST_NS), (int64_t)POLL_MAX_NS);
     else if (slept > 4 * POLL_MAX_NS)
         l->poll_ns /= 2;
 }
