@@ -60,6 +60,19 @@ struct transfer {
     struct watch in, output, stop;
 };
 
+/* ---- job.c */
+struct job *job_new(struct transfer *t); /* NULL: no memory */
+void job_free(struct job *j);
+/* Room for n bytes of data. */
+int job_make_data(struct job *j, size_t n);
+/* What it counts for in transfer.bytes. */
+uint64_t job_weight(const struct job *j);
+/* Whether the request makes sense; the error that the client is told. */
+int job_check(const struct job *j);
+/* Begins it; job_reply() ends it. */
+void job_run(struct job *j);
+
+/* ---- reply.c */
 /* The job ended: makes its reply and puts it in line. */
 void job_reply(struct job *j, int result);
 

@@ -10,6 +10,7 @@ QZ_SYSCALLS(
     io, "socket connect getsockopt setsockopt sendto recvfrom shutdown close fcntl getpeername");
 QZ_SYSCALLS(main, "sendto recvfrom shutdown");
 
+enum { REPLIES_AT_ONCE = 64 };
 #define SECOND_NS 1000000000ll
 #define RETRY_NS  (SECOND_NS / 5)
 #define LOST_WAIT_NS                                                                               \
@@ -311,6 +312,16 @@ static bool has_input(const struct link *k)
     return recv(nbd.aio_get_fd(k->h), &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
 }
 
+/* libnbd takes one reply at a time; as many as are there, but not without end, are taken at once.
+ */
+static void read_replies(struct link *k)
+{
+    for (unsigned n = 0; n < REPLIES_AT_ONCE && !is_gone(k) &&
+                         nbd.aio_get_direction(k->h) & LIBNBD_AIO_DIRECTION_READ && has_input(k);
+         n++)
+        nbd.aio_notify_read(k->h);
+}
+
 static void on_ready(struct queue_io *io, int result)
 {
     struct watch *w = QZ_CONTAINER_OF(io, struct watch, io);
@@ -321,11 +332,9 @@ static void on_ready(struct queue_io *io, int result)
     pthread_mutex_lock(&k->lock);
     w->armed = false;
     if (k->h && w->generation == k->generation && result >= 0) {
-        unsigned direction = nbd.aio_get_direction(k->h);
-
-        if (w == &w->lane->in && direction & LIBNBD_AIO_DIRECTION_READ && has_input(k))
-            nbd.aio_notify_read(k->h);
-        else if (w == &w->lane->out && direction & LIBNBD_AIO_DIRECTION_WRITE)
+        if (w == &w->lane->in)
+            read_replies(k);
+        else if (nbd.aio_get_direction(k->h) & LIBNBD_AIO_DIRECTION_WRITE)
             nbd.aio_notify_write(k->h);
     }
     pump(k, q);

@@ -7,11 +7,15 @@ truncate -s 64M disk
 # The first four writes behind 16 MiB find the disk full; each is tried again, and the fifth time there is room.
 start --cpus 2 --disk "$work/disk,on-error=stop,inject=write:error=ENOSPC:from=16777216:count=4" -- sh -c '
     head -c $((4 << 20)) /dev/urandom >/tmp/data
-    echo "begins"
     dd if=/tmp/data of=/dev/vda bs=64k seek=256 conv=fsync 2>/dev/null && echo "wrote $(sha256sum </tmp/data | cut -d" " -f1)"'
-wait_for '^begins'
+steps=200
+until [ -S "$socket" ]; do
+    steps=$((steps - 1))
+    [ $steps -gt 0 ] || fail "no control socket"
+    sleep 0.05
+done
 resumed=0
-until grep -q '^wrote' "$log"; do
+until grep -q '^wrote' "$log"; do # a paused machine says nothing: its console is not waited for
     alive || break
     info=$(control '{"cmd":"info"}') || break
     case $info in
