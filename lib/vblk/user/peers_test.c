@@ -116,7 +116,7 @@ static void own_split(void **state)
 
 static void own_packed(void **state)
 {
-    own(0, false);
+    own(0, true);
 }
 
 int main(void)
