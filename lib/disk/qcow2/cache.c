@@ -143,13 +143,15 @@ static void loaded(struct cache_shard *h, struct qcow2_slice *s, int error)
     s->loading = false;
     s->error = error;
     w = QZ_TAKE_PTR(s->waiters);
-    pthread_mutex_unlock(&h->mutex);
     while (w) {
-        struct cache_waiter *next = w->next; /* w lives on the stack of the task that goes on */
+        struct cache_waiter *next = w->next;
 
+        /* The mutex is held: w and its task cannot leave await() before the resume is done. */
+        w->loaded = true;
         task_resume(w->task);
         w = next;
     }
+    pthread_mutex_unlock(&h->mutex);
 }
 
 /* Waits for somebody else's loading. */
@@ -166,11 +168,14 @@ static int await(struct cache_shard *h, struct qcow2_slice *s)
         me.next = s->waiters;
         s->waiters = &me;
     }
+    while (wait && !me.loaded) { /* whatever else resumed this task is no news of the slice */
+        pthread_mutex_unlock(&h->mutex);
+        task_suspend();
+        pthread_mutex_lock(&h->mutex);
+        error = s->error;
+    }
     pthread_mutex_unlock(&h->mutex);
-    if (!wait)
-        return error;
-    task_suspend();
-    return s->error; /* set before the resume and final */
+    return error;
 }
 
 /* Reads a slice; what the file does not have is zeroes. */

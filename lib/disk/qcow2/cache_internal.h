@@ -19,6 +19,7 @@ enum { CACHE_SHARDS = 16 };
 
 struct cache_waiter {
     struct task *task;
+    bool loaded; /* guarded by the shard's mutex */
     struct cache_waiter *next;
 };
 

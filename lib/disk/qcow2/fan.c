@@ -16,8 +16,8 @@ static void piece_done(struct request *r, int result)
     if (result && !f->error)
         f->error = result;
     free(p);
-    /* Only the last one wakes: the task waits for all. */
-    if (!--f->running)
+    /* Only the last one wakes, and only who waits: a resume kept for later would end another wait. */
+    if (!--f->running && f->waiting)
         task_resume(t);
 }
 
@@ -46,7 +46,9 @@ int qcow2_fan_submit(struct qcow2_fan *f, struct layer *l, struct disk_queue *q,
 
 int qcow2_fan_wait(struct qcow2_fan *f)
 {
+    f->waiting = true; /* completions come on this thread: nothing is between here and there */
     while (f->running)
         task_suspend();
+    f->waiting = false;
     return f->error;
 }

@@ -303,6 +303,7 @@ int qcow2_log_end(struct qcow2 *i, struct disk_queue *q);
 struct qcow2_fan {
     struct task *task;
     unsigned running;
+    bool waiting;
     int error; /* the first one */
 };
 
