@@ -7,28 +7,7 @@
 #include "cpu/accel.h"
 #include "devices/virtio/devices.h"
 #include "machine/memory.h"
-
-/* A "key=value,key=value" list after the first item; next_item() cuts it in place. */
-static char *next_item(char **rest)
-{
-    char *item = *rest, *comma;
-
-    if (!item)
-        return NULL;
-    comma = strchr(item, ',');
-    *rest = comma ? comma + 1 : NULL;
-    if (comma)
-        *comma = '\0';
-    return item;
-}
-
-/* The value when item is "key=value", else NULL. */
-static const char *value_of(const char *item, const char *key)
-{
-    size_t n = strlen(key);
-
-    return !strncmp(item, key, n) && item[n] == '=' ? item + n + 1 : NULL;
-}
+#include "vm/config_items.h"
 
 static int set_jit(struct vm_config *c, const char *v, struct qz_error *err)
 {

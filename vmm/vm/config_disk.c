@@ -8,21 +8,7 @@
 
 #include "devices/virtio/devices.h"
 #include "vm/config.h"
-
-/* Cuts the next item of a list in place. A comma in a value is written twice, and stays so: the
- * disk engine reads it so, too. */
-static char *next_item(char **rest)
-{
-    char *item = *rest, *p = item;
-
-    if (!item)
-        return NULL;
-    for (; *p && (p[0] != ',' || p[1] == ','); p++)
-        p += *p == ',';
-    *rest = *p ? p + 1 : NULL;
-    *p = '\0';
-    return item;
-}
+#include "vm/config_items.h"
 
 /* ",," becomes ",", in place. */
 static char *unescape(char *text)
@@ -35,14 +21,6 @@ static char *unescape(char *text)
     }
     *to = '\0';
     return text;
-}
-
-/* The value when item is "key=value", else NULL. */
-static const char *value_of(const char *item, const char *key)
-{
-    size_t n = strlen(key);
-
-    return !strncmp(item, key, n) && item[n] == '=' ? item + n + 1 : NULL;
 }
 
 /* One more option for the disk engine. */

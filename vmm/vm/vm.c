@@ -9,24 +9,16 @@
  * Threads: main (this loop), clock (timers), I/O loops (one or more for storage, one for other
  * devices), one for each vCPU.
  */
-#include "vm/vm.h"
+#include "vm/vm_internal.h"
 
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/signalfd.h>
 
 #include "devices/acpi_pm.h"
-#include "machine/io_gate.h"
-#include "vm/control.h"
-#include "vm/debugger.h"
-#include "vm/guest.h"
-#include "vm/host_console.h"
-#include "vm/pc.h"
-#include "vm/vcpu.h"
 
-QZ_SYSCALLS(main, "read pread64 fallocate");
+QZ_SYSCALLS(main, "read fallocate");
 
-enum { IO_DEVICES = 0, IO_STORAGE = 1, IO_LOOPS_MAX = IO_STORAGE + VM_IOTHREADS_MAX };
 enum { DRAIN_STEP_NS = 1000000, DRAIN_LIMIT_STEPS = 30000 };
 
 enum {
@@ -36,56 +28,6 @@ enum {
     ASK_FAIL = 8,
     ASK_TRIPLE_FAULT = 16,
     ASK_PAUSE = 32
-};
-
-struct io_thread {
-    struct qz_loop *loop;
-    pthread_t thread;
-    bool started;
-    enum confine_mode confine;
-    struct vm *vm;
-    const char *name;
-};
-
-struct vm {
-    struct machine machine;
-    struct vm_config config;
-    enum vm_state state;
-    enum confine_mode confine;
-    struct vcpu_group *vcpus;
-    struct pc pc;
-    struct io_thread io[IO_LOOPS_MAX];
-    unsigned io_loops;
-    pthread_t clock_thread;
-    bool clock_started;
-    struct host_console *console;
-    struct control *control;
-    struct debugger *debugger; /* NULL: no --gdb */
-    bool held;                 /* by the debugger */
-    bool run_when_released;
-    struct guest_source *guest;
-    struct state_log *log; /* NULL: none */
-
-    unsigned pending; /* ASK_ bits, atomic */
-    struct qz_work pending_work;
-    struct qz_timer timeout, drain;
-    unsigned drain_steps;
-    bool resume_after_reset;
-    struct qz_watch signals;
-    int statm_fd;
-
-    pthread_mutex_t lock; /* guards what other threads leave here */
-    char failure[240];
-    unsigned crashed_cpu; /* for ASK_TRIPLE_FAULT */
-    char crash_place[160];
-    char exit_text[16]; /* from org.queztl.exit */
-    size_t exit_text_len;
-
-    bool clock_stands; /* the accelerator's clocks were stopped with the vCPUs */
-    int landlock_abi;
-    unsigned resets;
-    int64_t born_ns, built_ns, loaded_ns, confined_ns, resumed_ns, first_exit_ns;
-    struct boot_report boot;
 };
 
 /* ---- requests from other threads ----------------------------------------------------------------
@@ -99,7 +41,7 @@ static void ask(struct vm *vm, unsigned bit)
     qz_loop_post(vm->machine.main_loop, &vm->pending_work, serve_pending);
 }
 
-static void machine_request(struct machine *m, enum machine_request what)
+void vm_on_request(struct machine *m, enum machine_request what)
 {
     static const unsigned bits[] = {[MACHINE_RESET] = ASK_RESET,
                                     [MACHINE_POWEROFF] = ASK_POWEROFF,
@@ -112,7 +54,7 @@ static void machine_request(struct machine *m, enum machine_request what)
     ask(vm, bits[what]);
 }
 
-static void on_triple_fault(void *context, unsigned cpu, const char *where)
+void vm_on_triple_fault(void *context, unsigned cpu, const char *where)
 {
     struct vm *vm = context;
 
@@ -123,12 +65,12 @@ static void on_triple_fault(void *context, unsigned cpu, const char *where)
     ask(vm, ASK_TRIPLE_FAULT);
 }
 
-static bool on_debug(void *context, unsigned cpu, const struct vcpu_exit *exit)
+bool vm_on_debug(void *context, unsigned cpu, const struct vcpu_exit *exit)
 {
     return debugger_on_exit(((struct vm *)context)->debugger, cpu, exit);
 }
 
-static void on_failure(void *context, unsigned cpu, const char *text)
+void vm_on_failure(void *context, unsigned cpu, const char *text)
 {
     struct vm *vm = context;
 
@@ -139,12 +81,12 @@ static void on_failure(void *context, unsigned cpu, const char *text)
     ask(vm, ASK_FAIL);
 }
 
-static void on_disk_stopped(void *context, struct virtio_device *d)
+void vm_on_disk_stopped(void *context, struct virtio_device *d)
 {
     ask(context, ASK_PAUSE);
 }
 
-static void on_first_exit(void *context)
+void vm_on_first_exit(void *context)
 {
     struct vm *vm = context;
 
@@ -160,7 +102,7 @@ static void on_first_exit(void *context)
                (long long)(vm->resumed_ns - vm->born_ns) / 1000);
 }
 
-static void on_exit_status(void *context, const void *data, size_t len)
+void vm_on_exit_status(void *context, const void *data, size_t len)
 {
     struct vm *vm = context;
     QZ_LOCKED(&vm->lock);
@@ -225,8 +167,7 @@ static void stop_running(struct vm *vm)
     vm->state = VM_PAUSED;
 }
 
-/* Kernel or firmware into memory, CPU 0 at its entry. vCPUs parked. */
-static int load_guest(struct vm *vm, struct qz_error *err)
+int vm_load_guest(struct vm *vm, struct qz_error *err)
 {
     struct vcpu_state *bsp;
     int r;
@@ -252,7 +193,7 @@ static void finish_reset(struct vm *vm)
     mem_discard(mem, gpa(0), mem->low_size);
     if (mem->high_size)
         mem_discard(mem, gpa(HIGH_RAM), mem->high_size);
-    if (load_guest(vm, &err) < 0) {
+    if (vm_load_guest(vm, &err) < 0) {
         qz_log(QZ_LOG_ERROR, "reset: %s", err.text);
         return end(vm, QZ_EXIT_FAILED);
     }
@@ -360,14 +301,14 @@ static void on_timeout(struct qz_timer *t)
     end(vm, QZ_EXIT_TIMEOUT);
 }
 
-static void on_quit(void *context)
+void vm_on_quit(void *context)
 {
     struct vm *vm = context;
 
     end(vm, QZ_EXIT_OK);
 }
 
-static void on_signal(struct qz_watch *w, uint32_t events)
+void vm_on_signal(struct qz_watch *w, uint32_t events)
 {
     struct vm *vm = QZ_CONTAINER_OF(w, struct vm, signals);
     struct signalfd_siginfo info;
@@ -380,234 +321,6 @@ static void on_signal(struct qz_watch *w, uint32_t events)
     }
     end(vm, 128 + (int)info.ssi_signo);
 }
-
-/* ---- building
- * ------------------------------------------------------------------------------------- */
-
-static void *io_main(void *arg)
-{
-    struct io_thread *t = arg;
-    struct qz_error err;
-
-    pthread_setname_np(pthread_self(), t->name);
-    if (confine_thread(CONFINE_IO, t->confine, &err) < 0) {
-        on_failure(t->vm, 0, err.text);
-        return NULL;
-    }
-    qz_loop_run(t->loop);
-    return NULL;
-}
-
-static void *clock_main(void *arg)
-{
-    struct vm *vm = arg;
-    struct qz_error err;
-
-    pthread_setname_np(pthread_self(), "clock");
-    if (confine_thread(CONFINE_CLOCK, vm->confine, &err) < 0) {
-        on_failure(vm, 0, err.text);
-        return NULL;
-    }
-    vm_clock_thread(vm->machine.clock);
-    return NULL;
-}
-
-static int build_core(struct vm *vm, struct qz_error *err)
-{
-    struct machine *m = &vm->machine;
-    struct accel_config accel_config = {
-        .vcpus = vm->config.cpus,
-        .own_lapic = vm->config.own_lapic,
-        .interpret = vm->config.interpret,
-        .deterministic = vm->config.deterministic,
-        .seed = vm->config.seed,
-        .epoch = DETERMINISTIC_EPOCH,
-        .model = vm->config.model,
-        .topology = vm->config.topology,
-        .serve = vcpu_serve,
-        .serve_context = &vm->vcpus,
-    };
-    const struct accel_ops *ops;
-    struct accel_probe probe;
-    int r;
-
-    m->cpus = vm->config.cpus;
-    m->request = machine_request;
-    if ((r = guest_memory_new(&m->memory, vm->config.memory, err)) < 0 ||
-        (r = accel_choose(vm->config.accel, &ops, &probe, err)) < 0)
-        return r;
-    qz_info("accelerator %s: %s", ops->name, probe.reason);
-    if (ops->no_lapic)
-        accel_config.own_lapic = vm->config.own_lapic = true;
-    if ((r = ops->vm_new(&accel_config, &m->accel, err)) < 0)
-        return r;
-    r = ops->memory_map(m->accel, 0, m->memory.low_size, m->memory.low, false);
-    if (r == 0 && m->memory.high_size)
-        r = ops->memory_map(m->accel, HIGH_RAM, m->memory.high_size, m->memory.high, false);
-    if (r < 0)
-        return qz_fail(err, r, "%s: cannot map guest memory: %s", ops->name, strerror(-r));
-    if ((r = qz_loop_new(&m->main_loop, err)) < 0 || (r = vm_clock_new(&m->clock, err)) < 0)
-        return r;
-    if (vm->config.deterministic) {
-        vm_clock_make_virtual(m->clock);
-        m->random = vm->config.seed;
-        if ((r = io_gate_new(&m->gate, m->clock, err)) < 0)
-            return r;
-    }
-    if ((r = bus_new(&m->pio, 0x10000)) < 0 || (r = bus_new(&m->mmio, 0)) < 0)
-        return qz_fail(err, r, "buses: %s", strerror(-r));
-    return irq_fabric_new(&m->irq, m->accel, m->cpus, m->pio, m->mmio, m->clock, &vcpu_irq_ops,
-                          &vm->vcpus, err);
-}
-
-static int build_devices(struct vm *vm, struct qz_error *err)
-{
-    struct pc_host host = {
-        .exit_status = on_exit_status, .disk_stopped = on_disk_stopped, .context = vm};
-    struct qz_loop *storage[VM_IOTHREADS_MAX];
-    int r;
-
-    host.storage_loop_count = 1;
-    /* A deterministic machine's devices work one after the other. */
-    for (unsigned i = 0; !vm->config.deterministic && i < vm->config.disks; i++)
-        host.storage_loop_count = QZ_MAX(host.storage_loop_count, vm->config.disk[i].iothreads);
-    vm->io_loops = IO_STORAGE + host.storage_loop_count;
-    for (unsigned i = 0; i < vm->io_loops; i++)
-        if ((r = qz_loop_new(&vm->io[i].loop, err)) < 0)
-            return r;
-    if ((r = host_console_open(&vm->console, vm->machine.main_loop, vm->config.console, on_quit, vm,
-                               err)) < 0)
-        return r;
-    host.terminal = host_console_terminal(vm->console);
-    if (vm->config.deterministic && host.terminal)
-        terminal_wait_for_reader(host.terminal, true);
-    for (unsigned i = 0; i < host.storage_loop_count; i++)
-        storage[i] = vm->io[IO_STORAGE + i].loop;
-    host.storage_loops = storage;
-    host.device_loop = vm->io[IO_DEVICES].loop;
-    if ((r = pc_new(&vm->pc, &vm->machine, &vm->config, &host, err)) < 0)
-        return r;
-    if (vm->config.control &&
-        (r = control_new(&vm->control, vm->machine.main_loop, vm, vm->config.control, err)) < 0)
-        return r;
-    if (vm->config.gdb.len &&
-        (r = debugger_new(&vm->debugger, vm, &vm->machine, &vm->vcpus, &vm->config.gdb, err)) < 0)
-        return r;
-    if (vm->config.state_log.path &&
-        (r = state_log_new(&vm->log, &vm->machine, &vm->config.state_log, err)) < 0)
-        return r;
-    return guest_source_new(&vm->guest, &vm->config, err);
-}
-
-static int confine(struct vm *vm, struct qz_error *err)
-{
-    struct confine_path paths[8];
-    unsigned n = guest_source_paths(vm->guest, paths, 4);
-    const char *const sockets[] = {vm->config.control, vm->config.vsock_path,
-                                   gdb_address_path(&vm->config.gdb)};
-    char *dirs[QZ_ARRAY_LEN(sockets)] = {0};
-    int r;
-
-    vm->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    for (unsigned i = 0; i < QZ_ARRAY_LEN(sockets); i++) {
-        const char *socket_path = sockets[i];
-
-        if (!socket_path)
-            continue;
-        const char *slash = strrchr(socket_path, '/');
-
-        dirs[i] =
-            slash ? strndup(socket_path, QZ_MAX(slash - socket_path, (ptrdiff_t)1)) : strdup(".");
-        if (!dirs[i])
-            return qz_fail(err, -ENOMEM, "no memory");
-        paths[n++] = (struct confine_path){dirs[i], true};
-    }
-    for (unsigned i = 0; i < vm->config.nets; i++)
-        if (vm->config.net[i].kind ==
-            VM_NET_USER) { /* the guest's name server asks whom the host asks */
-            paths[n++] = (struct confine_path){"/etc/resolv.conf", false};
-            break;
-        }
-    r = confine_process(paths, n, &vm->landlock_abi, err);
-    for (unsigned i = 0; i < QZ_ARRAY_LEN(dirs); i++)
-        free(dirs[i]);
-    return r;
-}
-
-static int start_threads(struct vm *vm, struct qz_error *err)
-{
-    const struct vcpu_events events = {.triple_fault = on_triple_fault,
-                                       .failed = on_failure,
-                                       .debug = vm->debugger ? on_debug : NULL,
-                                       .first_exit = on_first_exit,
-                                       .context = vm};
-    int r;
-
-    for (unsigned i = 0; i < vm->io_loops; i++) {
-        struct io_thread *t = &vm->io[i];
-
-        t->vm = vm;
-        t->confine = vm->confine;
-        t->name = i == IO_DEVICES ? "io-devices" : "io-storage";
-        if ((r = pthread_create(&t->thread, NULL, io_main, t)))
-            return qz_fail(err, -r, "cannot start a thread: %s", strerror(r));
-        t->started = true;
-    }
-    if ((r = pthread_create(&vm->clock_thread, NULL, clock_main, vm)))
-        return qz_fail(err, -r, "cannot start a thread: %s", strerror(r));
-    vm->clock_started = true;
-    return vcpu_group_new(&vm->vcpus, &vm->machine, &events, vm->confine, vm->log, err);
-}
-
-/* SIGTERM and friends come through a descriptor; threads inherit the mask, so none is hit
- * elsewhere. */
-static int watch_signals(struct vm *vm, struct qz_error *err)
-{
-    sigset_t set;
-    int fd;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigaddset(&set, SIGWINCH);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (fd < 0 || qz_loop_add(vm->machine.main_loop, &vm->signals, fd, EPOLLIN, on_signal) < 0)
-        return qz_fail(err, -errno, "signals: %s", strerror(errno));
-    return 0;
-}
-
-int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mode,
-           struct qz_error *err)
-{
-    struct vm *vm = calloc(1, sizeof(*vm));
-    int r;
-
-    if (!vm)
-        return qz_fail(err, -ENOMEM, "no memory");
-    *out = vm;
-    vm->born_ns = qz_now_ns();
-    vm->config = *config;
-    vm->confine = mode;
-    vm->statm_fd = vm->machine.memory.fd = vm->pc.debug_fd = vm->signals.fd = -1;
-    pthread_mutex_init(&vm->lock, NULL);
-    if ((r = build_core(vm, err)) < 0 || (r = watch_signals(vm, err)) < 0 ||
-        (r = build_devices(vm, err)) < 0)
-        return r;
-    vm->built_ns = qz_now_ns();
-    if ((r = confine(vm, err)) < 0 || (r = start_threads(vm, err)) < 0)
-        return r;
-    vm->confined_ns = qz_now_ns();
-    /* All vCPUs are given the same counter, to start with together. */
-    vm->clock_stands = vm->machine.accel->ops->clock_stop(vm->machine.accel) == 0;
-    if ((r = load_guest(vm, err)) < 0)
-        return r;
-    vm->loaded_ns = qz_now_ns();
-    return confine_thread(CONFINE_MAIN, mode, err);
-}
-
 int vm_run(struct vm *vm)
 {
     if (vm->config.timeout_s)
@@ -622,58 +335,10 @@ int vm_run(struct vm *vm)
     }
     return qz_loop_run(vm->machine.main_loop);
 }
-
-void vm_free(struct vm *vm)
-{
-    struct machine *m = &vm->machine;
-    struct terminal *terminal = vm->console ? host_console_terminal(vm->console) : NULL;
-
-    /* No vCPU waits for a reader any more. */
-    if (terminal)
-        terminal_wait_for_reader(terminal, false);
-    state_log_stop(vm->log);
-    vcpu_group_free(vm->vcpus);
-    vm->vcpus = NULL;
-    debugger_free(vm->debugger);
-    state_log_free(vm->log);
-    for (unsigned i = 0; i < vm->io_loops; i++)
-        if (vm->io[i].started) {
-            qz_loop_stop(vm->io[i].loop, 0);
-            pthread_join(vm->io[i].thread, NULL);
-        }
-    if (vm->clock_started) {
-        vm_clock_stop(m->clock);
-        pthread_join(vm->clock_thread, NULL);
-    }
-    control_free(vm->control);
-    pc_free(&vm->pc);
-    guest_source_free(vm->guest);
-    host_console_free(vm->console);
-    irq_fabric_free(m->irq);
-    bus_free(m->pio);
-    bus_free(m->mmio);
-    io_gate_free(m->gate);
-    vm_clock_free(m->clock);
-    if (vm->signals.fd >= 0)
-        close(vm->signals.fd);
-    for (unsigned i = 0; i < vm->io_loops; i++)
-        qz_loop_free(vm->io[i].loop);
-    qz_loop_free(m->main_loop);
-    if (m->accel)
-        m->accel->ops->vm_free(m->accel);
-    if (m->memory.fd >= 0)
-        guest_memory_free(&m->memory);
-    if (vm->statm_fd >= 0)
-        close(vm->statm_fd);
-    pthread_mutex_destroy(&vm->lock);
-    free(vm);
-}
-
 int vm_exit_code(const struct qz_error *err)
 {
     return err->code == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED;
 }
-
 /* ---- control
  * ----------------------------------------------------------------------------------------- */
 
@@ -768,80 +433,4 @@ int vm_set_memory_target(struct vm *vm, uint64_t target, struct qz_error *err)
 const struct guest_memory *vm_memory(const struct vm *vm)
 {
     return &vm->machine.memory;
-}
-
-static const char *state_name(enum vm_state s)
-{
-    static const char *const names[] = {"paused", "running", "resetting", "ended"};
-
-    return names[s];
-}
-
-json_t *vm_info(struct vm *vm)
-{
-    json_t *o = json_object();
-    char buf[32], kept[200];
-    const char *disk = pc_disk_kept(&vm->pc, kept, sizeof(kept));
-
-    json_object_set_new(o, "name", json_string(vm->config.name));
-    json_object_set_new(o, "version", json_string(QUEZTL_VERSION));
-    json_object_set_new(o, "pid", json_integer(getpid()));
-    json_object_set_new(o, "state", json_string(state_name(vm->state)));
-    if (vm->state == VM_PAUSED && disk)
-        json_object_set_new(
-            o, "paused_by",
-            json_pack("{s:s,s:s,s:s}", "cause", "disk", "disk", disk, "error", kept));
-    json_object_set_new(o, "accel", json_string(vm->machine.accel->ops->name));
-    json_object_set_new(o, "cpu_model", json_string(cpu_model_name(vm->config.model)));
-    json_object_set_new(o, "irqchip", json_string(vm->config.own_lapic ? "user" : "split"));
-    json_object_set_new(o, "cpus", json_integer(vm->machine.cpus));
-    json_object_set_new(o, "memory_bytes", json_integer(vm->machine.memory.size));
-    json_object_set_new(o, "memory",
-                        json_string(qz_format_size(vm->machine.memory.size, buf, sizeof(buf))));
-    json_object_set_new(o, "resets", json_integer(vm->resets));
-    json_object_set_new(o, "landlock_abi", json_integer(vm->landlock_abi));
-    if (vm->boot.protocol)
-        json_object_set_new(o, "boot",
-                            json_pack("{s:s,s:s,s:I}", "protocol", vm->boot.protocol, "compression",
-                                      vm->boot.compression, "kernel_bytes",
-                                      (json_int_t)vm->boot.kernel_bytes));
-    json_object_set_new(
-        o, "phases_us",
-        json_pack("{s:I,s:I,s:I,s:I,s:I}", "built", (json_int_t)(vm->built_ns - vm->born_ns) / 1000,
-                  "confined", (json_int_t)(vm->confined_ns - vm->born_ns) / 1000, "loaded",
-                  (json_int_t)(vm->loaded_ns - vm->born_ns) / 1000, "resumed",
-                  (json_int_t)(vm->resumed_ns - vm->born_ns) / 1000, "first_exit",
-                  (json_int_t)(vm->first_exit_ns ? vm->first_exit_ns - vm->born_ns : 0) / 1000));
-    json_object_set_new(o, "devices", pc_info(&vm->pc));
-    return o;
-}
-
-json_t *vm_metrics(struct vm *vm)
-{
-    static const char *const kinds[EXIT_KINDS] = {
-        [EXIT_PIO] = "pio",
-        [EXIT_MMIO] = "mmio",
-        [EXIT_HALT] = "halt",
-        [EXIT_KICKED] = "kicked",
-        [EXIT_IRQ_WINDOW] = "irq_window",
-        [EXIT_RDMSR] = "rdmsr",
-        [EXIT_WRMSR] = "wrmsr",
-        [EXIT_IOAPIC_EOI] = "ioapic_eoi",
-        [EXIT_SHUTDOWN] = "shutdown",
-        [EXIT_DEBUG] = "debug",
-        [EXIT_FAIL] = "fail",
-    };
-    json_t *o = pc_metrics(&vm->pc), *exits = json_object();
-    uint64_t count[EXIT_KINDS];
-    unsigned long long pages = 0;
-    char text[128] = "";
-
-    vcpu_group_exits(vm->vcpus, count);
-    for (int i = 0; i < EXIT_KINDS; i++)
-        json_object_set_new(exits, kinds[i], json_integer(count[i]));
-    json_object_set_new(o, "exits", exits);
-    if (pread(vm->statm_fd, text, sizeof(text) - 1, 0) > 0 && sscanf(text, "%*u %llu", &pages) == 1)
-        json_object_set_new(o, "resident_bytes", json_integer(pages * 4096));
-    json_object_set_new(o, "uptime_ns", json_integer(vm_clock_now(vm->machine.clock)));
-    return o;
 }

@@ -1,0 +1,83 @@
+/*
+ * vm_internal.h - the parts of a machine's life: vm.c (running, ending, resetting, what others ask
+ * for), vm_build.c (making and taking apart), vm_report.c (what it says of itself).
+ */
+#ifndef VMM_VM_INTERNAL_H
+#define VMM_VM_INTERNAL_H
+
+#include "vm/control.h"
+#include "vm/debugger.h"
+#include "vm/guest.h"
+#include "vm/host_console.h"
+#include "vm/pc.h"
+#include "vm/vcpu.h"
+#include "vm/vm.h"
+
+enum { IO_DEVICES = 0, IO_STORAGE = 1, IO_LOOPS_MAX = IO_STORAGE + VM_IOTHREADS_MAX };
+
+struct io_thread {
+    struct qz_loop *loop;
+    pthread_t thread;
+    bool started;
+    enum confine_mode confine;
+    struct vm *vm;
+    const char *name;
+};
+
+struct vm {
+    struct machine machine;
+    struct vm_config config;
+    enum vm_state state;
+    enum confine_mode confine;
+    struct vcpu_group *vcpus;
+    struct pc pc;
+    struct io_thread io[IO_LOOPS_MAX];
+    unsigned io_loops;
+    pthread_t clock_thread;
+    bool clock_started;
+    struct host_console *console;
+    struct control *control;
+    struct debugger *debugger; /* NULL: no --gdb */
+    bool held;                 /* by the debugger */
+    bool run_when_released;
+    struct guest_source *guest;
+    struct state_log *log; /* NULL: none */
+
+    unsigned pending; /* ASK_ bits, atomic */
+    struct qz_work pending_work;
+    struct qz_timer timeout, drain;
+    unsigned drain_steps;
+    bool resume_after_reset;
+    struct qz_watch signals;
+    int statm_fd;
+
+    pthread_mutex_t lock; /* guards what other threads leave here */
+    char failure[240];
+    unsigned crashed_cpu; /* for ASK_TRIPLE_FAULT */
+    char crash_place[160];
+    char exit_text[16]; /* from org.queztl.exit */
+    size_t exit_text_len;
+
+    bool clock_stands; /* the accelerator's clocks were stopped with the vCPUs */
+    int landlock_abi;
+    unsigned resets;
+    int64_t born_ns, built_ns, loaded_ns, confined_ns, resumed_ns, first_exit_ns;
+    struct boot_report boot;
+};
+
+/* ---- vm.c: what devices, vCPUs and the outside tell; context is the machine. Any thread. */
+void vm_on_request(struct machine *m, enum machine_request what);
+void vm_on_triple_fault(void *context, unsigned cpu, const char *where);
+bool vm_on_debug(void *context, unsigned cpu, const struct vcpu_exit *exit);
+void vm_on_failure(void *context, unsigned cpu, const char *text);
+void vm_on_disk_stopped(void *context, struct virtio_device *d);
+void vm_on_first_exit(void *context);
+void vm_on_exit_status(void *context, const void *data, size_t len);
+/* Main loop only. */
+void vm_on_quit(void *context);
+void vm_on_signal(struct qz_watch *w, uint32_t events);
+
+/* Kernel or firmware into memory, CPU 0 at its entry. vCPUs parked. */
+int vm_load_guest(struct vm *vm, struct qz_error *err);
+
+#endif

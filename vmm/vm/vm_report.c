@@ -1,0 +1,80 @@
+/* vm_report.c - what a machine says of itself: state, phases of its start, counters (vm.h). */
+#include "vm/vm_internal.h"
+
+QZ_SYSCALLS(main, "pread64");
+
+static const char *state_name(enum vm_state s)
+{
+    static const char *const names[] = {"paused", "running", "resetting", "ended"};
+
+    return names[s];
+}
+
+json_t *vm_info(struct vm *vm)
+{
+    json_t *o = json_object();
+    char buf[32], kept[200];
+    const char *disk = pc_disk_kept(&vm->pc, kept, sizeof(kept));
+
+    json_object_set_new(o, "name", json_string(vm->config.name));
+    json_object_set_new(o, "version", json_string(QUEZTL_VERSION));
+    json_object_set_new(o, "pid", json_integer(getpid()));
+    json_object_set_new(o, "state", json_string(state_name(vm->state)));
+    if (vm->state == VM_PAUSED && disk)
+        json_object_set_new(
+            o, "paused_by",
+            json_pack("{s:s,s:s,s:s}", "cause", "disk", "disk", disk, "error", kept));
+    json_object_set_new(o, "accel", json_string(vm->machine.accel->ops->name));
+    json_object_set_new(o, "cpu_model", json_string(cpu_model_name(vm->config.model)));
+    json_object_set_new(o, "irqchip", json_string(vm->config.own_lapic ? "user" : "split"));
+    json_object_set_new(o, "cpus", json_integer(vm->machine.cpus));
+    json_object_set_new(o, "memory_bytes", json_integer(vm->machine.memory.size));
+    json_object_set_new(o, "memory",
+                        json_string(qz_format_size(vm->machine.memory.size, buf, sizeof(buf))));
+    json_object_set_new(o, "resets", json_integer(vm->resets));
+    json_object_set_new(o, "landlock_abi", json_integer(vm->landlock_abi));
+    if (vm->boot.protocol)
+        json_object_set_new(o, "boot",
+                            json_pack("{s:s,s:s,s:I}", "protocol", vm->boot.protocol, "compression",
+                                      vm->boot.compression, "kernel_bytes",
+                                      (json_int_t)vm->boot.kernel_bytes));
+    json_object_set_new(
+        o, "phases_us",
+        json_pack("{s:I,s:I,s:I,s:I,s:I}", "built", (json_int_t)(vm->built_ns - vm->born_ns) / 1000,
+                  "confined", (json_int_t)(vm->confined_ns - vm->born_ns) / 1000, "loaded",
+                  (json_int_t)(vm->loaded_ns - vm->born_ns) / 1000, "resumed",
+                  (json_int_t)(vm->resumed_ns - vm->born_ns) / 1000, "first_exit",
+                  (json_int_t)(vm->first_exit_ns ? vm->first_exit_ns - vm->born_ns : 0) / 1000));
+    json_object_set_new(o, "devices", pc_info(&vm->pc));
+    return o;
+}
+
+json_t *vm_metrics(struct vm *vm)
+{
+    static const char *const kinds[EXIT_KINDS] = {
+        [EXIT_PIO] = "pio",
+        [EXIT_MMIO] = "mmio",
+        [EXIT_HALT] = "halt",
+        [EXIT_KICKED] = "kicked",
+        [EXIT_IRQ_WINDOW] = "irq_window",
+        [EXIT_RDMSR] = "rdmsr",
+        [EXIT_WRMSR] = "wrmsr",
+        [EXIT_IOAPIC_EOI] = "ioapic_eoi",
+        [EXIT_SHUTDOWN] = "shutdown",
+        [EXIT_DEBUG] = "debug",
+        [EXIT_FAIL] = "fail",
+    };
+    json_t *o = pc_metrics(&vm->pc), *exits = json_object();
+    uint64_t count[EXIT_KINDS];
+    unsigned long long pages = 0;
+    char text[128] = "";
+
+    vcpu_group_exits(vm->vcpus, count);
+    for (int i = 0; i < EXIT_KINDS; i++)
+        json_object_set_new(exits, kinds[i], json_integer(count[i]));
+    json_object_set_new(o, "exits", exits);
+    if (pread(vm->statm_fd, text, sizeof(text) - 1, 0) > 0 && sscanf(text, "%*u %llu", &pages) == 1)
+        json_object_set_new(o, "resident_bytes", json_integer(pages * 4096));
+    json_object_set_new(o, "uptime_ns", json_integer(vm_clock_now(vm->machine.clock)));
+    return o;
+}
