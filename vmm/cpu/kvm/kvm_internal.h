@@ -46,10 +46,8 @@ struct kvm_vm {
 
     bool msr_missing[VCPU_MSR_MAX]; /* by place in vcpu_msr_list: not in this KVM; atomic */
 
-    /* kvm_clock.c: the host's counter and the paravirtual clock at clock_stop */
-    bool clocks_stand;
-    uint64_t stopped_tsc;
-    struct kvm_clock_data stopped_clock;
+    bool clocks_stand;                   /* kvm_clock.c */
+    struct kvm_clock_data stopped_clock; /* the paravirtual clock at clock_stop */
 
     pthread_mutex_t lock;   /* the fields below */
     struct kvm_vcpu *vcpus; /* those that exist, by .next */
@@ -60,6 +58,7 @@ struct kvm_vm {
 
 struct kvm_vcpu {
     struct accel_vcpu base;
+    uint64_t stopped_tsc; /* kvm_clock.c: the counter while the clocks stand */
     struct kvm_vm *vm;
     struct kvm_vcpu *next;
     int fd;
@@ -134,10 +133,6 @@ int kvm_set_state(struct accel_vcpu *vcpu, const struct vcpu_state *state);
 int kvm_set_registers(struct accel_vcpu *vcpu, const struct vcpu_state *state);
 
 int kvm_get_tsc(struct accel_vcpu *vcpu, uint64_t *tsc);
-
-/* kvm_clock.c. The vCPU's counter at clock_stop; *tsc stays when the clocks run. */
-int kvm_stopped_tsc(struct kvm_vcpu *v, uint64_t *tsc);
-int kvm_set_stopped_tsc(struct kvm_vcpu *v, uint64_t tsc);             /* the clocks stand */
 int kvm_read_msr(struct kvm_vcpu *v, uint32_t index, uint64_t *value); /* -ENOTSUP: not there */
 int kvm_write_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value); /* -ENOTSUP: refused */
 

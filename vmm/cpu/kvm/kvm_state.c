@@ -302,8 +302,8 @@ static int get_msrs(struct kvm_vcpu *v, struct vcpu_state *s)
         if (have[i])
             s->msr[s->msr_count++] = (struct vcpu_msr){vcpu_msr_list[i].index, value[i]};
     for (unsigned i = 0; r == 0 && i < s->msr_count; i++)
-        if (s->msr[i].index == MSR_TSC)
-            r = kvm_stopped_tsc(v, &s->msr[i].value);
+        if (s->msr[i].index == MSR_TSC && v->vm->clocks_stand)
+            s->msr[i].value = v->stopped_tsc;
     return r;
 }
 
@@ -371,7 +371,7 @@ static int set_msrs(struct kvm_vcpu *v, const struct vcpu_state *s)
     memset(&buffer, 0, sizeof(buffer));
     for (unsigned i = 0; r == 0 && i < s->msr_count; i++) {
         if (s->msr[i].index == MSR_TSC && v->vm->clocks_stand)
-            r = kvm_set_stopped_tsc(v, s->msr[i].value);
+            v->stopped_tsc = s->msr[i].value;
         else if (have[i] ? s->msr[i].value != value[i]
                          : s->msr[i].value != reset_value(s->msr[i].index))
             buffer.head.entries[n++] =
