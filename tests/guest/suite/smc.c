@@ -363,8 +363,6 @@ static void changing_under_other_cpu(void)
 
     if (!two_cpus())
         return;
-    if (skip_on_tcg("QEMU 7.2's TCG now and then goes on with code that another CPU changed"))
-        return;
     code_page(va);
     put_code(va + 3, 0);
     cpu_call(1, endless, &s);

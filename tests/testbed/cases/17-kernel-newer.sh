@@ -1,7 +1,5 @@
-# here only
 # limit: 400 s
 # A newer stock kernel, from Debian's backports: every virtio device, 1, 2 and 4 vCPUs.
-# Not in the testbed: with two vCPUs this kernel breaks on QEMU 7.2's emulated SVM, in another place each time.
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/../kernel.sh"
 kernel=$BUILD/guest/backports/vmlinuz

@@ -1,8 +1,5 @@
-# here only
 # limit: 500 s
 # The image of 80-firmware told to stay up: OVMF, boot loader, kernel, systemd, a login on the console, a shell, power off.
-# Not in the testbed: an idle userland of two CPUs makes QEMU 7.2's emulated SVM end (tcg_handle_interrupt, an assertion of its
-# own) more often than not; 80-firmware boots the same image there.
 . "$(dirname "$0")/../lib.sh"
 image=$BUILD/guest/disk.img
 [ -e "$image" ] || skip "no $image (tests/guest/image/make-disk makes it; needs Debian's archive)"
