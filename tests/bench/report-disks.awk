@@ -1,46 +1,12 @@
 # report-disks.awk - the tables of `make bench` about disks from samples (tests/bench/disks says what they are), and
 # build/bench-disks.json.
 #
-# awk -v json=FILE -v load=TEXT -f report-disks.awk SAMPLES
+# awk -v json=FILE -v load=TEXT -f figures.awk -f report-disks.awk SAMPLES
 # A figure is the median over the rounds, a ratio the median of the ratios within each round. Goals are about requests a second by
 # the clock; beside them stands the ratio of the servers' processor time for a request, all their threads together, which a busy
 # host disturbs least.
 
-function sorted_median(list, n,    i, j, t) {
-    for (i = 2; i <= n; i++) {
-        t = list[i]
-        for (j = i - 1; j > 0 && list[j] > t; j--) list[j + 1] = list[j]
-        list[j + 1] = t
-    }
-    return n == 0 ? "" : n % 2 ? list[(n + 1) / 2] : (list[n / 2] + list[n / 2 + 1]) / 2
-}
-
-function median(who, key,    i, n, list) {
-    for (i = 1; i <= rounds; i++)
-        if ((who, key, i) in value) list[++n] = value[who, key, i]
-    return sorted_median(list, n)
-}
-
-# The median of a's figures for one key over b's for another in the same rounds.
-function paired(a, key_a, b, key_b,    i, n, list) {
-    for (i = 1; i <= rounds; i++)
-        if ((a, key_a, i) in value && (b, key_b, i) in value && value[b, key_b, i] > 0)
-            list[++n] = value[a, key_a, i] / value[b, key_b, i]
-    return sorted_median(list, n)
-}
-
-function figure(x, format) { return x == "" ? "-" : sprintf(format, x) }
-function number(x) { return x == "" ? "null" : sprintf("%.6g", x) }
 function thousands(x) { return x == "" ? "-" : sprintf("%.1f", x / 1000) }
-function member(name, text) { out = out (out == "" ? "" : ",\n") "  \"" name "\": " text }
-
-function goal(what, got, limit, at_most, unit, beside,    met) {
-    met = got == "" ? "NOT MEASURED" : (at_most ? got <= limit : got >= limit) ? "met" : "MISSED"
-    goal_rows = goal_rows sprintf("%-64s %11s  %-13s %-12s %s\n", what, got == "" ? "-" : sprintf("%.3g %s", got, unit),
-        (at_most ? "at most " : "at least ") limit, met, beside == "" ? "" : sprintf("CPU %.3g x", beside))
-    goal_json = goal_json (goal_json == "" ? "" : ", ") sprintf("{\"goal\": \"%s\", \"got\": %s, \"%s\": %s, \"by_cpu\": %s, \"result\": \"%s\"}", what,
-        number(got), at_most ? "at_most" : "at_least", limit, number(beside), met)
-}
 
 {
     value[$1, $2, $3] = $4
@@ -136,7 +102,7 @@ END {
     }
     goal("cache from 256 to 16 MiB under load", median("ours", "disk.shrink"), 50, 1, "ms", "")
     goal("memory of a server of a 1 TiB image, over QEMU's", paired("ours", "disk.tib.own_kib", "qsd", "disk.tib.own_kib"), 1, 1, "x", "")
-    printf "\n%-64s %11s  %-13s %s\n%s", "goal", "", "", "", goal_rows
+    goals_table("goal")
     member("disks", "[\n    " rows "]")
     member("instructions", "{" costs "}")
     member("goals", "[" goal_json "]")

@@ -1,32 +1,10 @@
 # report.awk - the tables of `make bench` from samples (lib.sh says what a sample is), and build/bench.json.
 #
-# awk -v json=FILE -v load=TEXT -f report.awk SAMPLES
+# awk -v json=FILE -v load=TEXT -f figures.awk -f report.awk SAMPLES
 # A figure is the median over the rounds. A ratio is the median of the ratios within each round, whose runs stood beside each
 # other in time. TCG/ours is of the host's processor time for each operation, which a busy host disturbs least; beside it the
 # ratio of the fastest slices by the machines' own clocks. The peer of a workload is the QEMU whose median costs least; of a boot
 # the quickest.
-
-function sorted_median(list, n,    i, j, t) {
-    for (i = 2; i <= n; i++) {
-        t = list[i]
-        for (j = i - 1; j > 0 && list[j] > t; j--) list[j + 1] = list[j]
-        list[j + 1] = t
-    }
-    return n == 0 ? "" : n % 2 ? list[(n + 1) / 2] : (list[n / 2] + list[n / 2 + 1]) / 2
-}
-
-function median(who, key,    i, n, list) {
-    for (i = 1; i <= rounds; i++)
-        if ((who, key, i) in value) list[++n] = value[who, key, i]
-    return sorted_median(list, n)
-}
-
-# The median of a's figures over b's in the same rounds.
-function paired(a, b, key,    i, n, list) {
-    for (i = 1; i <= rounds; i++)
-        if ((a, key, i) in value && (b, key, i) in value && value[b, key, i] > 0) list[++n] = value[a, key, i] / value[b, key, i]
-    return sorted_median(list, n)
-}
 
 function quickest(key, candidates,    i, n, names, m, best, peer) {
     n = split(candidates, names, " ")
@@ -37,25 +15,12 @@ function quickest(key, candidates,    i, n, names, m, best, peer) {
     return peer
 }
 
-function mib(kib) { return kib == "" ? "" : kib / 1024 }
-function figure(x, format) { return x == "" ? "-" : sprintf(format, x) }
 function time_text(ns) { # three digits that count and a unit
     if (ns == "") return "-"
     if (ns < 1e3) return sprintf("%.3g ns", ns)
     if (ns < 1e6) return sprintf("%.3g us", ns / 1e3)
     if (ns < 1e9) return sprintf("%.3g ms", ns / 1e6)
     return sprintf("%.3g s", ns / 1e9)
-}
-function number(x) { return x == "" ? "null" : sprintf("%.6g", x) }
-function member(name, text) { out = out (out == "" ? "" : ",\n") "  \"" name "\": " text }
-
-function goal(what, got, limit, at_most, unit,    met) {
-    goals++
-    met = got == "" ? "NOT MEASURED" : (at_most ? got <= limit : got >= limit) ? "met" : "MISSED"
-    goal_rows = goal_rows sprintf("%-64s %11s  %-12s %s\n", what, got == "" ? "-" : sprintf("%.3g %s", got, unit),
-        (at_most ? "at most " : "at least ") limit, met)
-    goal_json = goal_json (goal_json == "" ? "" : ", ") sprintf("{\"goal\": \"%s\", \"got\": %s, \"%s\": %s, \"result\": \"%s\"}", what,
-        number(got), at_most ? "at_most" : "at_least", limit, met)
 }
 
 $2 ~ /^unit\./ { unit[substr($2, 6)] = $4; next }
@@ -83,11 +48,11 @@ function workloads_table(    i, name, key, peer, ratio, by_clock, clock_sum, nat
         peer = quickest("cpu." name, "q35-max q35-qemu64")
         native = median("native", key)
         ours = median("ours", key)
-        ratio = peer == "" ? "" : paired(peer, "ours", "cpu." name)
-        by_clock = peer == "" ? "" : paired(peer, "ours", key)
+        ratio = peer == "" ? "" : paired(peer, "cpu." name, "ours", "cpu." name)
+        by_clock = peer == "" ? "" : paired(peer, key, "ours", key)
         printf row, name, unit[name], time_text(native), ours == "" && ("ours", name) in skipped ? "skipped" : time_text(ours),
             time_text(peer == "" ? "" : median(peer, key)), substr(peer, 5), figure(ratio, "%.2f x"), figure(by_clock, "%.2f x"),
-            figure(paired("ours", "native", key), "%.2f x")
+            figure(paired("ours", key, "native", key), "%.2f x")
         if (("ours", name) in skipped) notes = notes "  " name " on ours: skipped, " skipped["ours", name] "\n"
         if (ratio != "") {
             speed[name] = ratio
@@ -98,7 +63,7 @@ function workloads_table(    i, name, key, peer, ratio, by_clock, clock_sum, nat
         }
         text = text (text == "" ? "" : ",\n    ") sprintf("\"%s\": {\"unit\": \"%s\", \"native_ns\": %s, \"ours_ns\": %s, \"tcg_ns\": %s, \"tcg\": \"%s\", \"tcg_over_ours\": %s, \"tcg_over_ours_by_clock\": %s, \"ours_over_native\": %s}",
             name, unit[name], number(native), number(ours), number(peer == "" ? "" : median(peer, key)), peer, number(ratio), number(by_clock),
-            number(paired("ours", "native", key)))
+            number(paired("ours", key, "native", key)))
     }
     if (n) {
         mean = exp(log_sum / n)
@@ -131,7 +96,7 @@ function boots_table(    n, names, i, m, text) {
     for (i = 1; i <= n; i++) {
         m = median(names[i], "boot.wall_ms")
         printf "%-16s %10s %10s %10s %10s %12s\n", names[i], figure(m, "%.0f"), figure(median(names[i], "boot.cpu_ms"), "%.0f"),
-            figure(mib(median(names[i], "boot.own_kib")), "%.1f"), figure(mib(median(names[i], "boot.code_kib")), "%.1f"),
+            figure(scaled(median(names[i], "boot.own_kib"), 1024), "%.1f"), figure(scaled(median(names[i], "boot.code_kib"), 1024), "%.1f"),
             figure(median(names[i], "idle.idle_permille"), "%.1f")
         text = text (text == "" ? "" : ", ") sprintf("\"%s\": {\"wall_ms\": %s, \"cpu_ms\": %s, \"own_kib\": %s, \"code_kib\": %s, \"idle_permille\": %s}",
             names[i], number(m), number(median(names[i], "boot.cpu_ms")), number(median(names[i], "boot.own_kib")),
@@ -163,20 +128,20 @@ END {
     boots_table()
     check_runs()
     idle = median("ours", "idle.idle_permille")
-    goal("boot to init, ours over the quickest TCG (" fastest ")", fastest == "" ? "" : paired("ours", fastest, "boot.wall_ms"), 0.5, 1, "x")
+    goal("boot to init, ours over the quickest TCG (" fastest ")", fastest == "" ? "" : paired("ours", "boot.wall_ms", fastest, "boot.wall_ms"), 0.5, 1, "x")
     cheapest = quickest("boot.cpu_ms", "q35-max q35-qemu64 microvm-max microvm-qemu64")
-    goal("the same in processor time (" cheapest ")", cheapest == "" ? "" : paired("ours", cheapest, "boot.cpu_ms"), 0.5, 1, "x")
+    goal("the same in processor time (" cheapest ")", cheapest == "" ? "" : paired("ours", "boot.cpu_ms", cheapest, "boot.cpu_ms"), 0.5, 1, "x")
     goal("geometric mean over the workloads, times TCG's speed", mean, 3, 0, "x")
     goal("slowest workload, times TCG's speed", least_of_all(), 1, 0, "x")
     goal("SSE and crypto (chacha20, n-body, aes-ni), slowest", least("chacha20 n-body aes-ni"), 8, 0, "x")
     goal("context switch (pipe-pingpong), times TCG's speed", least("pipe-pingpong"), 5, 0, "x")
     goal("system call (getppid), times TCG's speed", least("getppid"), 3, 0, "x")
     goal("idle guest, part of a processor", idle == "" ? "" : idle / 10, 1, 1, "%")
-    goal("engine's memory after the workloads, less guest and code", mib(median("ours", "work_end.own_kib")), 16, 1, "MiB")
+    goal("engine's memory after the workloads, less guest and code", scaled(median("ours", "work_end.own_kib"), 1024), 16, 1, "MiB")
     goal("process start to first guest instruction on KVM here", median("ours", "start.wall_ms"), 10, 1, "ms")
-    goal("boot to init on KVM in the testbed, ours over QEMU microvm", paired("kvm-ours", "kvm-microvm", "boot.wall_ms"), 0.6, 1, "x")
-    goal("monitor beyond guest memory on KVM, at init", mib(median("kvm-ours", "boot.own_kib")), 5, 1, "MiB")
-    printf "\n%-64s %11s  %-12s %s\n%s", "goal", "", "", "", goal_rows
+    goal("boot to init on KVM in the testbed, ours over QEMU microvm", paired("kvm-ours", "boot.wall_ms", "kvm-microvm", "boot.wall_ms"), 0.6, 1, "x")
+    goal("monitor beyond guest memory on KVM, at init", scaled(median("kvm-ours", "boot.own_kib"), 1024), 5, 1, "MiB")
+    goals_table("goal")
     if (notes != "") printf "\nnotes\n%s", notes
     member("start_ms", sprintf("{\"kvm\": %s, \"software_cpu\": %s}", number(median("ours", "start.wall_ms")), number(median("ours", "start_jit.wall_ms"))))
     member("goals", "[" goal_json "]")

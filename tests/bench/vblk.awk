@@ -1,40 +1,11 @@
 # vblk.awk - the table and the goals of the virtio-blk driver from its samples (tests/bench/vblk says what they are).
 #
-# awk -v json=FILE -f vblk.awk SAMPLES
+# awk -v json=FILE -f figures.awk -f vblk.awk SAMPLES
 # A figure is the median over the rounds. "Undisturbed" is the rate that one in twenty slices of 2 ms exceeds: on a machine that
 # others use too, that is what the two processes do while each has a processor. SPDK is not in Debian, so it is not run beside ours: its
 # figures are those of the project's anchors, measured on a machine like the one that these goals were set for.
 
-function sorted_median(list, n,    i, j, t) {
-    for (i = 2; i <= n; i++) {
-        t = list[i]
-        for (j = i - 1; j > 0 && list[j] > t; j--) list[j + 1] = list[j]
-        list[j + 1] = t
-    }
-    return n == 0 ? "" : n % 2 ? list[(n + 1) / 2] : (list[n / 2] + list[n / 2 + 1]) / 2
-}
-function median(who, key,    i, n, list) {
-    for (i = 1; i <= rounds; i++)
-        if ((who, key, i) in value) list[++n] = value[who, key, i]
-    return sorted_median(list, n)
-}
 function undisturbed(who, key) { return median(who, key ".undisturbed_iops") }
-# The median of a's figures over b's in the same rounds.
-function paired(a, a_key, b, b_key,    i, n, list) {
-    for (i = 1; i <= rounds; i++)
-        if ((a, a_key, i) in value && (b, b_key, i) in value && value[b, b_key, i] > 0) list[++n] = value[a, a_key, i] / value[b, b_key, i]
-    return sorted_median(list, n)
-}
-function figure(x, format) { return x == "" ? "-" : sprintf(format, x) }
-function scaled(x, by) { return x == "" ? "" : x / by }
-function number(x) { return x == "" ? "null" : sprintf("%.6g", x) }
-function goal(what, got, limit, at_most, unit,    met) {
-    met = got == "" ? "NOT MEASURED" : (at_most ? got <= limit : got >= limit) ? "met" : "MISSED"
-    goal_rows = goal_rows sprintf("%-64s %11s  %-12s %s\n", what, got == "" ? "-" : sprintf("%.3g %s", got, unit),
-        (at_most ? "at most " : "at least ") limit, met)
-    goal_json = goal_json (goal_json == "" ? "" : ", ") sprintf("{\"goal\": \"%s\", \"got\": %s, \"%s\": %s, \"result\": \"%s\"}", what,
-        number(got), at_most ? "at_most" : "at_least", limit, met)
-}
 
 {
     value[$1, $2, $3] = $4
@@ -73,7 +44,7 @@ END {
     goal("ring operations split, depth 128, a request", median("ring", "split.median"), 60, 1, "ns")
     goal("ring operations packed, depth 128, a request", median("ring", "packed.median"), 45, 1, "ns")
     goal("ring operations, packed over split", paired("ring", "packed.median", "ring", "split.median"), 1, 1, "x")
-    printf "\n%-64s %11s  %-12s %s\n%s", "goal (virtio-blk driver)", "", "", "", goal_rows
+    goals_table("goal (virtio-blk driver)")
     printf "{\"runs\": {\n    %s},\n  \"ring\": {\"split_ns\": %s, \"split_instructions\": %s, \"packed_ns\": %s, \"packed_instructions\": %s},\n  \"goals\": [%s]}\n",
         rows_json, number(median("ring", "split.median")), number(median("ring", "split.instructions")), number(median("ring", "packed.median")),
         number(median("ring", "packed.instructions")), goal_json >json
