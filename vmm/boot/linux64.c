@@ -8,6 +8,7 @@
 #include <asm/bootparam.h>
 
 #include "boot/boot_internal.h"
+#include "cpu/x86.h"
 
 _Static_assert(sizeof(struct boot_params) == 4096, "the zero page is a page");
 _Static_assert(offsetof(struct boot_params, hdr) == BZIMAGE_HEADER, "the setup header's place");
@@ -15,18 +16,10 @@ _Static_assert(E820_MAX <= E820_MAX_ENTRIES_ZEROPAGE, "the memory map fits");
 
 enum {
     PAGE = 4096,
-    DIRECTORIES = 4, /* 1 GiB each */
-    PTE_PRESENT = 1,
-    PTE_WRITE = 2,
-    PTE_ACCESSED = 1 << 5,
-    PTE_DIRTY = 1 << 6,
-    PTE_LARGE = 1 << 7,
+    DIRECTORIES = 4,         /* 1 GiB each */
     LOADER_UNDEFINED = 0xff, /* type_of_loader: none of the assigned numbers */
     HEAP_END = 0xe000,
 };
-enum { CR0_PE = 1 << 0, CR0_ET = 1 << 4, CR0_NE = 1 << 5, CR0_WP = 1 << 16, CR4_PAE = 1 << 5 };
-enum { EFER_LME = 1 << 8, EFER_LMA = 1 << 10 };
-#define CR0_PG (1ull << 31)
 
 int boot_write_gdt(struct guest_memory *m, unsigned bits, struct vcpu_state *bsp)
 {
@@ -52,7 +45,7 @@ int boot_write_gdt(struct guest_memory *m, unsigned bits, struct vcpu_state *bsp
 /* PML4, PDPT, then DIRECTORIES page directories, one page each. */
 static int write_page_tables(struct guest_memory *m)
 {
-    const uint64_t link = PTE_PRESENT | PTE_WRITE | PTE_ACCESSED;
+    const uint64_t link = PTE_P | PTE_W | PTE_A;
     uint64_t pdpt = BOOT_PAGE_TABLE + PAGE, table[512] = {pdpt | link};
     int r = mem_write(m, gpa(BOOT_PAGE_TABLE), table, sizeof(table));
 
@@ -63,7 +56,7 @@ static int write_page_tables(struct guest_memory *m)
         r = mem_write(m, gpa(pdpt), table, sizeof(table));
     for (uint64_t i = 0; i < DIRECTORIES && r == 0; i++) {
         for (uint64_t k = 0; k < 512; k++)
-            table[k] = (i << 30 | k << 21) | link | PTE_LARGE | PTE_DIRTY;
+            table[k] = (i << 30 | k << 21) | link | PTE_PS | PTE_D;
         r = mem_write(m, gpa(pdpt + (i + 1) * PAGE), table, sizeof(table));
     }
     return r;

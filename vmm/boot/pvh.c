@@ -5,9 +5,9 @@
  * the structures (version 1, with the memory map).
  */
 #include "boot/boot_internal.h"
+#include "cpu/x86.h"
 
 enum { START_INFO_MAGIC = 0x336ec578, START_INFO_VERSION = 1 };
-enum { CR0_PE = 1 << 0, CR0_ET = 1 << 4 };
 
 struct start_info {
     uint32_t magic, version, flags, modules;

@@ -1,17 +1,9 @@
 /* memory.c - the page-table walk and accesses by it (memory.h; SDM vol 3 §4). */
 #include "gdb/memory.h"
 
-enum {
-    ENTRY_PRESENT = 1 << 0,
-    ENTRY_LARGE = 1 << 7,
-    CR4_PSE = 1 << 4,
-    CR4_PAE = 1 << 5,
-    CR4_LA57 = 1 << 12,
-    EFER_LMA = 1 << 10,
-    PAGE = 4096,
-};
-#define CR0_PG       (1ull << 31)
-#define ENTRY_FRAME  0x000ffffffffff000ull
+#include "cpu/x86.h"
+
+enum { PAGE = 4096 };
 #define CR3_PAE_BASE 0xffffffe0ull
 
 static int read_entry(const struct gdb_target *t, uint64_t gpa, unsigned size, uint64_t *entry)
@@ -22,7 +14,7 @@ static int read_entry(const struct gdb_target *t, uint64_t gpa, unsigned size, u
     *entry = qz_load_le64(bytes);
     if (r < 0)
         return r;
-    return *entry & ENTRY_PRESENT ? 0 : -EFAULT;
+    return *entry & PTE_P ? 0 : -EFAULT;
 }
 
 /* 32-bit paging (§4.3). */
@@ -34,7 +26,7 @@ static int walk_32(const struct gdb_target *t, const struct vcpu_state *s, uint6
 
     if (r < 0)
         return r;
-    if ((e & ENTRY_LARGE) && (s->cr4 & CR4_PSE)) { /* PSE-36: bits 39:32 lie in 20:13 */
+    if ((e & PTE_PS) && (s->cr4 & CR4_PSE)) { /* PSE-36: bits 39:32 lie in 20:13 */
         *gpa = (e & 0xffc00000) | (e >> 13 & 0xff) << 32 | (linear & 0x3fffff);
         return 0;
     }
@@ -49,7 +41,7 @@ static int walk_64(const struct gdb_target *t, const struct vcpu_state *s, uint6
 {
     const bool pae = !(s->efer & EFER_LMA);
     const int levels = pae ? 3 : s->cr4 & CR4_LA57 ? 5 : 4;
-    uint64_t table = s->cr3 & (pae ? CR3_PAE_BASE : ENTRY_FRAME);
+    uint64_t table = s->cr3 & (pae ? CR3_PAE_BASE : PTE_ADDRESS);
 
     for (int level = levels; level > 0; level--) {
         const unsigned shift = 12 + 9 * (unsigned)(level - 1);
@@ -60,11 +52,11 @@ static int walk_64(const struct gdb_target *t, const struct vcpu_state *s, uint6
 
         if (r < 0)
             return r;
-        if (level == 1 || ((e & ENTRY_LARGE) && (level == 2 || (level == 3 && !pae)))) {
-            *gpa = (e & ENTRY_FRAME & ~within) | (linear & within);
+        if (level == 1 || ((e & PTE_PS) && (level == 2 || (level == 3 && !pae)))) {
+            *gpa = (e & PTE_ADDRESS & ~within) | (linear & within);
             return 0;
         }
-        table = e & ENTRY_FRAME;
+        table = e & PTE_ADDRESS;
     }
     return -EFAULT;
 }

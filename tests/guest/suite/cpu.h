@@ -11,85 +11,16 @@
 #ifndef SUITE_CPU_H
 #define SUITE_CPU_H
 
+#include "cpu/x86.h"
 #include "suite.h"
 
-/* ---- constants of the architecture ---- */
-
+/* Vectors of the suite's own. */
 enum {
-    VECTOR_DE,
-    VECTOR_DB,
-    VECTOR_NMI,
-    VECTOR_BP,
-    VECTOR_OF,
-    VECTOR_BR,
-    VECTOR_UD,
-    VECTOR_NM,
-    VECTOR_DF,
-    VECTOR_CSO,
-    VECTOR_TS,
-    VECTOR_NP,
-    VECTOR_SS,
-    VECTOR_GP,
-    VECTOR_PF,
-    VECTOR_MF = 16,
-    VECTOR_AC,
-    VECTOR_MC,
-    VECTOR_XM,
     VECTOR_LEAVE = 0x80, /* INT from ring 3: the end of a probe */
     VECTOR_WAKE = 0xf0,  /* IPI that a waiting CPU waits for */
     VECTOR_SPURIOUS = 0xff,
     NO_TRAP = 0x100,
 };
-
-enum {
-    CR0_PE = 1 << 0,
-    CR0_MP = 1 << 1,
-    CR0_EM = 1 << 2,
-    CR0_TS = 1 << 3,
-    CR0_NE = 1 << 5,
-    CR0_WP = 1 << 16,
-    CR0_AM = 1 << 18,
-    CR0_NW = 1 << 29,
-    CR0_CD = 1 << 30,
-};
-enum {
-    CR4_TSD = 1 << 2,
-    CR4_DE = 1 << 3,
-    CR4_PSE = 1 << 4,
-    CR4_PAE = 1 << 5,
-    CR4_PGE = 1 << 7,
-    CR4_OSFXSR = 1 << 9,
-    CR4_OSXMMEXCPT = 1 << 10,
-    CR4_UMIP = 1 << 11,
-    CR4_FSGSBASE = 1 << 16,
-    CR4_PCIDE = 1 << 17,
-    CR4_OSXSAVE = 1 << 18,
-    CR4_SMEP = 1 << 20,
-    CR4_SMAP = 1 << 21,
-};
-enum {
-    FLAG_CF = 1 << 0,
-    FLAG_FIXED = 1 << 1,
-    FLAG_ZF = 1 << 6,
-    FLAG_SF = 1 << 7,
-    FLAG_TF = 1 << 8,
-    FLAG_IF = 1 << 9,
-    FLAG_DF = 1 << 10,
-    FLAG_OF = 1 << 11,
-    FLAG_IOPL = 3 << 12,
-    FLAG_NT = 1 << 14,
-    FLAG_RF = 1 << 16,
-    FLAG_VM = 1 << 17,
-    FLAG_AC = 1 << 18,
-    FLAG_ID = 1 << 21,
-};
-enum {
-    EFER_SCE = 1 << 0,
-    EFER_LME = 1 << 8,
-    EFER_LMA = 1 << 10,
-    EFER_NXE = 1 << 11,
-};
-enum { PF_PRESENT = 1, PF_WRITE = 2, PF_USER = 4, PF_RESERVED = 8, PF_FETCH = 16 };
 #define MSR_EFER 0xc0000080u
 
 /* Selectors. SYSCALL and SYSRET want this order of user segments (SDM vol 3 §5.8.8). */
@@ -227,18 +158,7 @@ static inline void invlpg(uint64_t va)
 
 /* ---- page.c: page tables ---- */
 
-enum {
-    PTE_P = 1 << 0,
-    PTE_W = 1 << 1,
-    PTE_U = 1 << 2,
-    PTE_A = 1 << 5,
-    PTE_D = 1 << 6,
-    PTE_PS = 1 << 7,
-    PTE_G = 1 << 8,
-};
-#define PTE_NX      (1ull << 63)
-#define PTE_ADDRESS 0x000ffffffffff000ull
-#define TEST_BASE   0x8000000000ull /* linear addresses for tests: 512 GiB, empty at first */
+#define TEST_BASE 0x8000000000ull /* linear addresses for tests: 512 GiB, empty at first */
 
 void page_start(void);
 void page_reset(void);

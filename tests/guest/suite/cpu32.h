@@ -5,42 +5,13 @@
 #ifndef SUITE_CPU32_H
 #define SUITE_CPU32_H
 
+#include "cpu/x86.h"
 #include "suite.h"
 
+/* Vectors of the suite's own. */
 enum {
-    VECTOR_DE,
-    VECTOR_DB,
-    VECTOR_NMI,
-    VECTOR_BP,
-    VECTOR_OF,
-    VECTOR_BR,
-    VECTOR_UD,
-    VECTOR_NM,
-    VECTOR_DF,
-    VECTOR_CSO,
-    VECTOR_TS,
-    VECTOR_NP,
-    VECTOR_SS,
-    VECTOR_GP,
-    VECTOR_PF,
-    VECTOR_MF = 16,
-    VECTOR_AC,
     VECTOR_LEAVE = 0x80, /* INT from ring 3: the end of a probe */
     NO_TRAP = 0x100,
-};
-enum { CR0_PE = 1 << 0, CR0_TS = 1 << 3, CR0_NE = 1 << 5, CR0_WP = 1 << 16 };
-enum { CR4_VME = 1 << 0, CR4_PSE = 1 << 4, CR4_PAE = 1 << 5, CR4_PGE = 1 << 7 };
-#define CR0_PG 0x80000000u
-enum {
-    FLAG_CF = 1 << 0,
-    FLAG_FIXED = 1 << 1,
-    FLAG_TF = 1 << 8,
-    FLAG_IF = 1 << 9,
-    FLAG_OF = 1 << 11,
-    FLAG_IOPL = 3 << 12,
-    FLAG_NT = 1 << 14,
-    FLAG_RF = 1 << 16,
-    FLAG_VM = 1 << 17,
 };
 
 enum {

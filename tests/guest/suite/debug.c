@@ -29,7 +29,7 @@ static bool on_debug(struct trap *t)
 static bool on_breakpoint(struct trap *t)
 {
     on_debug(t);
-    t->rflags |= FLAG_RF;
+    t->rflags |= RFLAGS_RF;
     return true;
 }
 
@@ -85,8 +85,8 @@ static void single_step(void)
     check_note(2, step_nops, TF_ON_SIZE + 7, DR6_BS);
     check_note(5, step_nops, TF_ON_SIZE + 16, DR6_BS); /* behind the POPF that cleared it */
     check("steps", 6, noted);
-    check("TF as pushed", FLAG_TF, notes[0].rflags & FLAG_TF);
-    check("RF as pushed", 0, notes[0].rflags & FLAG_RF);
+    check("TF as pushed", RFLAGS_TF, notes[0].rflags & RFLAGS_TF);
+    check("RF as pushed", 0, notes[0].rflags & RFLAGS_RF);
 }
 
 static void step_over_exception(void)
@@ -154,7 +154,7 @@ static void step_fault(void)
     check("vector", VECTOR_UD, t.vector);
     check("rip", (uint64_t)step_ud + TF_ON_SIZE, t.rip);
     check("steps", 0, noted);
-    check("TF as pushed", FLAG_TF, t.rflags & FLAG_TF);
+    check("TF as pushed", RFLAGS_TF, t.rflags & RFLAGS_TF);
 }
 
 static void step_ring_3(void)
@@ -165,7 +165,7 @@ static void step_ring_3(void)
     CODE(step_user, "nop; nop; int $0x80");
     watch_start();
     p = probe_user_setup(step_user, 0, 0);
-    p.rflags |= FLAG_TF;
+    p.rflags |= RFLAGS_TF;
     t = probe_run(&p);
     check_left(&t);
     check("steps", 2, noted);
@@ -205,7 +205,7 @@ static void break_execute(void)
         check_no_trap(&t);
         check("times", 1, noted);
         check_note(0, three_nops, 1, DR6_B0 << 2);
-        check("RF as pushed", 0, notes[0].rflags & FLAG_RF);
+        check("RF as pushed", 0, notes[0].rflags & RFLAGS_RF);
     }
     write_dr7(0);
     noted = 0;
@@ -236,7 +236,7 @@ static void break_and_rf_of_iret(void)
     p = probe_user_setup(three_nops, 0, 0);
     breakpoint(0, p.code, EXECUTE, 1);
     breakpoint(1, p.code + 1, EXECUTE, 1);
-    p.rflags |= FLAG_RF; /* good for the first instruction only */
+    p.rflags |= RFLAGS_RF; /* good for the first instruction only */
     breakpoint(2, p.code + 3, EXECUTE, 1);
     trap_handle(VECTOR_DB, NULL);
     t = probe_run(&p);
@@ -305,7 +305,7 @@ static void watch_write(void)
     breakpoint(1, at, WRITE, 1);
     check("a store", 1, hits(data_store_1, at));
     check_note(0, data_store_1, 3, DR6_B0 << 1); /* behind the store */
-    check("RF as pushed", 0, notes[0].rflags & FLAG_RF);
+    check("RF as pushed", 0, notes[0].rflags & RFLAGS_RF);
     check("stored", 1, data[8]);
     check("a load", 0, hits(data_load_1, at));
     check("a store before it", 0, hits(data_store_1, at - 1));

@@ -92,11 +92,11 @@ static void gate_types(void)
     trap_handle(VECTOR_BP, keep_flags);
     t = probe(gate_int3, 0, 0);
     check_no_trap(&t);
-    check("IF behind an interrupt gate", 0, flags_in_handler & FLAG_IF);
+    check("IF behind an interrupt gate", 0, flags_in_handler & RFLAGS_IF);
     g.type = GATE_TRAP;
     gate_set(VECTOR_BP, g);
     t = probe(gate_int3, 0, 0);
-    check("IF behind a trap gate", FLAG_IF, flags_in_handler & FLAG_IF);
+    check("IF behind a trap gate", RFLAGS_IF, flags_in_handler & RFLAGS_IF);
 }
 
 CODE(gate_nop_int, "nop; int $0x70; ret");
@@ -174,7 +174,7 @@ static void interrupt_of_ring_3(void)
     CODE(user_spin, "1: pause; jmp 1b");
     apic_make_pending(LOW);
     p = probe_user_setup(user_spin, 0, 0);
-    p.rflags |= FLAG_IF;
+    p.rflags |= RFLAGS_IF;
     t = probe_run(&p);
     check("vector", LOW, t.vector);
     check("cs", SEL_USER, t.cs);

@@ -24,7 +24,7 @@ static struct probe v86(const char *code, const char *end)
     return (struct probe){
         .code = 0,
         .cs = V86_SEG,
-        .eflags = FLAG_FIXED | FLAG_VM | FLAG_IOPL,
+        .eflags = RFLAGS_FIXED | RFLAGS_VM | RFLAGS_IOPL,
         .esp = 0x1000,
         .ss = STACK_SEG,
         .es = LOW_DATA >> 4,
@@ -48,7 +48,7 @@ static void v86_runs(void)
     check("a store by DS", 0x4321, *(volatile uint16_t *)(LOW_DATA + 4));
     check("cs", V86_SEG, t.ebx & 0xffff);
     check("ss", STACK_SEG, t.edx & 0xffff);
-    check("VM as pushed", FLAG_VM, t.eflags & FLAG_VM);
+    check("VM as pushed", RFLAGS_VM, t.eflags & RFLAGS_VM);
     check("cs as pushed", V86_SEG, t.cs & 0xffff);
     check("es as pushed", 0xf000, t.v86_es & 0xffff);
     check("ds as pushed", LOW_DATA >> 4, t.v86_ds & 0xffff);
@@ -80,7 +80,7 @@ static void v86_sensitive(void)
         struct probe p = v86(all[i][0], all[i][1]);
         struct trap t;
 
-        p.eflags &= ~(uint32_t)FLAG_IOPL;
+        p.eflags &= ~(uint32_t)RFLAGS_IOPL;
         t = probe_run(&p);
         check_trap(&t, VECTOR_GP, 0);
         check("eip", 0, t.eip);
@@ -97,7 +97,7 @@ static void v86_not_sensitive(void)
     CODE16(v86_lar, "lar %ax, %ax");
     CODE16(v86_popf_if, "pushw $0x7202; popf; pushf; pop %ax; int $0x80");
     p = v86(v86_int3, v86_int3_end);
-    p.eflags &= ~(uint32_t)FLAG_IOPL;
+    p.eflags &= ~(uint32_t)RFLAGS_IOPL;
     t = probe_run(&p);
     check("INT3 goes to its gate", VECTOR_BP, t.vector);
     check("eip", 1, t.eip);
@@ -228,8 +228,8 @@ static void real_interrupts(void)
     check("vector", 0x40, n.vector);
     check("ip behind INT", REAL_TEST + 4, n.ip);
     check("cs", 0, n.cs);
-    check("flags as pushed", FLAG_IF | FLAG_CF | FLAG_FIXED,
-          n.flags & (FLAG_IF | FLAG_CF | FLAG_FIXED));
+    check("flags as pushed", RFLAGS_IF | RFLAGS_CF | RFLAGS_FIXED,
+          n.flags & (RFLAGS_IF | RFLAGS_CF | RFLAGS_FIXED));
     n = real(real_div, real_div_end);
     check("#DE", VECTOR_DE, n.vector);
     check("ip at DIV", REAL_TEST + 3, n.ip);

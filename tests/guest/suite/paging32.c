@@ -4,8 +4,7 @@
 #include "tests32.h"
 
 enum { P = 1, W = 2, U = 4, A = 32, D = 64, PS = 128, OPEN = P | W | U };
-enum { PF_PRESENT = 1, PF_WRITE = 2, PF_USER = 4, PF_RESERVED = 8, PF_FETCH = 16 };
-enum { VA = 0x40000000, EFER_NXE = 1 << 11 };
+enum { VA = 0x40000000 };
 #define MSR_EFER 0xc0000080u
 
 static uint32_t directory[1024] __attribute__((aligned(4096))),

@@ -25,7 +25,7 @@ static void syscall_set_up(uint64_t entry)
 {
     wrmsr(MSR_STAR, (uint64_t)(SEL_USER32) << 48 | (uint64_t)SEL_CODE << 32);
     wrmsr(MSR_LSTAR, entry);
-    wrmsr(MSR_FMASK, FLAG_IF | FLAG_DF | FLAG_TF | FLAG_AC);
+    wrmsr(MSR_FMASK, RFLAGS_IF | RFLAGS_DF | RFLAGS_TF | RFLAGS_AC);
 }
 
 static void gate_on_own_stack(unsigned vector, unsigned ist)
@@ -43,7 +43,7 @@ static void syscall_enters(void)
 
     syscall_set_up((uint64_t)syscall_entry);
     gate_on_own_stack(0x81, 1);
-    p.rflags |= FLAG_DF | FLAG_CF | FLAG_AC | FLAG_ID;
+    p.rflags |= RFLAGS_DF | RFLAGS_CF | RFLAGS_AC | RFLAGS_ID;
     t = probe_run(&p);
     check("vector", 0x81, t.vector);
     check("rip", (uint64_t)syscall_entry + 2, t.rip);
@@ -52,8 +52,8 @@ static void syscall_enters(void)
     check("rcx: behind SYSCALL", user_address(user_syscall) + 7, t.rcx);
     check("r11: RFLAGS", p.rflags, t.r11);
     if (!option("tcg")) /* QEMU's TCG clears the arithmetic flags */
-        check("rflags: masked", (p.rflags & ~(uint64_t)(FLAG_DF | FLAG_AC)),
-              t.rflags & ~(uint64_t)FLAG_RF);
+        check("rflags: masked", (p.rflags & ~(uint64_t)(RFLAGS_DF | RFLAGS_AC)),
+              t.rflags & ~(uint64_t)RFLAGS_RF);
     check("rsp: ring 3's", p.rsp, t.rsp);
     check("rax", 0x55, t.rax);
 }
@@ -66,7 +66,7 @@ static void sysret_returns(void)
     struct trap t;
 
     syscall_set_up((uint64_t)syscall_returns);
-    p.rflags |= FLAG_DF;
+    p.rflags |= RFLAGS_DF;
     t = probe_run(&p);
     check_left(&t);
     check("rax", 0x1234, t.rax);
@@ -85,14 +85,14 @@ static void sysret_flags(void)
     struct trap t;
 
     syscall_set_up(0);
-    t = probe(sysret_with_flags, ~(uint64_t)(FLAG_TF | FLAG_NT), user_address(end_in_ring_3));
+    t = probe(sysret_with_flags, ~(uint64_t)(RFLAGS_TF | RFLAGS_NT), user_address(end_in_ring_3));
     check_left(&t);
     /* SDM vol 2B SYSRET: 3C7FD7H; VIF and VIP are nobody's business here. QEMU's TCG takes VM and
      * RF, too. */
     if (option("tcg"))
         return;
-    check("rflags", 0x3c7fd7 & ~(FLAG_TF | FLAG_NT | 0x180000), t.rflags & ~0x180000ull);
-    check("VM and RF", 0, t.rflags & (FLAG_RF | FLAG_VM));
+    check("rflags", 0x3c7fd7 & ~(RFLAGS_TF | RFLAGS_NT | 0x180000), t.rflags & ~0x180000ull);
+    check("VM and RF", 0, t.rflags & (RFLAGS_RF | RFLAGS_VM));
 }
 
 /* Intel's refuses in ring 0 (#GP, SDM vol 2B SYSRET); AMD's goes to ring 3 and faults there on the
@@ -102,7 +102,7 @@ static void sysret_not_canonical(void)
     struct trap t;
 
     syscall_set_up(0);
-    t = probe(sysret_with_flags, FLAG_FIXED, NOT_CANONICAL);
+    t = probe(sysret_with_flags, RFLAGS_FIXED, NOT_CANONICAL);
     check_trap(&t, VECTOR_GP, 0);
     if (!is_amd())
         check("cs", SEL_CODE, t.cs);
@@ -165,7 +165,7 @@ static void sysenter_enters(void)
 
     sysenter_set_up();
     gate_on_own_stack(0x81, 1);
-    p.rflags |= FLAG_IF | FLAG_CF;
+    p.rflags |= RFLAGS_IF | RFLAGS_CF;
     t = probe_run(&p);
     if (is_amd()) {
         if (!option("tcg"))
@@ -177,7 +177,7 @@ static void sysenter_enters(void)
     check("rsp", ist_top(3) - 256, t.rsp);
     check("cs", SEL_CODE, t.cs);
     check("ss", SEL_CODE + 8, t.ss);
-    check("rflags: IF and VM are clear", FLAG_FIXED | FLAG_CF, t.rflags);
+    check("rflags: IF and VM are clear", RFLAGS_FIXED | RFLAGS_CF, t.rflags);
 }
 
 static void sysenter_refused(void)
@@ -249,8 +249,8 @@ static void iret_same_ring(void)
 
     CODE(iret_target, "int $0x81");
     gate_on_own_stack(0x81, 1);
-    frame = (struct iret_frame){(uint64_t)iret_target, SEL_CODE, FLAG_FIXED | FLAG_CF | FLAG_DF,
-                                0x123450, SEL_DATA};
+    frame = (struct iret_frame){(uint64_t)iret_target, SEL_CODE,
+                                RFLAGS_FIXED | RFLAGS_CF | RFLAGS_DF, 0x123450, SEL_DATA};
     t = iret();
     check("vector", 0x81, t.vector);
     check("rsp is taken in the same ring, too", 0x123450, t.rsp);
@@ -267,7 +267,7 @@ static void iret_flags_in_ring_3(void)
 
     CODE(user_popf, "pushq $0x3202; popfq; pushfq; pop %rax; int $0x80");
     frame = frame_to_ring_3();
-    frame.rflags = FLAG_FIXED | FLAG_IOPL | FLAG_IF | FLAG_AC | FLAG_ID | FLAG_NT;
+    frame.rflags = RFLAGS_FIXED | RFLAGS_IOPL | RFLAGS_IF | RFLAGS_AC | RFLAGS_ID | RFLAGS_NT;
     t = iret();
     check_left(&t);
     check("rflags: ring 0 sets all", frame.rflags, t.rflags);
@@ -275,10 +275,10 @@ static void iret_flags_in_ring_3(void)
     frame.rip = user_address(user_popf);
     t = iret();
     check_left(&t);
-    check("POPF in ring 3 changes neither IF nor IOPL", FLAG_FIXED, t.rax);
-    frame.rflags |= FLAG_IOPL;
+    check("POPF in ring 3 changes neither IF nor IOPL", RFLAGS_FIXED, t.rax);
+    frame.rflags |= RFLAGS_IOPL;
     t = iret();
-    check("with IOPL 3 it changes IF", FLAG_FIXED | FLAG_IOPL | FLAG_IF, t.rax);
+    check("with IOPL 3 it changes IF", RFLAGS_FIXED | RFLAGS_IOPL | RFLAGS_IF, t.rax);
 }
 
 /* In ring 3 IRET cannot raise IOPL or IF either, nor leave the ring. */
@@ -289,10 +289,10 @@ static void iret_of_ring_3(void)
 
     CODE(user_iret, "mov %rdi, %rsp; iretq");
     inner = frame_to_ring_3();
-    inner.rflags = FLAG_FIXED | FLAG_IOPL | FLAG_IF | FLAG_CF;
+    inner.rflags = RFLAGS_FIXED | RFLAGS_IOPL | RFLAGS_IF | RFLAGS_CF;
     t = probe_user(user_iret, user_address(&inner), 0);
     check_left(&t);
-    check("rflags", FLAG_FIXED | FLAG_CF, t.rflags);
+    check("rflags", RFLAGS_FIXED | RFLAGS_CF, t.rflags);
     inner.cs = SEL_CODE;
     t = probe_user(user_iret, user_address(&inner), 0);
     check_trap(&t, VECTOR_GP, SEL_CODE);

@@ -272,7 +272,7 @@ static void io_permission(void)
     r = probe_user(user_in, 0x100, 0);
     check_trap(&r, VECTOR_GP, 0);
     p = probe_user_setup(user_in, 0x81, 0);
-    p.rflags |= FLAG_IOPL;
+    p.rflags |= RFLAGS_IOPL;
     r = probe_run(&p);
     check_left(&r);
 }
@@ -283,7 +283,7 @@ static void iopl(void)
     struct probe p = probe_user_setup(user_cli, 0, 0);
 
     check_trap_at(&t, VECTOR_GP, 0, user_cli);
-    p.rflags |= FLAG_IOPL;
+    p.rflags |= RFLAGS_IOPL;
     t = probe_run(&p);
     check_left(&t);
 }
@@ -377,7 +377,7 @@ static void alignment_check(void)
         return;
     page_map(va, page, OPEN);
     p = probe_user_setup(user_seg_load, va + 1, 0);
-    p.rflags |= FLAG_AC;
+    p.rflags |= RFLAGS_AC;
     t = probe_run(&p);
     check_left(&t); /* CR0.AM is clear */
     write_cr0(read_cr0() | CR0_AM);
@@ -389,10 +389,10 @@ static void alignment_check(void)
     p.a = va + 4; /* 8 bytes want 8 */
     t = probe_run(&p);
     check_trap(&t, VECTOR_AC, 0);
-    p.rflags &= ~(uint64_t)FLAG_AC;
+    p.rflags &= ~(uint64_t)RFLAGS_AC;
     t = probe_run(&p);
     check_left(&t);
-    p.rflags |= FLAG_AC;
+    p.rflags |= RFLAGS_AC;
     p.a = va + 4095; /* the second page is missing: the page fault... */
     t = probe_run(&p);
     check("vector: alignment before paging", VECTOR_AC, t.vector);

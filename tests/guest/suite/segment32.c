@@ -361,13 +361,13 @@ static void sysenter(void)
     wrmsr(MSR_SYSENTER_CS, SEL_CODE);
     wrmsr(MSR_SYSENTER_ESP, main_tss.esp0 - 512);
     wrmsr(MSR_SYSENTER_EIP, (uint32_t)sysenter_entry);
-    p.eflags |= FLAG_IF | FLAG_CF;
+    p.eflags |= RFLAGS_IF | RFLAGS_CF;
     t = probe_run(&p);
     check("vector", 0x81, t.vector);
     check("cs", SEL_CODE, t.eax);
     check("ss", SEL_CODE + 8, t.ebx);
     check("esp", main_tss.esp0 - 512, t.ecx);
-    check("eflags: IF is clear", FLAG_FIXED | FLAG_CF, t.eflags);
+    check("eflags: IF is clear", RFLAGS_FIXED | RFLAGS_CF, t.eflags);
     wrmsr(MSR_SYSENTER_EIP, (uint32_t)sysenter_back);
     p.b = p.esp - 128;
     t = probe_run(&p);

@@ -32,7 +32,7 @@ static void task_set_up(const void *code)
 {
     task = (struct tss){
         .eip = (uint32_t)code,
-        .eflags = FLAG_FIXED | FLAG_CF,
+        .eflags = RFLAGS_FIXED | RFLAGS_CF,
         .eax = 0xa1,
         .ecx = 0xc1,
         .edx = 0xd1,
@@ -84,7 +84,7 @@ static void jump(void)
     check("esi", 0x51, t.esi);
     check("edi", 0xf1, t.edi);
     check("gs", SEL_USER_DATA, t.gs & 0xffff);
-    check("eflags: no NT", FLAG_FIXED | FLAG_CF, t.eflags);
+    check("eflags: no NT", RFLAGS_FIXED | RFLAGS_CF, t.eflags);
     check("its stack", (uint32_t)task_stack + sizeof(task_stack) - 12, t.frame + 4);
     check("TR", TASK, t.tr);
     check_true("the new one is busy", is_busy(TASK));
@@ -114,7 +114,7 @@ static void call_and_return(void)
     check_true("the new one no longer is", !is_busy(TASK));
     check("edx in the task", 0x5a5a, task.edx);
     check("saved eip: behind IRET", (uint32_t)task_iret + 6, task.eip);
-    check("saved eflags: without NT", 0, task.eflags & FLAG_NT);
+    check("saved eflags: without NT", 0, task.eflags & RFLAGS_NT);
     asm volatile("clts");
     t = switch_to(task_call, TASK, 1); /* goes on where it was */
     check_no_trap(&t);
@@ -128,9 +128,9 @@ static void call_sets_nt(void)
     task_set_up(task_end);
     t = switch_to(task_call, TASK, 1);
     check("vector", 0x81, t.vector);
-    check("NT", FLAG_NT, t.eflags & FLAG_NT);
+    check("NT", RFLAGS_NT, t.eflags & RFLAGS_NT);
     check_true("both are busy", is_busy(TASK) && is_busy(SEL_TSS));
-    check("NT was not saved in the old one", 0, main_tss.eflags & FLAG_NT);
+    check("NT was not saved in the old one", 0, main_tss.eflags & RFLAGS_NT);
 }
 
 /* ---- task gates
@@ -181,7 +181,7 @@ static void gate_for_a_fault(void)
     check("the error code on its stack", 0x1ff8, *(uint32_t *)(t.frame + 16));
     check("saved eip: at the load", (uint32_t)bad_load + 5, main_tss.eip);
     check("saved ecx", 0x1ff8, main_tss.ecx);
-    check("NT", FLAG_NT, t.eflags & FLAG_NT);
+    check("NT", RFLAGS_NT, t.eflags & RFLAGS_NT);
 }
 
 /* A double fault leaves a ring 0 without a stack by way of a task. */

@@ -265,7 +265,7 @@ struct probe probe_user_setup(const void *code, uint64_t a, uint64_t b)
         .a = a,
         .b = b,
         .rsp = user_address(cpus[cpu_number()].user_stack) + IST_STACK - 64,
-        .rflags = FLAG_FIXED,
+        .rflags = RFLAGS_FIXED,
     };
 }
 

@@ -141,7 +141,7 @@ static _Noreturn void unexpected(const struct trap *t)
 /* How much of a trap the CPU pushed. */
 static unsigned frame_size(const struct trap *frame)
 {
-    if (frame->eflags & FLAG_VM)
+    if (frame->eflags & RFLAGS_VM)
         return offsetof(struct trap, cr2);
     return frame->cs & 3 ? offsetof(struct trap, v86_es) : offsetof(struct trap, esp);
 }
@@ -198,7 +198,7 @@ struct probe probe_user_setup(const void *code, uint32_t a, uint32_t b)
         .a = a,
         .b = b,
         .esp = (uint32_t)user_stack + STACK - 64,
-        .eflags = FLAG_FIXED,
+        .eflags = RFLAGS_FIXED,
         .ss = SEL_USER_DATA,
     };
 }

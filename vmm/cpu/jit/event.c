@@ -110,7 +110,7 @@ static void push_long_frame(struct jit_cpu *cpu, const struct event *e, struct s
     const uint64_t frame[6] = {e->code,   e->rip,        cpu->seg[SEG_CS].selector,
                                e->rflags, cpu->gpr[RSP], cpu->seg[SEG_SS].selector};
     const unsigned first = e->has_code ? 0 : 1, bytes = (6 - first) * 8;
-    volatile mmu_u64 *host;
+    volatile host_u64 *host;
 
     host = mmu_hit(cpu, s->sp - bytes, bytes, s->set, TLB_WRITE);
     if (host) {

@@ -5,6 +5,7 @@
 #ifndef VMM_JIT_EXEC_INTERNAL_H
 #define VMM_JIT_EXEC_INTERNAL_H
 
+#include "cpu/jit/host_memory.h"
 #include "cpu/jit/operand.h"
 
 enum { SIZES = 4 }; /* of tables by operand size */
@@ -12,44 +13,6 @@ enum { SIZES = 4 }; /* of tables by operand size */
 static inline unsigned size_index(unsigned size)
 {
     return (unsigned)__builtin_ctz(size);
-}
-
-/* --- Host memory, at any alignment ----------------------------------------------------------- */
-
-typedef uint16_t __attribute__((aligned(1))) host_u16;
-typedef uint32_t __attribute__((aligned(1))) host_u32;
-typedef uint64_t __attribute__((aligned(1))) host_u64;
-
-/* One access: other CPUs and devices write there too. */
-static inline uint64_t host_load(const void *p, unsigned size)
-{
-    switch (size) {
-    case 1:
-        return *(const volatile uint8_t *)p;
-    case 2:
-        return *(const volatile host_u16 *)p;
-    case 4:
-        return *(const volatile host_u32 *)p;
-    default:
-        return *(const volatile host_u64 *)p;
-    }
-}
-
-static inline void host_store(void *p, unsigned size, uint64_t value)
-{
-    switch (size) {
-    case 1:
-        *(volatile uint8_t *)p = value;
-        break;
-    case 2:
-        *(volatile host_u16 *)p = value;
-        break;
-    case 4:
-        *(volatile host_u32 *)p = value;
-        break;
-    default:
-        *(volatile host_u64 *)p = value;
-    }
 }
 
 /* --- Read, change, write without LOCK -------------------------------------------------------- */

@@ -85,7 +85,7 @@ static void return_to_v86(struct jit_cpu *cpu, struct stack *s, const struct fra
 /* Where no fault is near: the five words of a 64-bit frame, in one page. */
 static bool read_long_frame(struct jit_cpu *cpu, struct frame *f)
 {
-    const volatile mmu_u64 *host = mmu_hit(cpu, cpu->gpr[RSP], 40, cpu->tlb.data_set, TLB_READ);
+    const volatile host_u64 *host = mmu_hit(cpu, cpu->gpr[RSP], 40, cpu->tlb.data_set, TLB_READ);
 
     if (!host)
         return false;

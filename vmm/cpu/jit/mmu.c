@@ -92,44 +92,33 @@ static void ask_machine(struct jit_cpu *cpu, uint64_t gpa, uint8_t *data, unsign
 }
 
 /* Sizes that one access covers are one access: others may look at the same time. */
+static bool is_one_access(unsigned len)
+{
+    return len <= 8 && (len & (len - 1)) == 0 && len != 0;
+}
+
 static void copy_in(void *to, const uint8_t *from, unsigned len)
 {
-    switch (len) {
-    case 1:
-        *(uint8_t *)to = *(const volatile uint8_t *)from;
-        break;
-    case 2:
-        *(mmu_u16 *)to = *(const volatile mmu_u16 *)from;
-        break;
-    case 4:
-        *(mmu_u32 *)to = *(const volatile mmu_u32 *)from;
-        break;
-    case 8:
-        *(mmu_u64 *)to = *(const volatile mmu_u64 *)from;
-        break;
-    default:
+    uint64_t value;
+
+    if (!is_one_access(len)) {
         memcpy(to, from, len);
+        return;
     }
+    value = host_load(from, len);
+    memcpy(to, &value, len);
 }
 
 static void copy_out(uint8_t *to, const void *from, unsigned len)
 {
-    switch (len) {
-    case 1:
-        *(volatile uint8_t *)to = *(const uint8_t *)from;
-        break;
-    case 2:
-        *(volatile mmu_u16 *)to = *(const mmu_u16 *)from;
-        break;
-    case 4:
-        *(volatile mmu_u32 *)to = *(const mmu_u32 *)from;
-        break;
-    case 8:
-        *(volatile mmu_u64 *)to = *(const mmu_u64 *)from;
-        break;
-    default:
+    uint64_t value = 0;
+
+    if (!is_one_access(len)) {
         memcpy(to, from, len);
+        return;
     }
+    memcpy(&value, from, len);
+    host_store(to, len, value);
 }
 
 unsigned mmu_pieces(struct jit_cpu *cpu, uint64_t linear, unsigned len, unsigned access,

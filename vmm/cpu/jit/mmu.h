@@ -10,14 +10,7 @@
 #define VMM_JIT_MMU_H
 
 #include "cpu/jit/cpu.h"
-
-/* Bits of a page fault's error code (SDM vol 3 §4.7), also what an access is. */
-enum { PF_PRESENT = 1, PF_WRITE = 2, PF_USER = 4, PF_RESERVED = 8, PF_FETCH = 16 };
-
-/* Values at any address, as one access where the host makes it one. */
-typedef uint16_t mmu_u16 __attribute__((aligned(1), may_alias));
-typedef uint32_t mmu_u32 __attribute__((aligned(1), may_alias));
-typedef uint64_t mmu_u64 __attribute__((aligned(1), may_alias));
+#include "cpu/jit/host_memory.h"
 
 /*
  * Slow ends of the accessors below: miss, page crossing, MMIO, code pages, alignment checks (#AC).
@@ -45,16 +38,7 @@ static inline uint64_t mmu_load_in(struct jit_cpu *cpu, uint64_t linear, unsigne
 
     if (__builtin_expect(!p, 0))
         return mmu_load_slow(cpu, linear, size, set);
-    switch (size) { /* volatile: one access, other CPUs and devices write there too */
-    case 1:
-        return *(const volatile uint8_t *)p;
-    case 2:
-        return *(const volatile mmu_u16 *)p;
-    case 4:
-        return *(const volatile mmu_u32 *)p;
-    default:
-        return *(const volatile mmu_u64 *)p;
-    }
+    return host_load(p, size);
 }
 
 static inline void mmu_store_in(struct jit_cpu *cpu, uint64_t linear, unsigned size, uint64_t value,
@@ -64,19 +48,7 @@ static inline void mmu_store_in(struct jit_cpu *cpu, uint64_t linear, unsigned s
 
     if (__builtin_expect(!p, 0))
         return mmu_store_slow(cpu, linear, size, value, set);
-    switch (size) {
-    case 1:
-        *(volatile uint8_t *)p = value;
-        break;
-    case 2:
-        *(volatile mmu_u16 *)p = value;
-        break;
-    case 4:
-        *(volatile mmu_u32 *)p = value;
-        break;
-    default:
-        *(volatile mmu_u64 *)p = value;
-    }
+    host_store(p, size, value);
 }
 
 /* Data accesses of instructions, by linear address, with the current privilege. */

@@ -14,18 +14,6 @@
 #include "cpu/jit/memory_hash.h"
 #include "cpu/jit/slots.h"
 
-enum {
-    PTE_P = 1 << 0,
-    PTE_W = 1 << 1,
-    PTE_U = 1 << 2,
-    PTE_A = 1 << 5,
-    PTE_D = 1 << 6,
-    PTE_PS = 1 << 7,
-    PTE_G = 1 << 8,
-};
-#define PTE_NX      (1ull << 63)
-#define PTE_ADDRESS 0x000ffffffffff000ull
-
 enum { LEVELS_MAX = 4, RESTARTS_MAX = 64 };
 
 struct entry {
