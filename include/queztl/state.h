@@ -52,18 +52,26 @@ void qz_state_group_at(struct qz_state *s, const char *name, unsigned index);
 void qz_state_end(struct qz_state *s);
 
 /*
- * An integer of `width` bytes (1, 2, 4, 8), an enum or a bool at `value`. Loaded: unsigned ones are
- * at most max; signed ones fit into their width, and max means nothing.
+ * An unsigned integer of `width` bytes (1, 2, 4, 8), an enum or a bool at `value`; loaded: at most
+ * max.
  */
-void qz_state_number(struct qz_state *s, const char *name, void *value, unsigned width,
-                     bool is_signed, uint64_t max);
+void qz_state_unsigned(struct qz_state *s, const char *name, void *value, unsigned width,
+                       uint64_t max);
 #define QZ_STATE(s, name, value, max)                                                              \
-    qz_state_number(s, name, &(value), sizeof(value),                                              \
-                    (__typeof__(value))-1 < (__typeof__(value))1 &&                                \
-                        !__builtin_types_compatible_p(__typeof__(value), bool),                    \
-                    max)
+    qz_state_unsigned(s, name, &(value), sizeof(value) + QZ_STATE_CHECK_(value, false), max)
 /* Any value of its width. */
 #define QZ_STATE_ANY(s, name, value) QZ_STATE(s, name, value, UINT64_MAX)
+/* A signed one, loaded: from min to max. */
+void qz_state_signed(struct qz_state *s, const char *name, void *value, unsigned width, int64_t min,
+                     int64_t max);
+#define QZ_STATE_SIGNED(s, name, value, min, max)                                                  \
+    qz_state_signed(s, name, &(value), sizeof(value) + QZ_STATE_CHECK_(value, true), min, max)
+/* 0; does not compile when the value is of the other kind. A bool is unsigned. */
+#define QZ_STATE_CHECK_(value, is_signed)                                                          \
+    (0 * sizeof(char[((__typeof__(value))-1 < (__typeof__(value))1 &&                              \
+                      !__builtin_types_compatible_p(__typeof__(value), bool)) == (is_signed)       \
+                         ? 1                                                                       \
+                         : -1]))
 
 /* Exactly len bytes. */
 void qz_state_data(struct qz_state *s, const char *name, void *data, size_t len);

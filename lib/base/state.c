@@ -238,21 +238,21 @@ void qz_state_end(struct qz_state *s)
     s->path[s->group_at[--s->depth]] = '\0';
 }
 
-static uint64_t number_at(const void *value, unsigned width, bool is_signed)
+static uint64_t unsigned_at(const void *value, unsigned width)
 {
     switch (width) {
     case 1:
-        return is_signed ? (uint64_t) * (const int8_t *)value : *(const uint8_t *)value;
+        return *(const uint8_t *)value;
     case 2:
-        return is_signed ? (uint64_t) * (const int16_t *)value : *(const uint16_t *)value;
+        return *(const uint16_t *)value;
     case 4:
-        return is_signed ? (uint64_t) * (const int32_t *)value : *(const uint32_t *)value;
+        return *(const uint32_t *)value;
     default:
         return *(const uint64_t *)value;
     }
 }
 
-static void number_to(void *value, unsigned width, uint64_t number)
+static void put_at(void *value, unsigned width, uint64_t number)
 {
     switch (width) {
     case 1:
@@ -269,44 +269,71 @@ static void number_to(void *value, unsigned width, uint64_t number)
     }
 }
 
-static bool number_fits(uint64_t number, unsigned width, bool is_signed, uint64_t max)
+/* Extends the sign of a number of `width` bytes, or cuts a longer one down to it. */
+static int64_t extended(uint64_t number, unsigned width)
 {
     const unsigned spare = 64 - width * 8;
 
-    if (is_signed)
-        return (uint64_t)((int64_t)(number << spare) >> spare) == number;
-    return number <= max && number << spare >> spare == number;
+    return (int64_t)(number << spare) >> spare;
 }
 
-void qz_state_number(struct qz_state *s, const char *name, void *value, unsigned width,
-                     bool is_signed, uint64_t max)
+static void save_number(struct qz_state *s, const char *name, uint64_t number)
 {
-    const uint8_t *bytes;
     uint8_t out[8];
+
+    put_head(s, NUMBER, name);
+    qz_store_le64(out, number);
+    put(s, out, sizeof(out));
+}
+
+static bool load_number(struct qz_state *s, const char *name, uint64_t *number)
+{
+    const uint8_t *bytes = take_head(s, NUMBER, name) ? take(s, name, 8) : NULL;
+
+    if (bytes)
+        *number = qz_load_le64(bytes);
+    return bytes;
+}
+
+void qz_state_unsigned(struct qz_state *s, const char *name, void *value, unsigned width,
+                       uint64_t max)
+{
     uint64_t number;
 
     if (s->error.code)
         return;
     if (!s->loading) {
-        put_head(s, NUMBER, name);
-        qz_store_le64(out, number_at(value, width, is_signed));
-        put(s, out, sizeof(out));
+        save_number(s, name, unsigned_at(value, width));
         return;
     }
-    if (!take_head(s, NUMBER, name))
+    if (!load_number(s, name, &number))
         return;
-    bytes = take(s, name, 8);
-    if (!bytes)
-        return;
-    number = qz_load_le64(bytes);
-    if (!number_fits(number, width, is_signed, max)) {
-        if (is_signed)
-            fail_at(s, name, "%lld does not fit into %u bytes", (long long)number, width);
-        else
-            fail_at(s, name, "%llu is too large", (unsigned long long)number);
+    if (number > max || number > UINT64_MAX >> (64 - width * 8)) {
+        fail_at(s, name, "%llu is too large", (unsigned long long)number);
         return;
     }
-    number_to(value, width, number);
+    put_at(value, width, number);
+}
+
+void qz_state_signed(struct qz_state *s, const char *name, void *value, unsigned width, int64_t min,
+                     int64_t max)
+{
+    uint64_t number;
+
+    if (s->error.code)
+        return;
+    if (!s->loading) {
+        save_number(s, name, (uint64_t)extended(unsigned_at(value, width), width));
+        return;
+    }
+    if (!load_number(s, name, &number))
+        return;
+    if ((int64_t)number < min || (int64_t)number > max ||
+        extended(number, width) != (int64_t)number) {
+        fail_at(s, name, "%lld is out of range", (long long)number);
+        return;
+    }
+    put_at(value, width, number);
 }
 
 void qz_state_data_of(struct qz_state *s, const char *name, void *data, size_t *len, size_t max)

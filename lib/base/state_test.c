@@ -32,8 +32,8 @@ static void thing_state(struct thing *t, struct qz_state *s)
     QZ_STATE_ANY(s, "middle", t->middle);
     QZ_STATE_ANY(s, "large", t->large);
     QZ_STATE_ANY(s, "whole", t->whole);
-    QZ_STATE(s, "below", t->below, 0);
-    QZ_STATE(s, "far_below", t->far_below, 0);
+    QZ_STATE_SIGNED(s, "below", t->below, -7, 7);
+    QZ_STATE_SIGNED(s, "far_below", t->far_below, INT64_MIN, INT64_MAX);
     QZ_STATE(s, "flag", t->flag, 1);
     QZ_STATE(s, "colour", t->colour, BLUE);
     qz_state_data(s, "raw", t->raw, sizeof(t->raw));
@@ -203,7 +203,7 @@ static void test_refused(void **unused)
 
     expect_refused(&sample, spoil_name, "thing.middle: missing, there is \"?iddle\" at byte ");
     expect_refused(&sample, spoil_kind, "thing.large: kind 98 instead of 110");
-    expect_refused(&sample, spoil_signed, "thing.below: ");
+    expect_refused(&sample, spoil_signed, "thing.below: 72057594037927929 is out of range");
     expect_refused(&sample, spoil_wide, "thing.middle: 131071 is too large");
     expect_refused(&sample, spoil_length, "thing.text: 17 bytes, at most 16 are possible");
     expect_refused(&sample, spoil_exact_length, "thing.raw: 4 bytes instead of 5");
@@ -217,6 +217,9 @@ static void test_refused(void **unused)
     t = sample;
     t.channel[1].count = 1001;
     expect_refused(&t, NULL, "thing.channel[1].count: 1001 is too large");
+    t = sample;
+    t.below = -8;
+    expect_refused(&t, NULL, "thing.below: -8 is out of range");
     t = sample;
     t.middle = 3;
     expect_refused(&t, NULL, "thing: small is above middle");
