@@ -201,6 +201,21 @@ void acpi_pm_map(struct acpi_pm *pm, uint16_t base, bool enabled)
                       base);
 }
 
+void acpi_pm_state(struct acpi_pm *pm, struct qz_state *s)
+{
+    QZ_LOCKED(&pm->lock);
+
+    qz_state_group(s, "acpi_pm");
+    QZ_STATE_ANY(s, "pm1_sts", pm->pm1_sts);
+    QZ_STATE_ANY(s, "pm1_en", pm->pm1_en);
+    QZ_STATE_ANY(s, "pm1_cnt", pm->pm1_cnt);
+    QZ_STATE_ANY(s, "smi_en", pm->smi_en);
+    qz_state_data(s, "gpe", pm->gpe, sizeof(pm->gpe));
+    qz_state_end(s);
+    if (qz_state_loading(s) && !qz_state_failed(s))
+        update(pm); /* line and timer follow from the registers */
+}
+
 void acpi_pm_reset(struct acpi_pm *pm)
 {
     {

@@ -16,6 +16,7 @@ struct acpi_pm;
 int acpi_pm_new(struct acpi_pm **pm, struct machine *m, struct qz_error *err);
 void acpi_pm_free(struct acpi_pm *pm);
 void acpi_pm_reset(struct acpi_pm *pm);
+void acpi_pm_state(struct acpi_pm *pm, struct qz_state *s); /* saved or loaded, the clock stands */
 
 /* Moves or hides the 128 byte I/O block; from the LPC bridge's PMBASE and ACPI_CNTL. */
 void acpi_pm_map(struct acpi_pm *pm, uint16_t base, bool enabled);

@@ -9,6 +9,7 @@
 #include "devices/isa_ports.h"
 #include "devices/rtc.h"
 #include "devices/virtio/test_driver.h"
+#include "machine/test_state.h"
 
 struct fixture {
     struct vtest_machine *tm;
@@ -203,6 +204,26 @@ static void pvpanic_and_port92_ask_the_machine(void **state)
     assert_int_equal(f->tm->requests[MACHINE_RESET], 1);
 }
 
+static void their_state_is_kept(void **state)
+{
+    struct fixture *f = *state;
+
+    set_cmos(f, 0x0a, 0x26);
+    set_cmos(f, 0x0b, 0x42); /* periodic interrupts */
+    set_cmos(f, 0x40, 0x5a);
+    out(f, ACPI_PM_BASE + 2, 2, 0x101); /* PM1_EN: timer and power button */
+    acpi_pm_power_button(f->pm);
+    out(f, 0x64, 1, 0x60);
+    out(f, 0x60, 1, 0x45);
+    out(f, 0x64, 1, 0x20); /* the answer waits */
+    TEST_STATE_KEPT(f->rtc, rtc_state, rtc_reset);
+    TEST_STATE_KEPT(f->pm, acpi_pm_state, acpi_pm_reset);
+    TEST_STATE_KEPT(f->ports, isa_ports_state, isa_ports_reset);
+    assert_int_equal(cmos(f, 0x40), 0x5a);
+    assert_int_equal(in(f, ACPI_PM_BASE, 2) & 0x100, 0x100);
+    assert_int_equal(in(f, 0x60, 1), 0x45);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +238,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(keyboard_controller_answers_at_once_and_resets, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(pvpanic_and_port92_ask_the_machine, setup, teardown),
+        cmocka_unit_test_setup_teardown(their_state_is_kept, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -165,6 +165,19 @@ void isa_ports_reset(struct isa_ports *p)
     p->port92 = 2;
 }
 
+void isa_ports_state(struct isa_ports *p, struct qz_state *s)
+{
+    QZ_LOCKED(&p->lock);
+
+    qz_state_group(s, "isa_ports");
+    QZ_STATE_ANY(s, "kbc_output", p->kbc_output);
+    QZ_STATE_ANY(s, "kbc_config", p->kbc_config);
+    QZ_STATE_ANY(s, "kbc_command", p->kbc_command);
+    QZ_STATE(s, "kbc_full", p->kbc_full, 1);
+    QZ_STATE_ANY(s, "port92", p->port92);
+    qz_state_end(s);
+}
+
 int isa_ports_new(struct isa_ports **out, struct machine *m, int debug_fd, struct qz_error *err)
 {
     struct isa_ports *p = calloc(1, sizeof(*p));

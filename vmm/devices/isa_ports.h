@@ -15,5 +15,7 @@ struct isa_ports;
 int isa_ports_new(struct isa_ports **ports, struct machine *m, int debug_fd, struct qz_error *err);
 void isa_ports_free(struct isa_ports *ports);
 void isa_ports_reset(struct isa_ports *ports);
+void isa_ports_state(struct isa_ports *ports,
+                     struct qz_state *s); /* saved or loaded, the clock stands */
 
 #endif

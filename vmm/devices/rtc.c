@@ -41,7 +41,8 @@ enum {
 };
 enum { C_IRQF = 0x80, C_PF = 0x40, C_AF = 0x20, C_UF = 0x10, D_VRT = 0x80 };
 
-#define NS_PER_S 1000000000ll
+#define NS_PER_S    1000000000ll
+#define SECONDS_MAX (1ll << 40) /* further than any date the registers can say */
 
 struct rtc {
     struct machine *machine;
@@ -307,6 +308,21 @@ void rtc_reset(struct rtc *r)
     r->cmos[C] = 0;
     r->index = 0;
     catch_up(r);
+}
+
+void rtc_state(struct rtc *r, struct qz_state *s)
+{
+    QZ_LOCKED(&r->lock);
+
+    qz_state_group(s, "rtc");
+    QZ_STATE(s, "index", r->index, sizeof(r->cmos) - 1);
+    qz_state_data(s, "cmos", r->cmos, sizeof(r->cmos));
+    QZ_STATE_SIGNED(s, "offset", r->offset, -SECONDS_MAX, SECONDS_MAX);
+    QZ_STATE_SIGNED(s, "last_second", r->last_second, -SECONDS_MAX, SECONDS_MAX);
+    QZ_STATE_SIGNED(s, "next_tick", r->next_tick, 0, VM_TIME_MAX);
+    irq_line_state(&r->line, s, "line");
+    vm_timer_state(&r->timer, s, "timer");
+    qz_state_end(s);
 }
 
 static void set_memory_size(struct rtc *r)

@@ -9,5 +9,6 @@ struct rtc;
 int rtc_new(struct rtc **rtc, struct machine *m, struct qz_error *err);
 void rtc_free(struct rtc *rtc);
 void rtc_reset(struct rtc *rtc);
+void rtc_state(struct rtc *rtc, struct qz_state *s); /* saved or loaded, the clock stands */
 
 #endif

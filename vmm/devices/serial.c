@@ -257,6 +257,49 @@ void serial_reset(struct serial *s)
     }
 }
 
+static void fifo_state(struct fifo *f, struct qz_state *s, const char *name)
+{
+    uint8_t data[FIFO];
+    size_t len = f->len;
+
+    for (unsigned i = 0; i < f->len; i++)
+        data[i] = f->data[(f->head + i) % FIFO];
+    qz_state_data_of(s, name, data, &len, FIFO);
+    if (!qz_state_loading(s) || qz_state_failed(s))
+        return;
+    f->head = 0;
+    f->len = (unsigned)len;
+    memcpy(f->data, data, len);
+}
+
+void serial_state(struct serial *serial, struct qz_state *s)
+{
+    QZ_LOCKED(&serial->lock);
+
+    qz_state_group(s, "serial");
+    fifo_state(&serial->rx, s, "rx");
+    fifo_state(&serial->tx, s, "tx");
+    QZ_STATE(s, "ier", serial->ier, 15);
+    QZ_STATE(s, "fcr", serial->fcr, FCR_ENABLE | 0xc8);
+    QZ_STATE_ANY(s, "lcr", serial->lcr);
+    QZ_STATE(s, "mcr", serial->mcr, 0x1f);
+    QZ_STATE_ANY(s, "scr", serial->scr);
+    QZ_STATE_ANY(s, "dll", serial->dll);
+    QZ_STATE_ANY(s, "dlm", serial->dlm);
+    QZ_STATE(s, "overrun", serial->overrun, 1);
+    QZ_STATE(s, "thr_interrupt", serial->thr_interrupt, 1);
+    qz_state_end(s);
+    if (!qz_state_loading(s) || qz_state_failed(s))
+        return;
+    if (serial->tx.len)
+        transmit(serial);
+    update_irq(serial);
+    if (serial->client.terminal) {
+        terminal_listen(&serial->client, serial->ier & IER_RDI);
+        terminal_pull(&serial->client);
+    }
+}
+
 int serial_new(struct serial **out, struct machine *m, uint16_t port, unsigned irq,
                struct terminal *terminal, struct qz_error *err)
 {

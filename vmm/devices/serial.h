@@ -12,5 +12,7 @@ int serial_new(struct serial **s, struct machine *m, uint16_t port, unsigned irq
                struct terminal *terminal, struct qz_error *err);
 void serial_free(struct serial *s);
 void serial_reset(struct serial *s);
+void serial_state(struct serial *serial,
+                  struct qz_state *s); /* saved or loaded, the clock stands */
 
 #endif

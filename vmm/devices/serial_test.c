@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "devices/virtio/test_driver.h"
+#include "machine/test_state.h"
 
 enum { PORT = 0x3f8, IRQ = 4 };
 enum { THR = 0, RBR = 0, IER = 1, IIR = 2, FCR = 2, LCR = 3, MCR = 4, LSR = 5, MSR = 6, SCR = 7 };
@@ -163,6 +164,22 @@ static void a_full_terminal_makes_the_line_slow(void **state)
     assert_int_equal(vtest_run_until(f->tm, transmitter_empty, f), 0);
 }
 
+static void its_state_is_kept(void **state)
+{
+    struct fixture *f = *state;
+
+    out8(f, FCR, 1);
+    out8(f, MCR, 0x18); /* loopback, interrupts on */
+    out8(f, THR, 'a');
+    out8(f, THR, 'b');
+    out8(f, IER, 3);
+    out8(f, SCR, 0x77);
+    TEST_STATE_KEPT(f->serial, serial_state, serial_reset);
+    assert_int_equal(in8(f, RBR), 'a');
+    assert_int_equal(in8(f, RBR), 'b');
+    assert_int_equal(in8(f, SCR), 0x77);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,6 +189,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(interrupts_say_why, setup, teardown),
         cmocka_unit_test_setup_teardown(loopback_works, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_terminal_makes_the_line_slow, setup, teardown),
+        cmocka_unit_test_setup_teardown(its_state_is_kept, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -261,7 +261,14 @@ void vm_clock_make_virtual(struct vm_clock *c)
 
 void vm_clock_set(struct vm_clock *c, int64_t now)
 {
-    __atomic_store_n(&c->stood_at, now, __ATOMIC_RELAXED);
+    if (c->is_virtual) {
+        __atomic_store_n(&c->stood_at, now, __ATOMIC_RELAXED);
+        return;
+    }
+    QZ_LOCKED(&c->lock);
+
+    begin_change(c);
+    end_change(c, false, c->offset, now);
 }
 
 int64_t vm_clock_next(struct vm_clock *c)

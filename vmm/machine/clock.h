@@ -8,9 +8,12 @@
 #ifndef VMM_CLOCK_H
 #define VMM_CLOCK_H
 
-#include <queztl/base.h>
+#include <queztl/state.h>
 
 struct vm_clock;
+
+/* No machine gets as old: 73 years. Sums of two times do not overflow. */
+#define VM_TIME_MAX (INT64_MAX / 4)
 
 /* Seconds since 1970: what time it is when a virtual clock says 0, 1 January 2026. */
 enum { DETERMINISTIC_EPOCH = 1767225600 };
@@ -49,7 +52,7 @@ void vm_clock_wall(struct vm_clock *clock, int64_t *sec, int32_t *nsec);
  * its thread, in order. Before anybody reads the clock.
  */
 void vm_clock_make_virtual(struct vm_clock *clock);
-void vm_clock_set(struct vm_clock *clock, int64_t now);
+void vm_clock_set(struct vm_clock *clock, int64_t now); /* also of one that stands */
 int64_t vm_clock_next(struct vm_clock *clock); /* the first timer's deadline; INT64_MAX: none */
 void vm_clock_fire(struct vm_clock *clock);    /* every timer that is due */
 
@@ -60,5 +63,9 @@ void vm_timer_arm(struct vm_timer *t, int64_t deadline);
 /* Does not wait: a fire() in progress may still run, so fire() checks its device's state under its
  * lock. */
 void vm_timer_cancel(struct vm_timer *t);
+
+/* Time, and a timer by its name, saved or loaded; the clock stands. */
+void vm_clock_state(struct vm_clock *clock, struct qz_state *s);
+void vm_timer_state(struct vm_timer *t, struct qz_state *s, const char *name);
 
 #endif

@@ -279,6 +279,38 @@ static void hpet_write(void *device, uint64_t offset, unsigned size, uint64_t va
     write_register(device, offset & ~7u, value << shift, mask);
 }
 
+/* ---- state ---------------------------------------------------------------------------------- */
+
+static void comparator_state(struct comparator *t, struct qz_state *s)
+{
+    QZ_STATE(s, "config", t->config, TN_WRITABLE);
+    QZ_STATE_ANY(s, "compare", t->compare);
+    QZ_STATE_ANY(s, "period", t->period);
+    QZ_STATE_SIGNED(s, "due", t->due, -1, INT64_MAX);
+    if (t->config & ~(uint64_t)TN_WRITABLE || t->compare > width(t) || t->period > width(t))
+        qz_state_refuse(s, "what its mode does not allow");
+    if (qz_state_loading(s) && !qz_state_failed(s))
+        update_line(t); /* all that holds it up is status and enable bit */
+    vm_timer_state(&t->timer, s, "timer");
+}
+
+void hpet_state(struct hpet *h, struct qz_state *s)
+{
+    QZ_LOCKED(&h->lock);
+
+    qz_state_group(s, "hpet");
+    QZ_STATE(s, "config", h->config, CONFIG_ENABLE | CONFIG_LEGACY);
+    QZ_STATE(s, "status", h->status, (1 << TIMERS) - 1);
+    QZ_STATE_ANY(s, "base", h->base);
+    QZ_STATE_SIGNED(s, "start", h->start, 0, VM_TIME_MAX);
+    for (unsigned i = 0; i < TIMERS; i++) {
+        qz_state_group_at(s, "comparator", i);
+        comparator_state(&h->timer[i], s);
+        qz_state_end(s);
+    }
+    qz_state_end(s);
+}
+
 /* ---- life ----------------------------------------------------------------------------------- */
 
 void hpet_reset(struct hpet *h)

@@ -13,5 +13,6 @@ struct hpet;
 int hpet_new(struct hpet **h, struct machine *m, struct pit *pit, struct qz_error *err);
 void hpet_free(struct hpet *h);
 void hpet_reset(struct hpet *h);
+void hpet_state(struct hpet *h, struct qz_state *s); /* saved or loaded, the clock stands */
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "machine/hpet.h"
 #include "machine/test_machine.h"
+#include "machine/test_state.h"
 
 enum {
     CAPABILITY = 0x00,
@@ -218,6 +219,20 @@ static void legacy_replacement(void **state)
     assert_int_equal(messages_in(MS), 0);
 }
 
+static void its_state_is_kept(void **state)
+{
+    set(T0, ENABLE | PERIODIC | SET);
+    set(T0 + COMPARE, 1000);
+    set(T0 + COMPARE, 1000);
+    set(T1, LEVEL | ENABLE | PIN21);
+    set(T1 + COMPARE, 500);
+    set(CONFIG, 1);
+    messages_in(10 * US); /* the level interrupt is up now */
+    assert_int_equal(get(STATUS), 2);
+    TEST_STATE_KEPT(hpet, hpet_state, hpet_reset);
+    assert_int_equal(get(STATUS), 2);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -226,7 +241,7 @@ int main(void)
         TEST(registers),          TEST(the_counter_counts_while_enabled),
         TEST(one_shot),           TEST(comparators_of_32_bits_come_round),
         TEST(periodic),           TEST(level_interrupts_hold_their_status),
-        TEST(legacy_replacement),
+        TEST(legacy_replacement), TEST(its_state_is_kept),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

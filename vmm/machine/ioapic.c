@@ -17,6 +17,7 @@ enum { MODE_LOWEST = 1, MODE_EXTINT = 7 };
 #define ENTRY_LEVEL      (1ull << 15)
 #define ENTRY_MASKED     (1ull << 16)
 #define ENTRY_WRITABLE   0xfffe00000001afffull
+#define ENTRY_BITS       (ENTRY_WRITABLE | ENTRY_REMOTE_IRR)
 
 /* NMI, INIT and the like are edges whatever the trigger bit says: no EOI would ever end them. */
 static bool is_level(uint64_t entry)
@@ -155,4 +156,27 @@ int ioapic_init(struct ioapic *a, struct bus *mmio, pthread_mutex_t *lock,
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
         a->entry[pin] = ENTRY_MASKED;
     return bus_add(mmio, &region);
+}
+
+void ioapic_state(struct ioapic *a, struct qz_state *s)
+{
+    qz_state_group(s, "ioapic");
+    QZ_STATE_ANY(s, "select", a->select);
+    QZ_STATE(s, "id", a->id, 15);
+    QZ_STATE(s, "lines", a->lines, (1u << IOAPIC_PINS) - 1);
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
+        qz_state_group_at(s, "pin", pin);
+        QZ_STATE_ANY(s, "entry", a->entry[pin]);
+        if (a->entry[pin] & ~ENTRY_BITS)
+            qz_state_refuse(s, "bits that no entry has: 0x%llx", (unsigned long long)a->entry[pin]);
+        qz_state_end(s);
+    }
+    qz_state_end(s);
+    if (!qz_state_loading(s) || qz_state_failed(s) || !a->ops->routed)
+        return;
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
+        const struct ioapic_message m = message(a->entry[pin]);
+
+        a->ops->routed(a->context, pin, &m, a->entry[pin] & ENTRY_MASKED);
+    }
 }

@@ -30,5 +30,7 @@ int ioapic_init(struct ioapic *a, struct bus *mmio, pthread_mutex_t *lock,
 void ioapic_reset(struct ioapic *a);
 void ioapic_set(struct ioapic *a, unsigned pin, bool level); /* lock held */
 void ioapic_eoi(struct ioapic *a, uint8_t vector);           /* lock held */
+/* Saved or loaded, lock held; loading tells the routes and sends nothing. */
+void ioapic_state(struct ioapic *a, struct qz_state *s);
 
 #endif

@@ -241,6 +241,16 @@ bool irq_lapic_mmio(struct irq_fabric *f, unsigned cpu, uint64_t gpa, void *data
 {
     return f->lapics && lapic_mmio(f->lapics, cpu, gpa, data, len, write);
 }
+void irq_lapic_get(struct irq_fabric *f, unsigned cpu, struct lapic_registers *r, uint64_t *base)
+{
+    if (f->lapics)
+        lapic_get(f->lapics, cpu, r, base);
+}
+int irq_lapic_put(struct irq_fabric *f, unsigned cpu, const struct lapic_registers *r,
+                  uint64_t base)
+{
+    return f->lapics ? lapic_put(f->lapics, cpu, r, base) : 0;
+}
 uint64_t irq_lapic_get_tpr(struct irq_fabric *f, unsigned cpu)
 {
     return f->lapics ? lapic_get_tpr(f->lapics, cpu) : 0;
@@ -259,4 +269,41 @@ void irq_lapic_set_cpu_tsc(struct irq_fabric *f, unsigned cpu, uint64_t offset)
 {
     if (f->lapics)
         lapic_set_cpu_tsc(f->lapics, cpu, offset);
+}
+
+/* ---- state ---------------------------------------------------------------------------------- */
+
+void irq_line_state(struct irq_line *line, struct qz_state *s, const char *name)
+{
+    bool level = line->level;
+
+    QZ_STATE(s, name, level, 1);
+    if (qz_state_loading(s) && !qz_state_failed(s))
+        irq_line_set(line, level);
+}
+
+/* Lock held. Pin 2 is the timer's and GSI 2's, pin 0 and PIC input 2 are nobody's (drive). */
+static void check_inputs(const struct irq_fabric *f, struct qz_state *s)
+{
+    for (unsigned gsi = 0; gsi < IOAPIC_PINS; gsi++) {
+        const bool high = f->level[gsi], pin = f->ioapic.lines >> gsi & 1;
+        const bool input = gsi < 16 && f->pic.chip[gsi >> 3].lines >> (gsi & 7) & 1;
+
+        if (pin != (gsi == TIMER_PIN ? high || f->level[0] : gsi != 0 && high))
+            qz_state_refuse(s, "the level of I/O APIC pin %u is no line's", gsi);
+        if (input != (gsi < 16 && gsi != TIMER_PIN && high))
+            qz_state_refuse(s, "the level of PIC input %u is no line's", gsi);
+    }
+}
+
+void irq_fabric_state(struct irq_fabric *f, struct qz_state *s)
+{
+    QZ_LOCKED(&f->lock);
+
+    qz_state_group(s, "interrupts");
+    pic_state(&f->pic, s);
+    ioapic_state(&f->ioapic, s);
+    if (qz_state_loading(s))
+        check_inputs(f, s);
+    qz_state_end(s);
 }

@@ -38,6 +38,13 @@ int irq_fabric_new(struct irq_fabric **fabric, struct accel_vm *accel, unsigned 
 void irq_fabric_free(struct irq_fabric *fabric);
 void irq_fabric_reset(struct irq_fabric *fabric); /* machine reset; all vCPUs stopped */
 
+/*
+ * The controllers, but for local APICs, saved or loaded; all vCPUs stopped. Loading comes after
+ * every device: their lines are up then as they were, and what the controllers made of that on the
+ * way is replaced. Inputs that no line explains are refused.
+ */
+void irq_fabric_state(struct irq_fabric *fabric, struct qz_state *s);
+
 /* One source on a line. Several sources may share a GSI (wired OR). Embedded in the device. */
 struct irq_line {
     struct irq_fabric *fabric;
@@ -48,6 +55,8 @@ struct irq_line {
 void irq_line_init(struct irq_line *line, struct irq_fabric *fabric, unsigned gsi);
 void irq_line_set(struct irq_line *line, bool level); /* any thread; idempotent */
 void irq_line_pulse(struct irq_line *line);           /* edge: up and down */
+/* Its level, saved or loaded. */
+void irq_line_state(struct irq_line *line, struct qz_state *s, const char *name);
 
 /* A message-signalled interrupt (SDM vol 3 §11.11; bits 5 to 11 of the address extend the
  * destination). */
@@ -82,6 +91,11 @@ void irq_lapic_set_tsc(struct irq_fabric *fabric, uint32_t khz, uint64_t offset)
 /* A guest may have written to the TSC of one vCPU: told, by its thread, before a deadline that it
  * names. */
 void irq_lapic_set_cpu_tsc(struct irq_fabric *fabric, unsigned cpu, uint64_t offset);
+/* Its registers, for struct vcpu_state; no vCPU runs. put: -EINVAL when `base` is none. */
+void irq_lapic_get(struct irq_fabric *fabric, unsigned cpu, struct lapic_registers *r,
+                   uint64_t *base);
+int irq_lapic_put(struct irq_fabric *fabric, unsigned cpu, const struct lapic_registers *r,
+                  uint64_t base);
 uint64_t irq_lapic_get_tpr(struct irq_fabric *fabric, unsigned cpu); /* as CR8 */
 void irq_lapic_set_tpr(struct irq_fabric *fabric, unsigned cpu, uint64_t cr8);
 

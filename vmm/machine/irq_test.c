@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "machine/test_machine.h"
+#include "machine/test_state.h"
 
 enum { VECTOR = 0x30, SECOND = 0x38 };
 #define LEVEL      (1ull << 15)
@@ -418,6 +419,52 @@ static void split_mode_has_no_local_apics(void **state)
     assert_int_equal(irq_lapic_get_tpr(f->t->m.irq, 0), 0);
 }
 
+static void the_controllers_state_is_kept(void **state)
+{
+    struct fixture *f = *state;
+    struct test_machine *t = f->t;
+
+    test_pic_setup(t);
+    test_ioapic_route(t, 9, 0x59 | 1 << 15);
+    test_ioapic_route(t, 20, 0x60);
+    irq_line_set(&f->line[9], true);
+    TEST_STATE_KEPT(t->m.irq, irq_fabric_state, irq_fabric_reset);
+    assert_int_equal(irq_acknowledge(t->m.irq, 0), 0x39);
+}
+
+/* Loading sends nothing and tells the accelerator every route; a level that no line has is refused.
+ */
+static void loading_the_controllers(void **state)
+{
+    struct fixture *f = *state;
+    struct test_machine *t = f->t;
+    struct qz_state *saved = qz_state_save(), *loaded;
+    struct qz_error err = {0};
+    const void *bytes;
+    unsigned told, sent;
+    size_t len;
+
+    test_ioapic_route(t, 9, 0x59 | 1 << 15);
+    irq_line_set(&f->line[9], true);
+    irq_fabric_state(t->m.irq, saved);
+    bytes = qz_state_bytes(saved, &len);
+    told = t->route[9].count;
+    sent = t->messages;
+    loaded = qz_state_load(bytes, len);
+    irq_fabric_state(t->m.irq, loaded);
+    assert_int_equal(qz_state_finish(loaded, &err), 0);
+    assert_int_equal(t->route[9].count, told + 1);
+    assert_int_equal(t->messages, sent);
+    qz_state_free(loaded);
+    irq_line_set(&f->line[9], false);
+    loaded = qz_state_load(bytes, len);
+    irq_fabric_state(t->m.irq, loaded);
+    assert_int_equal(qz_state_finish(loaded, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "interrupts: the level of I/O APIC pin 9 is no line's"));
+    qz_state_free(loaded);
+    qz_state_free(saved);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -444,6 +491,8 @@ int main(void)
         TEST(every_change_of_a_route_is_told),
         TEST(messages_go_where_they_should),
         TEST(split_mode_has_no_local_apics),
+        TEST(the_controllers_state_is_kept),
+        TEST(loading_the_controllers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

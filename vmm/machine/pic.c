@@ -292,3 +292,34 @@ int pic_init(struct pic *p, struct bus *pio, pthread_mutex_t *lock,
     }
     return 0;
 }
+
+static void chip_state(struct pic_chip *c, struct qz_state *s)
+{
+    QZ_STATE_ANY(s, "irr", c->irr);
+    QZ_STATE_ANY(s, "isr", c->isr);
+    QZ_STATE_ANY(s, "imr", c->imr);
+    QZ_STATE_ANY(s, "lines", c->lines);
+    QZ_STATE_ANY(s, "elcr", c->elcr);
+    QZ_STATE_ANY(s, "base", c->base);
+    QZ_STATE(s, "priority", c->priority, 7);
+    QZ_STATE(s, "init_step", c->init_step, 4);
+    QZ_STATE(s, "icw4_needed", c->icw4_needed, 1);
+    QZ_STATE(s, "auto_eoi", c->auto_eoi, 1);
+    QZ_STATE(s, "rotate_on_auto_eoi", c->rotate_on_auto_eoi, 1);
+    QZ_STATE(s, "special_mask", c->special_mask, 1);
+    QZ_STATE(s, "poll", c->poll, 1);
+    QZ_STATE(s, "read_isr", c->read_isr, 1);
+    QZ_STATE(s, "fully_nested", c->fully_nested, 1);
+    QZ_STATE(s, "single", c->single, 1);
+}
+
+void pic_state(struct pic *p, struct qz_state *s)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        qz_state_group_at(s, "pic", i);
+        chip_state(&p->chip[i], s);
+        qz_state_end(s);
+    }
+    if (qz_state_loading(s) && !qz_state_failed(s))
+        update(p);
+}

@@ -2,6 +2,8 @@
 #ifndef VMM_PIC_H
 #define VMM_PIC_H
 
+#include <queztl/state.h>
+
 #include "machine/bus.h"
 
 /* One controller. All under the fabric's lock. */
@@ -28,5 +30,6 @@ int pic_init(struct pic *p, struct bus *pio, pthread_mutex_t *lock,
 void pic_reset(struct pic *p);
 void pic_set(struct pic *p, unsigned irq, bool level); /* irq 0 to 15 */
 uint8_t pic_acknowledge(struct pic *p); /* INTA cycle: the vector, spurious ones included */
+void pic_state(struct pic *p, struct qz_state *s); /* saved or loaded, lock held */
 
 #endif

@@ -19,6 +19,8 @@ enum {
 };
 /* No guest makes the clock thread busy: shorter periods are served at this one. */
 enum { PERIOD_MIN_NS = 20000 };
+/* No machine gets as old. */
+#define TICKS_MAX (VM_TIME_MAX / 500)
 
 struct channel {
     uint8_t mode, access;
@@ -406,6 +408,53 @@ static void port_b_write(void *device, uint64_t offset, unsigned size, uint64_t 
 
     set_gate(&p->channel[2], value & GATE2, now);
     p->port_b = value & PORT_B_KEPT;
+}
+
+/* ---- state ---------------------------------------------------------------------------------- */
+
+static void channel_state(struct channel *c, struct qz_state *s)
+{
+    QZ_STATE(s, "mode", c->mode, HARD_STROBE);
+    QZ_STATE(s, "access", c->access, ACCESS_BOTH);
+    QZ_STATE(s, "bcd", c->bcd, 1);
+    QZ_STATE(s, "gate", c->gate, 1);
+    QZ_STATE(s, "loaded", c->loaded, 1);
+    QZ_STATE(s, "triggered", c->triggered, 1);
+    QZ_STATE(s, "paused", c->paused, 1);
+    QZ_STATE(s, "next_waits", c->next_waits, 1);
+    QZ_STATE(s, "switch_low", c->switch_low, 1);
+    QZ_STATE(s, "write_high", c->write_high, 1);
+    QZ_STATE(s, "read_high", c->read_high, 1);
+    QZ_STATE_ANY(s, "low_byte", c->low_byte);
+    QZ_STATE(s, "count_latched", c->count_latched, 1);
+    QZ_STATE(s, "status_latched", c->status_latched, 1);
+    QZ_STATE_ANY(s, "latch", c->latch);
+    QZ_STATE_ANY(s, "status", c->status);
+    QZ_STATE(s, "count", c->count, 65536);
+    QZ_STATE(s, "next", c->next, 65536);
+    QZ_STATE_SIGNED(s, "start", c->start, -TICKS_MAX, TICKS_MAX);
+    QZ_STATE_SIGNED(s, "switch_at", c->switch_at, -TICKS_MAX, TICKS_MAX);
+    QZ_STATE_SIGNED(s, "passed", c->passed, -TICKS_MAX, TICKS_MAX);
+    if ((c->loaded && !c->count) || (c->next_waits && !c->next))
+        qz_state_refuse(s, "a count of 0");
+}
+
+void pit_state(struct pit *p, struct qz_state *s)
+{
+    QZ_LOCKED(&p->lock);
+
+    qz_state_group(s, "pit");
+    for (unsigned i = 0; i < CHANNELS; i++) {
+        qz_state_group_at(s, "channel", i);
+        channel_state(&p->channel[i], s);
+        qz_state_end(s);
+    }
+    QZ_STATE(s, "port_b", p->port_b, PORT_B_KEPT);
+    QZ_STATE(s, "irq_enabled", p->irq_enabled, 1);
+    QZ_STATE_SIGNED(s, "edge_at", p->edge_at, -1, TICKS_MAX);
+    irq_line_state(&p->line, s, "line");
+    vm_timer_state(&p->timer, s, "timer");
+    qz_state_end(s);
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */

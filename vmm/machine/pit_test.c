@@ -7,6 +7,7 @@
 
 #include "machine/pit.h"
 #include "machine/test_machine.h"
+#include "machine/test_state.h"
 
 enum { TIMER_PIN = 2, VECTOR = 0x30 };
 enum { BOTH = 0x30, OUT2 = 1 << 5 };
@@ -322,6 +323,43 @@ static void the_pic_sees_each_tick(void **state)
     }
 }
 
+static void its_state_is_kept(void **state)
+{
+    program(0, 2, 11932);
+    program(1, 1, 500);
+    program(2, 3, 1000);
+    test_out(t, 0x61, 3);
+    test_clock_advance(t->m.clock, 4000000);
+    test_out(t, 0x43, 2 << 6);                   /* latched, not read */
+    test_out(t, 0x43, (uint8_t)(BOTH | 2 << 1)); /* and half a count */
+    test_out(t, 0x40, 7);
+    TEST_STATE_KEPT(pit, pit_state, pit_reset);
+}
+
+/* A tick that was under way comes when it would have come. */
+static void ticks_go_on_after_loading(void **state)
+{
+    struct qz_state *saved = qz_state_save(), *loaded;
+    const void *bytes;
+    size_t len;
+
+    test_ioapic_route(t, TIMER_PIN, VECTOR);
+    program(0, 2, 11932);
+    test_clock_advance(t->m.clock, 9000000);
+    pit_state(pit, saved);
+    pit_reset(pit);
+    assert_int_equal(ticks_in(100000), 0);
+    test_clock_advance(t->m.clock, -100000);
+    bytes = qz_state_bytes(saved, &len);
+    loaded = qz_state_load(bytes, len);
+    pit_state(pit, loaded);
+    assert_int_equal(qz_state_finish(loaded, NULL), 0);
+    assert_int_equal(ticks_in(990000), 0);
+    assert_int_equal(ticks_in(20000), 1);
+    qz_state_free(loaded);
+    qz_state_free(saved);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -337,6 +375,8 @@ int main(void)
         TEST(port_61_keeps_its_bits),
         TEST(periodic_interrupts),
         TEST(hpet_can_take_irq_0_away),
+        TEST(its_state_is_kept),
+        TEST(ticks_go_on_after_loading),
         TEST(the_pic_sees_each_tick),
     };
 

@@ -28,6 +28,10 @@ int64_t vm_clock_now(struct vm_clock *c)
 {
     return c->now;
 }
+void vm_clock_set(struct vm_clock *c, int64_t now)
+{
+    c->now = now;
+}
 uint64_t vm_clock_tsc(struct vm_clock *c)
 {
     return __rdtsc();
