@@ -597,6 +597,81 @@ bool pci_bus_busy(struct pci_bus *bus)
     return false;
 }
 
+/* ---- state --------------------------------------------------------------------------------------
+ */
+
+/* Configuration space as a loaded one may be: bits that software cannot change stay as they are. */
+static void config_adopt(struct pci_device *d, const uint8_t *config)
+{
+    for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++)
+        d->config[i] = (uint8_t)((d->config[i] & ~d->writable[i]) | (config[i] & d->writable[i]));
+}
+
+static void msix_state(struct pci_device *d, struct qz_state *s)
+{
+    for (unsigned v = 0; v < d->msix_vectors; v++) {
+        uint32_t *entry = d->msix_table + v * 4;
+        bool pending = d->msix_pending[v / 64] >> v % 64 & 1;
+
+        qz_state_group_at(s, "msix", v);
+        QZ_STATE_ANY(s, "address_low", entry[0]);
+        QZ_STATE_ANY(s, "address_high", entry[1]);
+        QZ_STATE_ANY(s, "data", entry[2]);
+        QZ_STATE(s, "control", entry[3], PCI_MSIX_ENTRY_CTRL_MASKBIT);
+        QZ_STATE(s, "pending", pending, 1);
+        qz_state_end(s);
+        entry[0] &= ~3u;
+        if (pending)
+            d->msix_pending[v / 64] |= QZ_BIT(v % 64);
+        else
+            d->msix_pending[v / 64] &= ~QZ_BIT(v % 64);
+    }
+}
+
+/* Bus lock held. */
+static void function_state(struct pci_device *d, struct qz_state *s)
+{
+    uint8_t config[PCI_CONFIG_SIZE] = {0};
+    size_t len = PCI_CONFIG_SIZE;
+
+    {
+        QZ_LOCKED(&d->irq_lock);
+        while (len && !d->config[len - 1])
+            len--;
+        memcpy(config, d->config, len);
+        qz_state_data_of(s, "config", config, &len, PCI_CONFIG_SIZE);
+        QZ_STATE(s, "intx", d->intx_level, 1);
+        msix_state(d, s);
+        if (!qz_state_loading(s) || qz_state_failed(s))
+            return;
+        if (len < PCI_CONFIG_SIZE)
+            memset(config + len, 0, PCI_CONFIG_SIZE - len);
+        config_adopt(d, config);
+    }
+    interrupts_written(d);
+    if (d->ops->config_written)
+        d->ops->config_written(d, 0, PCI_CONFIG_SIZE);
+}
+
+void pci_bus_state(struct pci_bus *bus, struct qz_state *s)
+{
+    QZ_LOCKED(&bus->lock);
+
+    qz_state_group(s, "pci");
+    QZ_STATE(s, "config_address", bus->config_address, 0x80fffffc);
+    QZ_STATE(s, "reset_control", bus->reset_control, RESET_WRITABLE);
+    bus->config_address &= 0x80fffffcu;
+    for (unsigned f = 0; f < PCI_FUNCTIONS && !qz_state_failed(s); f++)
+        if (bus->device[f]) {
+            qz_state_group_at(s, "function", f);
+            function_state(bus->device[f], s);
+            qz_state_end(s);
+        }
+    qz_state_end(s);
+    if (qz_state_loading(s) && !qz_state_failed(s))
+        update_mappings(bus);
+}
+
 uint64_t pci_high_window(const struct machine *m)
 {
     uint64_t top = m->memory.high_size ? HIGH_RAM + m->memory.high_size : HIGH_RAM;

@@ -93,6 +93,11 @@ int pci_bus_new(struct pci_bus **bus, struct machine *m, struct qz_error *err);
 void pci_bus_free(struct pci_bus *bus); /* after its devices left */
 /* Machine reset; all vCPUs stopped. */
 void pci_bus_reset(struct pci_bus *bus);
+/*
+ * Configuration spaces, MSI-X tables and wires of all functions, saved or loaded; vCPUs stopped. A
+ * loaded machine has the same functions. What a device keeps beside is its own to say, afterwards.
+ */
+void pci_bus_state(struct pci_bus *bus, struct qz_state *s);
 /* True while a device still drains what was in flight before a reset (guest memory may still
  * change). */
 bool pci_bus_busy(struct pci_bus *bus);

@@ -14,6 +14,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/pci_q35.h"
 #include "devices/virtio/test_driver.h"
+#include "machine/test_state.h"
 
 enum { SLOT = PCI_DEVFN(3, 0), MCH = 0, LPC = PCI_DEVFN(31, 0), VECTORS = 5 };
 
@@ -534,6 +535,33 @@ static void test_bar_access(void **state)
     assert_int_equal(f->card.writes, 0);
 }
 
+static void test_state(void **state)
+{
+    struct fixture *f = *state;
+    struct vtest_machine *tm = f->tm;
+    unsigned cap = rd(f, SLOT, PCI_CAPABILITY_LIST, 1);
+    uint64_t pba = 0xc4000000 + (rd(f, SLOT, cap + PCI_MSIX_PBA, 4) & ~7u);
+
+    wr(f, SLOT, PCI_BASE_ADDRESS_0, 4, 0xc5000000);
+    wr(f, SLOT, PCI_BASE_ADDRESS_1, 4, 0xc4000000);
+    wr(f, SLOT, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    for (unsigned v = 0; v < VECTORS; v++)
+        program_msix(f, v, v == 2);
+    wr(f, SLOT, cap + 2, 2, PCI_MSIX_FLAGS_ENABLE);
+    pci_msix_notify(&f->card.d, 2);
+    wr(f, LPC, 0x40, 4, 0x701); /* PMBASE */
+    pci_intx_set(&f->card.d, true);
+    TEST_STATE_KEPT(tm->m.pci, pci_bus_state, pci_bus_reset);
+    assert_int_equal(rd(f, SLOT, PCI_BASE_ADDRESS_0, 4), 0xc5000000);
+    assert_int_equal(vtest_mmio_read(tm, pba, 4), 1 << 2);
+    assert_int_equal(vtest_mmio_read(tm, 0xc4000000 + 16 + 8, 4), 0x41);
+    f->card.reads = 0;
+    vtest_mmio_read(tm, 0xc5000010, 4);
+    assert_int_equal(f->card.reads, 1);
+    assert_int_equal(f->pm_base, 0x700);
+    assert_true(rd(f, SLOT, PCI_STATUS, 2) & PCI_STATUS_INTERRUPT);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -541,7 +569,7 @@ int main(void)
         T(test_config_space), T(test_reset_port), T(test_bar_sizing), T(test_bar_mapping),
         T(test_bar_overlap),  T(test_slots),      T(test_assign),     T(test_ecam_moves),
         T(test_bridges),      T(test_msix),       T(test_intx),       T(test_pirq),
-        T(test_bar_access),
+        T(test_bar_access),   T(test_state),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
