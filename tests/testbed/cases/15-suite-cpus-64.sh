@@ -1,5 +1,4 @@
 # limit: 300 s
-# testbed: --cpus 1
 # 64 vCPUs start, answer an IPI and sleep, by our own local APICs (as 70-cpus-64, without a kernel).
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/../suite.sh"
