@@ -7,7 +7,7 @@
 #ifndef VMM_VCPU_STATE_H
 #define VMM_VCPU_STATE_H
 
-#include <queztl/base.h>
+#include <queztl/state.h>
 
 enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, GPR_COUNT };
 
@@ -102,5 +102,7 @@ void vcpu_state_flat(struct vcpu_state *s, unsigned bits);
 /* Sets the MSR in the state's list, adding it when it is not there yet; -ENOSPC when the list is
  * full. */
 int vcpu_state_set_msr(struct vcpu_state *s, uint32_t index, uint64_t value);
+/* All of it, saved or loaded. */
+void vcpu_registers_state(struct vcpu_state *v, struct qz_state *s);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "cpu/vcpu_msrs.h"
 #include "cpu/vcpu_state.h"
+#include "test_state.h"
 
 static struct vcpu_state s;
 
@@ -111,6 +112,31 @@ static void test_msr_list_has_no_doubles(void **unused)
     assert_int_equal(vcpu_msr_list[0].index, MSR_TSC);
 }
 
+static void forget(struct vcpu_state *v)
+{
+    vcpu_state_reset(v, false, 9);
+    v->msr_count = v->xsave_size = 0;
+}
+
+static void test_saved_and_loaded(void **unused)
+{
+    vcpu_state_reset(&s, true, 0);
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        s.gpr[i] = 0x1111111111111111ull * i;
+    s.mp_state = MP_HALTED;
+    s.event.nmi_pending = true;
+    s.event.exception_vector = 14;
+    s.lapic.reg[0x20] = 0x80000000;
+    s.lapic.tsc_deadline = UINT64_MAX;
+    memset(s.xsave + 160, 0x5a, 256);
+    TEST_STATE_KEPT(&s, vcpu_registers_state, forget);
+    assert_int_equal(s.gpr[R15], 0xffffffffffffffffull);
+    assert_int_equal(s.mp_state, MP_HALTED);
+    assert_int_equal(s.lapic.reg[0x20], 0x80000000);
+    assert_int_equal(s.xsave[160], 0x5a);
+    assert_int_equal(msr(0x277), 0x0007040600070406);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -119,6 +145,7 @@ int main(void)
         cmocka_unit_test(test_flat),
         cmocka_unit_test(test_set_msr),
         cmocka_unit_test(test_msr_list_has_no_doubles),
+        cmocka_unit_test(test_saved_and_loaded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -292,6 +292,28 @@ static void dma_write(void *device, uint64_t offset, unsigned size, uint64_t val
     start_dma(fw, address);
 }
 
+/* ---- state
+ * --------------------------------------------------------------------------------------------- */
+
+void fw_cfg_state(struct fw_cfg *fw, struct qz_state *s)
+{
+    QZ_LOCKED(&fw->lock);
+
+    qz_state_group(s, "fw_cfg");
+    QZ_STATE_ANY(s, "selected", fw->selected);
+    QZ_STATE(s, "position", fw->position, selected(fw)->len);
+    QZ_STATE_ANY(s, "dma_high", fw->dma_high);
+    for (unsigned i = 0; i < KEYS; i++)
+        if (fw->item[i].writable) {
+            qz_state_group_at(s, "item", i);
+            qz_state_data(s, "data", fw->item[i].data, fw->item[i].len);
+            qz_state_end(s);
+        }
+    qz_state_end(s);
+    if (qz_state_failed(s))
+        select_key(fw, 0); /* the old position is not the new item's */
+}
+
 /* ---- life
  * ---------------------------------------------------------------------------------------------- */
 

@@ -18,6 +18,7 @@ int fw_cfg_new(struct fw_cfg **fw, struct machine *m, struct qz_error *err);
 void fw_cfg_free(struct fw_cfg *fw);
 /* Files stay; what the guest wrote into writable ones becomes zeros again. */
 void fw_cfg_reset(struct fw_cfg *fw);
+void fw_cfg_state(struct fw_cfg *fw, struct qz_state *s); /* saved or loaded */
 
 /*
  * Adds a file; data is copied. Any thread, but meant for before the guest runs: a guest reads the

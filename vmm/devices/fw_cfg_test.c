@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "devices/fw_cfg.h"
+#include "test_state.h"
 
 enum { REQUEST = 0x3000, BUFFER = 0x8000 };
 
@@ -218,6 +219,23 @@ static void writable_file(void **state)
     assert_memory_equal(v, "\0\0\0\0\0\0\0\0", 8);
 }
 
+static void its_state_is_kept(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t v[8];
+    uint32_t size;
+    uint16_t key;
+
+    assert_int_equal(fw_cfg_add_writable_file(f->fw, "a", 8, NULL, NULL), 0);
+    key = find(f, "a", &size);
+    mem_write(&f->m.memory, gpa(BUFFER), "12345678", 8);
+    assert_int_equal(dma(f, (uint32_t)key << 16 | 8 | 16, 8, BUFFER), 0);
+    read_item(f, key, v, 3); /* and no further */
+    TEST_STATE_KEPT(f->fw, fw_cfg_state, fw_cfg_reset);
+    read_item(f, key, v, 8);
+    assert_memory_equal(v, "12345678", 8);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -226,6 +244,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(dma_reads, setup, teardown),
         cmocka_unit_test_setup_teardown(dma_errors, setup, teardown),
         cmocka_unit_test_setup_teardown(writable_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(its_state_is_kept, setup, teardown),
     };
 
     qz_log_set_level(QZ_LOG_ERROR);

@@ -9,7 +9,7 @@
 #include "devices/isa_ports.h"
 #include "devices/rtc.h"
 #include "devices/virtio/test_driver.h"
-#include "machine/test_state.h"
+#include "test_state.h"
 
 struct fixture {
     struct vtest_machine *tm;

@@ -14,7 +14,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/pci_q35.h"
 #include "devices/virtio/test_driver.h"
-#include "machine/test_state.h"
+#include "test_state.h"
 
 enum { SLOT = PCI_DEVFN(3, 0), MCH = 0, LPC = PCI_DEVFN(31, 0), VECTORS = 5 };
 

@@ -317,6 +317,71 @@ static uint64_t code_read(void *device, uint64_t offset, unsigned size)
     return v;
 }
 
+/* ---- state
+ * --------------------------------------------------------------------------------------------- */
+
+static void buffer_state(struct pflash *f, struct qz_state *s)
+{
+    uint8_t given[BUFFER_SIZE];
+
+    for (unsigned i = 0; i < BUFFER_SIZE; i++)
+        given[i] = f->buffer.given[i];
+    qz_state_group(s, "buffer");
+    QZ_STATE(s, "start", f->buffer.start, f->vars.size - BUFFER_SIZE);
+    QZ_STATE(s, "count", f->buffer.count, BUFFER_SIZE);
+    QZ_STATE(s, "filled", f->buffer.filled, BUFFER_SIZE);
+    qz_state_data(s, "data", f->buffer.data, BUFFER_SIZE);
+    qz_state_data(s, "given", given, BUFFER_SIZE);
+    for (unsigned i = 0; i < BUFFER_SIZE; i++)
+        f->buffer.given[i] = given[i];
+    if (f->buffer.start % BUFFER_SIZE || f->buffer.filled > f->buffer.count)
+        qz_state_refuse(s, "what no command leaves");
+    qz_state_end(s);
+}
+
+/* The store's bytes: in the file too, which is this machine's own. */
+static void contents_state(struct pflash *f, struct qz_state *s)
+{
+    const uint8_t status = f->status;
+    uint8_t *data = malloc(f->vars.size);
+
+    if (!data) {
+        qz_state_refuse(s, "no memory for the variable store");
+        return;
+    }
+    memcpy(data, f->vars.data, f->vars.size);
+    qz_state_data(s, "contents", data, f->vars.size);
+    if (qz_state_loading(s) && !qz_state_failed(s)) {
+        f->status = 0;
+        store(f, 0, data, f->vars.size, STATUS_PROGRAM_FAILED);
+        if (f->status & STATUS_PROGRAM_FAILED)
+            qz_state_refuse(s, "%s: cannot be written", f->vars_name);
+        f->status = status;
+    }
+    free(data);
+}
+
+void pflash_state(struct pflash *f, struct qz_state *s)
+{
+    QZ_LOCKED(&f->lock);
+
+    qz_state_group(s, "pflash");
+    QZ_STATE(s, "mode", f->mode, READ_CFI);
+    QZ_STATE(s, "step", f->step, STEP_CONFIRM);
+    QZ_STATE_ANY(s, "status", f->status);
+    if (f->vars.size) {
+        buffer_state(f, s);
+        contents_state(f, s);
+    }
+    qz_state_end(s);
+    if (!qz_state_loading(s))
+        return;
+    if (qz_state_failed(s))
+        to_array(f);
+    else
+        set_mode(f, f->mode);
+}
+
 /* ---- life
  * ---------------------------------------------------------------------------------------------- */
 

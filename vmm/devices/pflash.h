@@ -27,5 +27,6 @@ int pflash_new(struct pflash **flash, struct machine *m, const char *code_path,
 /* Before the accelerator's VM is freed. */
 void pflash_free(struct pflash *flash);
 void pflash_reset(struct pflash *flash); /* back to reading; the contents stay, it is flash */
+void pflash_state(struct pflash *flash, struct qz_state *s); /* saved or loaded */
 
 #endif

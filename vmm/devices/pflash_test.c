@@ -8,6 +8,7 @@
 
 #include "cpu/accel.h"
 #include "devices/pflash.h"
+#include "test_state.h"
 
 enum { CODE_SIZE = 16384, VARS_SIZE = 3 * 4096 };
 #define VARS (0x100000000ull - CODE_SIZE - VARS_SIZE)
@@ -349,6 +350,26 @@ static void bad_files(void **state)
     unlink(odd);
 }
 
+/* In the middle of a buffered write, and what was programmed before. */
+static void its_state_is_kept(void **state)
+{
+    struct fixture *f = *state;
+
+    wr(f, 0x100, 0x40);
+    wr(f, 0x100, 0);
+    wr(f, 0, 0xe8);
+    wr(f, 0, 3);
+    wr(f, 0x200, 0x12);
+    wr(f, 0x201, 0x34);
+    TEST_STATE_KEPT(f->flash, pflash_state, pflash_reset);
+    wr(f, 0x202, 0x56);
+    wr(f, 0x203, 0x78);
+    wr(f, 0, 0xd0);
+    wr(f, 0, 0xff);
+    assert_int_equal(rd(f, 0x100), 0);
+    assert_int_equal(rd(f, 0x203) & ~0x78, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -362,6 +383,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(ovmf_detects_it, setup_mapped, teardown),
         cmocka_unit_test_setup_teardown(survives_a_restart, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(its_state_is_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(its_state_is_kept, setup_mapped, teardown),
     };
 
     qz_log_set_level(QZ_LOG_ERROR);

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "devices/virtio/test_driver.h"
-#include "machine/test_state.h"
+#include "test_state.h"
 
 enum { PORT = 0x3f8, IRQ = 4 };
 enum { THR = 0, RBR = 0, IER = 1, IIR = 2, FCR = 2, LCR = 3, MCR = 4, LSR = 5, MSR = 6, SCR = 7 };

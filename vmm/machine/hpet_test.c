@@ -8,7 +8,7 @@
 
 #include "machine/hpet.h"
 #include "machine/test_machine.h"
-#include "machine/test_state.h"
+#include "test_state.h"
 
 enum {
     CAPABILITY = 0x00,

@@ -6,7 +6,7 @@
 #include <cmocka.h>
 
 #include "machine/test_machine.h"
-#include "machine/test_state.h"
+#include "test_state.h"
 
 enum { VECTOR = 0x30, SECOND = 0x38 };
 #define LEVEL      (1ull << 15)

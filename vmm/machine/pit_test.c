@@ -7,7 +7,7 @@
 
 #include "machine/pit.h"
 #include "machine/test_machine.h"
-#include "machine/test_state.h"
+#include "test_state.h"
 
 enum { TIMER_PIN = 2, VECTOR = 0x30 };
 enum { BOTH = 0x30, OUT2 = 1 << 5 };

@@ -79,6 +79,17 @@ uint64_t vtest_ecam(const struct vtest_machine *tm, unsigned devfn, unsigned reg
 uint64_t vtest_mmio_read(struct vtest_machine *tm, uint64_t address, unsigned size);
 void vtest_mmio_write(struct vtest_machine *tm, uint64_t address, unsigned size, uint64_t value);
 
+/* A device and the bus it is on, for test_state.h: their state, and the reset of both. */
+struct vtest_device {
+    struct vtest_machine *tm;
+    struct virtio_pci *vp;
+};
+void vtest_device_state(struct vtest_device *device, struct qz_state *s);
+void vtest_device_reset(struct vtest_device *device);
+#define VTEST_STATE_KEPT(machine, transport)                                                       \
+    TEST_STATE_KEPT((&(struct vtest_device){machine, transport}), vtest_device_state,              \
+                    vtest_device_reset)
+
 /* ---- the driver -------------------------------------------------------------------------------
  */
 

@@ -55,6 +55,15 @@ struct virtio_device_ops {
     /* VIRTIO_F_RING_RESET of one queue: as reset, ended by virtio_queue_reset_done(). NULL: not
      * offered. */
     void (*queue_reset)(struct virtio_device *d, unsigned q);
+    /* Puts back every chain it holds without working on it, as if it was not popped; its queues are
+     * notified again before the machine goes on. Lock held. NULL: it holds none. */
+    void (*let_go)(struct virtio_device *d);
+    /*
+     * What the device keeps beside its queues, saved or loaded; nothing in flight, lock held.
+     * Loaded after status and queues: an active device goes on, and its driver is told nothing.
+     * NULL: it keeps nothing.
+     */
+    void (*state)(struct virtio_device *d, struct qz_state *s);
     void (*free)(struct virtio_device *d); /* loop stopped, nothing in flight */
 };
 

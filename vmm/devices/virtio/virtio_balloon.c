@@ -331,6 +331,38 @@ static void on_reset(struct virtio_device *d)
     virtio_reset_done(d);
 }
 
+/* Requests are carried out again from their beginning, which changes nothing. */
+static void on_let_go(struct virtio_device *d)
+{
+    struct balloon *b = balloon_of(d);
+
+    for (unsigned q = 0; q < QUEUES; q++)
+        if (b->queue[q].holding) {
+            virtqueue_unpop(&d->queue[q], &b->queue[q].held);
+            b->queue[q].holding = false;
+        }
+}
+
+/* The target comes along; statistics are asked for anew. */
+static void on_state(struct virtio_device *d, struct qz_state *s)
+{
+    struct balloon *b = balloon_of(d);
+    uint32_t target = __atomic_load_n(&b->target, __ATOMIC_RELAXED);
+    uint32_t actual = qz_load_le32(&b->config.actual);
+    uint32_t poison = qz_load_le32(&b->config.poison_val);
+
+    QZ_STATE(s, "target", target, d->machine->memory.size / PAGE);
+    QZ_STATE_ANY(s, "actual", actual);
+    QZ_STATE_ANY(s, "poison", poison);
+    QZ_STATE_ANY(s, "reported", b->reported);
+    if (!qz_state_loading(s) || qz_state_failed(s))
+        return;
+    __atomic_store_n(&b->target, target, __ATOMIC_RELAXED);
+    qz_store_le32(&b->config.num_pages, target);
+    qz_store_le32(&b->config.actual, actual);
+    qz_store_le32(&b->config.poison_val, poison);
+}
+
 static void on_free(struct virtio_device *d)
 {
     struct balloon *b = balloon_of(d);
@@ -346,6 +378,8 @@ static const struct virtio_device_ops ops = {
     .config_write = on_config_write,
     .notify = serve,
     .reset = on_reset,
+    .let_go = on_let_go,
+    .state = on_state,
     .free = on_free,
 };
 

@@ -11,6 +11,7 @@
 
 #include "devices/virtio/devices.h"
 #include "devices/virtio/test_driver.h"
+#include "test_state.h"
 
 enum { PAGE = 4096, MIB = 1 << 20 };
 enum { INFLATE_Q, DEFLATE_Q, STATS_Q };
@@ -350,6 +351,30 @@ static void test_reset(void **state)
     }
 }
 
+static void test_state(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t target, actual, reported;
+    struct balloon_stats stats;
+    uint32_t pages = 512;
+    uint8_t tag[10] = {4}; /* free memory: 0 */
+
+    assert_int_equal(vtest_negotiate(f->t, QZ_BIT(VIRTIO_BALLOON_F_STATS_VQ), false), 0);
+    vtest_device_write(f->t, 4, &pages, 4);
+    assert_int_equal(virtio_balloon_set_target(f->d, MIB), 0);
+    vtest_submit(f->t, 2, &(struct iovec){tag, sizeof(tag)}, 1, NULL, 0);
+    vtest_kick(f->t, 2);
+    vtest_run(f->tm, 100); /* the device holds the buffer now */
+    VTEST_STATE_KEPT(f->tm, f->vp);
+    virtio_balloon_info(f->d, &target, &actual, &reported, &stats);
+    assert_int_equal(target, MIB);
+    assert_int_equal(actual, 512 * PAGE);
+    vtest_run(f->tm, 100); /* it looks at the buffer again */
+    virtio_balloon_info(f->d, &target, &actual, &reported, &stats);
+    assert_int_equal(stats.free_memory, 0);
+    assert_true(stats.age_ns >= 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -361,6 +386,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_statistics_asked, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reporting, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reset, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_state, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("virtio-balloon", tests, NULL, NULL);

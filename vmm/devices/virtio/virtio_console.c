@@ -49,7 +49,8 @@ struct port {
     bool holding;
     struct virtqueue_chain held;
     struct iovec held_iov[SEGMENTS];
-    uint64_t held_done;
+    uint64_t held_done; /* of it, or, when none is held, of the next one */
+    bool listening;     /* the guest's side is open */
 };
 
 struct console {
@@ -133,6 +134,14 @@ static void port_ready(struct console *c, struct port *p)
     tell(c, (struct control_message){p->id, VIRTIO_CONSOLE_PORT_OPEN, 1, 0, 0});
 }
 
+/* The guest's side of a port opens or closes: whether typed bytes go there. */
+static void port_listen(struct port *p, bool on)
+{
+    p->listening = on;
+    if (p->config.terminal)
+        terminal_listen(&p->client, on);
+}
+
 static void handle_control(struct console *c, const uint8_t *message)
 {
     uint32_t id = qz_load_le32(message);
@@ -149,9 +158,8 @@ static void handle_control(struct console *c, const uint8_t *message)
     }
     if (event == VIRTIO_CONSOLE_PORT_READY && value) {
         port_ready(c, &c->port[id]);
-    } else if (event == VIRTIO_CONSOLE_PORT_OPEN) {
-        if (id == 0 && c->port[0].config.terminal)
-            terminal_listen(&c->port[0].client, value);
+    } else if (event == VIRTIO_CONSOLE_PORT_OPEN && id == 0) {
+        port_listen(&c->port[0], value);
     }
 }
 
@@ -214,6 +222,7 @@ static void serve_output(struct port *p)
                 break;
             virtqueue_push(vq, &p->held, 0);
             p->holding = false;
+            p->held_done = 0;
             chains--;
             continue;
         }
@@ -221,7 +230,6 @@ static void serve_output(struct port *p)
         p->held.capacity = SEGMENTS;
         if (virtqueue_pop(vq, &p->held) != 1)
             break;
-        p->held_done = 0;
         p->holding = true;
     }
     virtqueue_interrupt(vq);
@@ -331,10 +339,8 @@ static void on_activate(struct virtio_device *d)
     struct console *c = console_of(d);
 
     /* Without multiport there is no message that says "open": the driver's readiness is. */
-    if (!virtio_has(d, VIRTIO_CONSOLE_F_MULTIPORT)) {
-        if (c->port[0].config.terminal)
-            terminal_listen(&c->port[0].client, true);
-    }
+    if (!virtio_has(d, VIRTIO_CONSOLE_F_MULTIPORT))
+        port_listen(&c->port[0], true);
 }
 
 static void on_config_read(struct virtio_device *d, unsigned offset, void *buf, unsigned len)
@@ -357,11 +363,76 @@ static void on_reset(struct virtio_device *d)
     struct console *c = console_of(d);
 
     c->pending_count = 0;
-    for (unsigned i = 0; i < c->ports; i++)
+    for (unsigned i = 0; i < c->ports; i++) {
         c->port[i].holding = false;
-    if (c->port[0].config.terminal)
-        terminal_listen(&c->port[0].client, false);
+        c->port[i].held_done = 0;
+    }
+    port_listen(&c->port[0], false);
     virtio_reset_done(d);
+}
+
+static void on_let_go(struct virtio_device *d)
+{
+    struct console *c = console_of(d);
+
+    for (unsigned i = 0; i < c->ports; i++)
+        if (c->port[i].holding) {
+            virtqueue_unpop(&d->queue[receive_queue(i) + 1], &c->port[i].held);
+            c->port[i].holding = false;
+        }
+}
+
+static void port_state(struct port *p, struct qz_state *s)
+{
+    uint8_t input[INPUT];
+    size_t len;
+
+    QZ_LOCKED(&p->input_lock);
+
+    for (len = 0; len < p->input_len; len++)
+        input[len] = p->input[(p->input_head + len) % INPUT];
+    QZ_STATE(s, "listening", p->listening, 1);
+    QZ_STATE_ANY(s, "written", p->held_done);
+    qz_state_data_of(s, "input", input, &len, INPUT);
+    if (!qz_state_loading(s) || qz_state_failed(s))
+        return;
+    memcpy(p->input, input, len);
+    p->input_head = 0;
+    p->input_len = len;
+}
+
+static void message_state(struct control_message *m, struct qz_state *s)
+{
+    QZ_STATE_ANY(s, "port", m->port);
+    QZ_STATE_ANY(s, "event", m->event);
+    QZ_STATE_ANY(s, "value", m->value);
+    QZ_STATE_ANY(s, "columns", m->columns);
+    QZ_STATE_ANY(s, "rows", m->rows);
+}
+
+static void on_state(struct virtio_device *d, struct qz_state *s)
+{
+    struct console *c = console_of(d);
+    unsigned head = qz_state_loading(s) ? 0 : c->pending_head;
+
+    QZ_STATE(s, "pending", c->pending_count, CONTROL_PENDING);
+    for (unsigned i = 0; i < c->pending_count && !qz_state_failed(s); i++) {
+        qz_state_group_at(s, "message", i);
+        message_state(&c->pending[(head + i) % CONTROL_PENDING], s);
+        qz_state_end(s);
+    }
+    for (unsigned i = 0; i < c->ports; i++) {
+        qz_state_group_at(s, "port", i);
+        port_state(&c->port[i], s);
+        qz_state_end(s);
+    }
+    if (!qz_state_loading(s))
+        return;
+    c->pending_head = 0;
+    if (qz_state_failed(s))
+        c->pending_count = 0;
+    else
+        port_listen(&c->port[0], c->port[0].listening);
 }
 
 static void on_free(struct virtio_device *d)
@@ -381,6 +452,8 @@ static const struct virtio_device_ops ops = {
     .activate = on_activate,
     .notify = on_notify,
     .reset = on_reset,
+    .let_go = on_let_go,
+    .state = on_state,
     .free = on_free,
 };
 

@@ -13,6 +13,7 @@
 
 #include "devices/virtio/devices.h"
 #include "devices/virtio/test_driver.h"
+#include "test_state.h"
 
 enum { PORTS = 3, RX = 0, TX = 1, CONTROL_RX = 2, CONTROL_TX = 3, PORT1_RX = 4, PORT1_TX = 5 };
 enum { RECEIVERS = 8, MESSAGE = 80 };
@@ -324,10 +325,9 @@ static bool drain_some(void *context)
 }
 
 /* A person who does not read: buffers stay with the device, and nothing is lost. */
-static void test_output_backpressure(void **state)
+static void write_more_than_fits(struct fixture *f, bool saved)
 {
     enum { CHUNK = 64 << 10, CHUNKS = 32 };
-    struct fixture *f = *state;
     uint8_t *data = malloc(CHUNK);
     struct drain drain = {f, 0, (size_t)CHUNK * CHUNKS};
     int token[CHUNKS];
@@ -345,11 +345,24 @@ static void test_output_backpressure(void **state)
         vtest_run(f->tm, 0);
     done = (unsigned)vtest_poll(f->t, TX);
     assert_true(done < CHUNKS); /* some wait, since nobody reads */
+    if (saved)
+        VTEST_STATE_KEPT(f->tm, f->vp);
     assert_int_equal(vtest_run_until(f->tm, drain_some, &drain), 0);
     assert_int_equal(drain.got, drain.want);
     for (unsigned c = 0; c < CHUNKS; c++)
         assert_int_equal(vtest_wait(f->t, TX, token[c], NULL), 0);
     free(data);
+}
+
+static void test_output_backpressure(void **state)
+{
+    write_more_than_fits(*state, false);
+}
+
+/* What was taken of the buffer at hand is not written twice. */
+static void test_state_while_held(void **state)
+{
+    write_more_than_fits(*state, true);
 }
 
 /* A reset takes the half-written buffer away; the next driver starts afresh. */
@@ -517,10 +530,19 @@ static void test_port_count(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_handshake_and_data), CASE(test_single_port),         CASE(test_resize),
-        CASE(test_emergency_write),    CASE(test_output_backpressure), CASE(test_reset_while_held),
-        CASE(test_output_rounds),      CASE(test_input_backpressure),  CASE(test_malformed_control),
-        CASE(test_answers_not_taken),  CASE(test_wrong_direction),     CASE(test_port_count),
+        CASE(test_handshake_and_data),
+        CASE(test_single_port),
+        CASE(test_resize),
+        CASE(test_emergency_write),
+        CASE(test_output_backpressure),
+        CASE(test_reset_while_held),
+        CASE(test_state_while_held),
+        CASE(test_output_rounds),
+        CASE(test_input_backpressure),
+        CASE(test_malformed_control),
+        CASE(test_answers_not_taken),
+        CASE(test_wrong_direction),
+        CASE(test_port_count),
     };
 
     qz_log_set_level(QZ_LOG_ERROR);

@@ -231,6 +231,20 @@ static void on_queue_reset(struct virtio_device *d, unsigned q)
                             q); /* nothing is in flight; an empty queue until it is enabled again */
 }
 
+/* The backend starts with the next notification, as after a reset. */
+static void on_state(struct virtio_device *d, struct qz_state *s)
+{
+    struct net *n = net_of(d);
+
+    qz_state_data(s, "mac", n->config.mac, sizeof(n->config.mac));
+    qz_state_data_of(s, "frame", n->rx.hold, &n->rx.hold_len, NET_BYTES_MAX);
+    if (!qz_state_loading(s) || qz_state_failed(s))
+        return;
+    if (!mac_valid(n->config.mac))
+        qz_state_refuse(s, "its MAC address is zero or a group's");
+    n->restart = true;
+}
+
 static void on_free(struct virtio_device *d)
 {
     struct net *n = net_of(d);
@@ -247,6 +261,7 @@ static const struct virtio_device_ops ops = {
     .notify = on_notify,
     .reset = on_reset,
     .queue_reset = on_queue_reset,
+    .state = on_state,
     .free = on_free,
 };
 

@@ -15,5 +15,10 @@ struct virtio_pci;
  */
 int virtio_pci_new(struct virtio_pci **vp, struct virtio_device *d, struct qz_error *err);
 void virtio_pci_free(struct virtio_pci *vp);
+/*
+ * Transport, queues and device, saved or loaded, after pci_bus_state(); vCPUs stopped, the device
+ * drained or fresh. Features, rings and vectors are checked as if a driver had set them.
+ */
+void virtio_pci_state(struct virtio_pci *vp, struct qz_state *s);
 
 #endif

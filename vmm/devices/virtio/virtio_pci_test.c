@@ -15,6 +15,7 @@
 
 #include "devices/virtio/test_driver.h"
 #include "devices/virtio/test_echo.h"
+#include "test_state.h"
 
 #define RING_PACKED QZ_BIT(VIRTIO_F_RING_PACKED)
 #define EVENT_IDX   QZ_BIT(VIRTIO_RING_F_EVENT_IDX)
@@ -606,6 +607,79 @@ static void test_window(void **state)
     assert_int_equal(vtest_status(f->t), VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
 }
 
+/* A driver in the middle of its work does not notice. */
+static void keeps_going(struct fixture *f, uint64_t features)
+{
+    assert_int_equal(vtest_reset(f->t), 0);
+    for (unsigned q = 0; q < ECHO_QUEUES; q++)
+        f->t->q[q].size = features & RING_PACKED ? 37 : 64;
+    assert_int_equal(vtest_negotiate_exact(f->t, features), 0);
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < 100 + round * 31; i++)
+            echo_once(f->t, i & 1, 100 + i, 1 + i % 3, 1 + i % 5);
+        VTEST_STATE_KEPT(f->tm, f->vp);
+    }
+    echo_once(f->t, 0, 50, 1, 1);
+    assert_int_equal(vtest_status(f->t) & VIRTIO_CONFIG_S_NEEDS_RESET, 0);
+}
+
+static void test_state(void **state)
+{
+    keeps_going(*state, VERSION_1);
+    keeps_going(*state, VERSION_1 | EVENT_IDX | INDIRECT);
+    keeps_going(*state, VERSION_1 | RING_PACKED | EVENT_IDX | INDIRECT);
+}
+
+/* What was kicked just before is served just after. */
+static void test_state_with_a_kick_on_its_way(void **state)
+{
+    struct fixture *f = *state;
+    struct vtest_device device = {f->tm, f->vp};
+    struct qz_state *saved = qz_state_save(), *loaded;
+    uint8_t data[16] = "abc", back[16] = "";
+    uint32_t written;
+    const void *bytes;
+    size_t len;
+    int token;
+
+    assert_int_equal(vtest_negotiate(f->t, 0, false), 0);
+    vtest_run(f->tm, 0);
+    token = vtest_submit(f->t, 0, &(struct iovec){data, 16}, 1, &(struct iovec){back, 16}, 1);
+    assert_true(vtest_kick(f->t, 0)); /* nobody looks before the reset */
+    vtest_device_state(&device, saved);
+    pci_bus_reset(f->tm->m.pci);
+    bytes = qz_state_bytes(saved, &len);
+    loaded = qz_state_load(bytes, len);
+    vtest_device_state(&device, loaded);
+    assert_int_equal(qz_state_finish(loaded, NULL), 0);
+    assert_int_equal(vtest_wait(f->t, 0, token, &written), 0);
+    assert_memory_equal(back, data, 16);
+    qz_state_free(loaded);
+    qz_state_free(saved);
+}
+
+static void test_state_with_requests_in_flight_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct qz_state *s = qz_state_save();
+    struct qz_error err = {0};
+    uint8_t data[16] = "";
+    uint32_t written;
+    int token;
+
+    assert_int_equal(vtest_negotiate(f->t, 0, false), 0);
+    f->echo.hold = true;
+    token = vtest_submit(f->t, 0, &(struct iovec){data, 16}, 1, NULL, 0);
+    vtest_kick(f->t, 0);
+    vtest_run(f->tm, 100);
+    virtio_pci_state(f->vp, s);
+    assert_int_equal(qz_state_finish(s, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "queue[0]: 1 requests in flight"));
+    qz_state_free(s);
+    echo_release(&f->echo);
+    assert_int_equal(vtest_wait(f->t, 0, token, &written), 0);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -630,6 +704,9 @@ int main(void)
         T(test_bad_descriptor_needs_reset),
         T(test_doorbells),
         T(test_window),
+        T(test_state),
+        T(test_state_with_a_kick_on_its_way),
+        T(test_state_with_requests_in_flight_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -300,6 +300,14 @@ static void on_reset(struct virtio_device *d)
         qz_loop_post(d->loop, &v->reset_work, carry_out_reset);
 }
 
+/* Connections are this host's sockets and stay here: a driver that goes on from a state is told
+ * that they are gone. */
+static void on_state(struct virtio_device *d, struct qz_state *s)
+{
+    if (qz_state_loading(s) && !qz_state_failed(s))
+        vsock_of(d)->tell_reset = d->active;
+}
+
 static void on_free(struct virtio_device *d)
 {
     struct vsock *v = vsock_of(d);
@@ -317,6 +325,7 @@ static const struct virtio_device_ops ops = {
     .config_read = on_config_read,
     .notify = on_notify,
     .reset = on_reset,
+    .state = on_state,
     .free = on_free,
 };
 

@@ -218,6 +218,50 @@ void virtqueue_stop(struct virtqueue *vq)
     vq->broken = false;
 }
 
+/* With nothing in flight, what was taken is what was given back: one position is both. */
+static void walker_state(struct virtqueue *vq, struct qz_state *s, bool go_on)
+{
+    uint16_t position = vq->last_avail, signalled = vq->signalled_used;
+    bool wrap = vq->avail_wrap, broken = vq->broken;
+    const unsigned limit = vq->packed ? vq->size - 1u : UINT16_MAX;
+
+    QZ_STATE_ANY(s, "position", position);
+    QZ_STATE(s, "wrap", wrap, 1);
+    QZ_STATE_ANY(s, "signalled", signalled);
+    QZ_STATE(s, "broken", broken, 1);
+    if (!qz_state_loading(s) || qz_state_failed(s) || !go_on)
+        return;
+    if (position > limit || signalled > limit) {
+        qz_state_refuse(s, "position %u or %u in a ring of %u", position, signalled, vq->size);
+        return;
+    }
+    vq->last_avail = vq->used_idx = position;
+    vq->avail_wrap = vq->used_wrap = wrap;
+    vq->signalled_used = signalled;
+    vq->broken = broken;
+}
+
+void virtqueue_state(struct virtqueue *vq, struct qz_state *s, bool running, uint64_t features)
+{
+    struct qz_error err;
+    bool go_on;
+
+    if (vq->in_flight)
+        qz_state_refuse(s, "%u requests in flight", vq->in_flight);
+    QZ_STATE(s, "size", vq->size, vq->device->queue_size_max);
+    QZ_STATE(s, "enabled", vq->enabled, 1);
+    QZ_STATE_ANY(s, "desc", vq->desc.v);
+    QZ_STATE_ANY(s, "driver", vq->driver.v);
+    QZ_STATE_ANY(s, "device", vq->device_area.v);
+    QZ_STATE_ANY(s, "msix_vector", vq->msix_vector);
+    go_on = running && vq->enabled && !qz_state_failed(s);
+    if (go_on && qz_state_loading(s) && virtqueue_start(vq, features, &err) < 0) {
+        qz_state_refuse(s, "%s", err.text);
+        return;
+    }
+    walker_state(vq, s, go_on);
+}
+
 static inline bool running(const struct virtqueue *vq)
 {
     return vq->desc_span.data && !vq->broken;

@@ -11,6 +11,8 @@
 
 #include <sys/uio.h>
 
+#include <queztl/state.h>
+
 #include "machine/memory.h"
 
 struct virtio_device;
@@ -62,6 +64,12 @@ struct virtqueue {
  * nonsense. */
 int virtqueue_start(struct virtqueue *vq, uint64_t features, struct qz_error *err);
 void virtqueue_stop(struct virtqueue *vq); /* forgets walker state; nothing may be in flight */
+
+/*
+ * Registers and walker, saved or loaded; nothing is in flight. Loaded with `running`, an enabled
+ * queue's rings are resolved and the walk goes on where it stood.
+ */
+void virtqueue_state(struct virtqueue *vq, struct qz_state *s, bool running, uint64_t features);
 
 /* 1: *chain filled; 0: nothing available (or broken). */
 int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain);

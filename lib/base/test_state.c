@@ -1,5 +1,5 @@
 /* test_state.c - saving, spoiling and loading a device (test_state.h). */
-#include "machine/test_state.h"
+#include "test_state.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,8 +1,8 @@
 /*
  * test_state.h - for tests: a device's state comes back as it was, and a spoilt one does no harm.
  */
-#ifndef VMM_TEST_STATE_H
-#define VMM_TEST_STATE_H
+#ifndef QZ_TEST_STATE_H
+#define QZ_TEST_STATE_H
 
 #include <queztl/state.h>
 
