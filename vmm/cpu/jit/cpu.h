@@ -66,6 +66,15 @@ struct jit_guest_debug {
     const struct accel_point *met; /* a watchpoint, by the instruction that is just complete */
 };
 
+/* An instruction and the 15 bytes it was decoded from: the first eight (0: nothing here) and the
+ * last eight. */
+enum { JIT_DECODED_BITS = 6, JIT_DECODED = 1 << JIT_DECODED_BITS };
+struct jit_decoded {
+    uint64_t first, last, features;
+    unsigned width;
+    struct insn insn;
+};
+
 struct jit_vm;
 struct jit_msrs; /* msr.h */
 
@@ -153,6 +162,7 @@ struct jit_cpu {
     int32_t slice;             /* counted.h: instructions that this slice may have */
     uint64_t slice_tsc;        /* the machine's counter when it began */
     struct jit_blocks *blocks; /* block.h: this vCPU's view of the block cache */
+    struct jit_decoded decoded[JIT_DECODED];
     struct jit_vm *vm;
     struct accel_vcpu accel;
 };

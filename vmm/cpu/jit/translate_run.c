@@ -240,21 +240,47 @@ unsigned translate_execute(struct jit_cpu *cpu, const struct insn *i)
     return in_block(cpu, execute(cpu, i));
 }
 
+/*
+ * The instruction in these bytes. What translated code leaves to the interpreter comes again and
+ * again, so that the last ones are kept by their bytes. NULL: they are none.
+ */
+static const struct insn *decode(struct jit_cpu *cpu, const uint8_t *bytes, unsigned available)
+{
+    const uint64_t first = available == INSN_BYTES_MAX ? qz_load_le64(bytes) : 0;
+    const uint64_t last = available == INSN_BYTES_MAX ? qz_load_le64(bytes + 7) : 0;
+    struct jit_decoded *d =
+        &cpu->decoded[(first ^ last << 1) * 0x9e3779b97f4a7c15ull >> (64 - JIT_DECODED_BITS)];
+
+    if (first && d->first == first && d->last == last && d->width == cpu->code_width &&
+        d->features == cpu->features)
+        return &d->insn;
+    if (insn_decode(&d->insn, bytes, available, cpu->code_width, cpu->features) != DECODE_OK) {
+        d->first = 0;
+        return NULL;
+    }
+    d->first = first;
+    d->last = last;
+    d->width = cpu->code_width;
+    d->features = cpu->features;
+    return &d->insn;
+}
+
 static unsigned execute_at(struct jit_cpu *cpu, unsigned at)
 {
     const unsigned available = QZ_MIN(4096 - STUB_AT_OFFSET(at), (unsigned)INSN_BYTES_MAX);
     struct mmu_code code;
     uint8_t bytes[INSN_BYTES_MAX];
-    struct insn i;
+    const struct insn *i;
 
     arrive(cpu, STUB_AT_OFFSET(at));
     code = mmu_code(cpu, cpu->rip);
     if (!code.host)
         jit_resume(cpu); /* the page is gone: whatever is there now is executed */
     memcpy(bytes, code.host, available);
-    if (insn_decode(&i, bytes, available, cpu->code_width, cpu->features) != DECODE_OK)
+    i = decode(cpu, bytes, available);
+    if (!i)
         jit_resume(cpu); /* somebody changes it at this moment */
-    return execute(cpu, &i) | (i.len != STUB_AT_LEN(at));
+    return execute(cpu, i) | (i->len != STUB_AT_LEN(at));
 }
 
 unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at)
