@@ -159,8 +159,7 @@ static uint16_t undefined_at(const struct sequence *s, const struct comparison *
  */
 static uint16_t dead_at(const struct rig *r, const struct sequence *s, const struct comparison *c)
 {
-    return sequence_dead_flags(s, &r->forms[s->width == CODE_64],
-                               sequence_item_at(s, c->native.regs.rip));
+    return sequence_dead_flags(s, &r->forms[s->width == CODE_64], c->native.regs.rip);
 }
 
 static struct insn last_of(const struct rig *r, const struct sequence *s, const struct outcome *o)

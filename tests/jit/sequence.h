@@ -59,8 +59,9 @@ unsigned sequence_item_at(const struct sequence *s, uint64_t rip);
  */
 void sequence_define_flags(struct sequence *s, const struct forms *forms, uint16_t *undefined);
 
-/* Arithmetic flags that item k and those behind it write before any of them reads them. */
-uint16_t sequence_dead_flags(const struct sequence *s, const struct forms *forms, unsigned k);
+/* Arithmetic flags that the instruction at this address, which may lie inside an item, and those
+ * behind it write before any of them reads them. */
+uint16_t sequence_dead_flags(const struct sequence *s, const struct forms *forms, uint64_t rip);
 
 /* Registers to begin with, which the encoder then knows. */
 struct encoder;

@@ -215,15 +215,17 @@ static bool may_leave(const struct insn *i)
     return i->op >= OP_JMP && i->op <= OP_IRET;
 }
 
-uint16_t sequence_dead_flags(const struct sequence *s, const struct forms *forms, unsigned k)
+uint16_t sequence_dead_flags(const struct sequence *s, const struct forms *forms, uint64_t rip)
 {
     uint16_t written = 0, read = 0;
     struct insn i = {.op = OP_NOP};
 
-    for (; k < s->count && !may_leave(&i); k++) {
+    for (uint64_t at = rip - s->rip; at < s->code_len && !may_leave(&i); at += i.len) {
         struct insn_flags f;
 
-        insn_decode(&i, s->item[k].bytes, s->item[k].len, forms->width, forms->features);
+        if (insn_decode(&i, s->code + at, (unsigned)(s->code_len - at), forms->width,
+                        forms->features) != DECODE_OK)
+            break;
         f = insn_flags(&i);
         read |= f.reads & ~written;
         written |= f.writes;
