@@ -177,6 +177,8 @@ static void emit_slow_path(struct translation *x, const struct slow_path *s)
         emit_call(e, x->t->stubs.fill[s->access][log2_of(s->size)]);
         if (x->vectors || x->x87)
             load_fpu(x);
+        if (s->apart)
+            emit_imm(e, H_R10, 0);
         emit_rr(e, op1(8, 0x85), H_R11, H_R11);
         if (s->row)
             emit_row_resume(x, s);

@@ -77,6 +77,25 @@ static void emit_shape_memory(struct emitter *e, const struct shape *s, struct o
     emit_rmx(e, s->opcode, reg.host, H_R11, HOST_NONE, 0, disp);
 }
 
+/* A load whose address may come from the load before: MOV, MOVZX, MOVSX into a register that is the
+ * host's. It needs no scratch register and no flags between the look into the TLB and itself. */
+static bool is_lone_load(const struct translation *x, const struct insn *i, const struct shape *s)
+{
+    const struct insn_flags f = insn_flags(i);
+
+    return i->mem && !x->in_row && s->rm == READ && s->reg_written && !f.reads && !f.writes &&
+           !is_high(i->reg, s->reg_size) && !in_memory(i->reg);
+}
+
+static bool emit_lone_load(struct translation *x, const struct insn *i, const struct shape *s)
+{
+    if (!emit_address(x, i, true))
+        return false;
+    emit_access_apart(x, TLB_READ, s->rm_size);
+    emit_rmx(&x->e, s->opcode, jit_host_register[i->reg], H_R11, H_R10, 0, 0);
+    return true;
+}
+
 static bool emit_shape(struct translation *x, const struct insn *i, const struct shape *s)
 {
     struct emitter *e = &x->e;
@@ -85,6 +104,8 @@ static bool emit_shape(struct translation *x, const struct insn *i, const struct
 
     if (!high_operands_fit(i, s) || (i->mem && !address_emittable(i)))
         return false;
+    if (is_lone_load(x, i, s))
+        return emit_lone_load(x, i, s);
     if (i->mem)
         emit_operand(x, i, s->rm & WRITE ? TLB_WRITE : TLB_READ, s->rm_size, false, &disp);
     flags_for(x, i);

@@ -27,6 +27,7 @@ struct slow_path {
     unsigned insn;
     unsigned access, size; /* TLB_*, bytes */
     unsigned span, lead;   /* of a row: bytes in all, and the first access's place in them */
+    bool apart;            /* emit_access_apart(): r10 is 0 behind a fill */
     const uint8_t *resume;
 };
 
@@ -119,6 +120,9 @@ bool emit_address(struct translation *x, const struct insn *i, bool with_segment
 bool address_emittable(const struct insn *i);
 /* r11, a linear address, becomes a host address good for `size` bytes; r10 is lost. */
 void emit_access(struct translation *x, unsigned access, unsigned size);
+/* The same, and the host address is r10 + r11: an addition less on the way from one load to the
+ * next one that uses its result as address. */
+void emit_access_apart(struct translation *x, unsigned access, unsigned size);
 void add_slow(struct translation *x, struct slow_path s); /* for the current instruction */
 /* The same for the first of several: r10 becomes the host address, r11 the offset in the page. */
 void emit_access_first(struct translation *x, unsigned access, unsigned size);

@@ -199,6 +199,20 @@ void emit_access(struct translation *x, unsigned access, unsigned size)
                                    .resume = emit_here(&x->e)});
 }
 
+void emit_access_apart(struct translation *x, unsigned access, unsigned size)
+{
+    const uint32_t table = table_of(x, access);
+    uint8_t *hole = emit_tlb_check(x, table, size);
+
+    emit_env_at(&x->e, op1(8, 0x8b), H_R10, H_R10, table + offsetof(struct tlb_entry, host));
+    add_slow(x, (struct slow_path){.kind = SLOW_FILL,
+                                   .hole = hole,
+                                   .access = access,
+                                   .size = size,
+                                   .apart = true,
+                                   .resume = emit_here(&x->e)});
+}
+
 void emit_access_first(struct translation *x, unsigned access, unsigned size)
 {
     const uint32_t table = table_of(x, access);
