@@ -237,6 +237,7 @@ int disk_bench(int argc, char **argv)
     text = writes(&config) ? disk_text(argv[i], "stats") : disk_text_to_read(argv[i], "stats");
     if (!text)
         return QZ_EXIT_FAILED;
+    disk_start_helpers();
     if (qz_disk_open(&d, text, &err) < 0)
         return disk_failed(&err);
     r = bench(&config, d, &err);

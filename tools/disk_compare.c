@@ -105,6 +105,7 @@ int disk_compare(int argc, char **argv)
 
     if (i < 0)
         return QZ_EXIT_USAGE;
+    disk_start_helpers();
     r = side_open(&s[0], argv[i], &err);
     if (r == 0)
         r = side_open(&s[1], argv[i + 1], &err);

@@ -196,6 +196,7 @@ int disk_serve(int argc, char **argv)
         return qz_complain("queztl-disk", QZ_EXIT_USAGE, &err);
     }
     block_signals();
+    disk_start_helpers();
     if (qz_disk_open(&d, argv[i], &err) < 0)
         return disk_failed(&err);
     r = serve(&config, d, &err);

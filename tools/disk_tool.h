@@ -27,6 +27,9 @@ int disk_failed(const struct qz_error *err);
 int disk_parse(const struct qz_option *options, int argc, char **argv, void *target, int least,
                int most);
 
+/* Threads that unpack compressed clusters, as many as there are processors, at most four. */
+void disk_start_helpers(void);
+
 /* "IMAGE" as a person typed it, with more options behind it; free() it. NULL: no memory. */
 char *disk_text(const char *image, const char *more);
 /* The same, for commands that only read: a format that was not said is looked for. */

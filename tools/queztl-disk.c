@@ -33,6 +33,15 @@ static const struct qz_command commands[] = {
     {0},
 };
 
+void disk_start_helpers(void)
+{
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    struct qz_error err;
+
+    if (qz_disk_helpers(processors < 1 ? 1 : (unsigned)QZ_MIN(processors, 4l), &err) < 0)
+        qz_warn("%s: compressed clusters are unpacked without them", err.text);
+}
+
 int main(int argc, char **argv)
 {
     static const struct qz_program program = {"queztl-disk",

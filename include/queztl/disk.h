@@ -155,6 +155,13 @@ struct qz_disk_extent {
 int qz_disk_map(struct qz_disk_queue *q, uint64_t offset, uint64_t length, bool deep,
                 struct qz_disk_extent *e);
 
+/*
+ * At least so many threads, 0 to 16, that unpack compressed clusters beside those that serve
+ * queues: the process's, for all disks, until it ends. Without any, queues do it themselves. Before
+ * the process is confined.
+ */
+int qz_disk_helpers(unsigned threads, struct qz_error *err);
+
 /* ---- the whole disk */
 
 int qz_disk_resize(struct qz_disk *d, uint64_t size, struct qz_error *err);

@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include <queztl/disk.h>
+
 static char folder[] = "/tmp/qcow2-qemu-XXXXXX";
 
 static int shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -398,6 +400,14 @@ static void bitmaps_stay(void **state)
     rig_close(&r);
 }
 
+/* Unpacked on other threads, while this one reads and writes elsewhere. For the rest of the run. */
+static void packed_with_helpers(void **state)
+{
+    assert_int_equal(qz_disk_helpers(3, NULL), 0);
+    packed_by_qemu(state);
+    packed_by_us(state);
+}
+
 static int make_folder(void **state)
 {
     return mkdtemp(folder) ? 0 : -1;
@@ -414,10 +424,15 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ours_in_qemu),   cmocka_unit_test(theirs_in_ours),
-        cmocka_unit_test(packed_by_qemu), cmocka_unit_test(packed_by_us),
-        cmocka_unit_test(snapshots),      cmocka_unit_test(their_snapshots),
-        cmocka_unit_test(sizes),          cmocka_unit_test(bitmaps_stay),
+        cmocka_unit_test(ours_in_qemu),
+        cmocka_unit_test(theirs_in_ours),
+        cmocka_unit_test(packed_by_qemu),
+        cmocka_unit_test(packed_by_us),
+        cmocka_unit_test(snapshots),
+        cmocka_unit_test(their_snapshots),
+        cmocka_unit_test(sizes),
+        cmocka_unit_test(bitmaps_stay),
+        cmocka_unit_test(packed_with_helpers),
     };
 
     if (system("command -v qemu-img qemu-io >/dev/null")) {

@@ -7,6 +7,7 @@
  */
 #include "compress.h"
 #include "internal.h"
+#include "offload.h"
 
 enum { SLOTS = 8, BYTES_MAX = 1 << 20 }; /* by each queue */
 
@@ -30,8 +31,6 @@ static struct qcow2_unpacked *of_queue(struct qcow2 *i, struct disk_queue *q)
     if (!u)
         return NULL;
     u->count = (unsigned)QZ_MIN(QZ_MAX(BYTES_MAX >> i->cluster_bits, 1), (int)SLOTS);
-    for (unsigned n = 0; n < u->count; n++)
-        u->slots[n].bytes = qcow2_buffer(i->cluster_size);
     lane->unpacked = u;
     return u;
 }
@@ -55,29 +54,57 @@ const uint8_t *qcow2_unpacked_find(struct qcow2 *i, struct disk_queue *q, uint64
     return n >= 0 && u->slots[n].valid >= end ? u->slots[n].bytes : NULL;
 }
 
+struct unpacking {
+    enum qcow2_compression how;
+    const void *packed;
+    size_t length, end;
+    uint8_t *bytes;
+    int result;
+};
+
+static void unpack(void *argument)
+{
+    struct unpacking *p = argument;
+
+    p->result = qcow2_inflate(p->how, p->packed, p->length, p->bytes, p->end);
+}
+
+/* The bytes become a slot's, whose old ones are returned. Others of this queue may have been here
+ * while they were unpacked. */
+static uint8_t *keep(const struct qcow2 *i, struct qcow2_unpacked *u, uint64_t entry,
+                     uint64_t releases, uint8_t *bytes, size_t end)
+{
+    const int found = find(i, u, entry);
+    const unsigned n = found >= 0 ? (unsigned)found : u->next++ % u->count;
+    uint8_t *old = u->slots[n].bytes;
+
+    u->slots[n].entry = entry;
+    u->slots[n].releases = releases;
+    u->slots[n].valid = end;
+    u->slots[n].bytes = bytes;
+    return old;
+}
+
 int qcow2_unpacked_make(struct qcow2 *i, struct disk_queue *q, uint64_t entry, uint64_t releases,
                         const void *packed, size_t length, size_t end, const uint8_t **out)
 {
     struct qcow2_unpacked *u = of_queue(i, q);
-    int n = u ? find(i, u, entry) : -1, rc;
+    struct unpacking p = {i->header.compression, packed, length, end};
 
     if (!u)
         return -ENOMEM;
-    if (n >= 0)
-        end = i->cluster_size;
-    else
-        n = (int)(u->next++ % u->count);
-    if (!u->slots[n].bytes)
+    if (find(i, u, entry) >= 0)
+        p.end = i->cluster_size;
+    p.bytes = qcow2_lease(i, q, i->cluster_size);
+    if (!p.bytes)
         return -ENOMEM;
-    u->slots[n].valid = 0;
-    rc = qcow2_inflate(i->header.compression, packed, length, u->slots[n].bytes, end);
-    if (rc)
-        return rc;
-    u->slots[n].entry = entry;
-    u->slots[n].releases = releases;
-    u->slots[n].valid = end;
-    *out = u->slots[n].bytes;
-    return 0;
+    disk_offload(q, unpack, &p);
+    if (p.result == 0) {
+        *out = p.bytes;
+        p.bytes = keep(i, u, entry, releases, p.bytes, p.end);
+    }
+    qcow2_lease_end(i, q, p.bytes, i->cluster_size);
+    return p.result;
 }
 
 void qcow2_unpacked_free(struct qcow2_unpacked *u)
