@@ -72,12 +72,23 @@ static void exec_pop_seg(struct jit_cpu *cpu, const struct insn *i)
     jit_set_reg(cpu, RSP, s.size, s.sp); /* as wide as the stack was before POP SS */
 }
 
+/* A far pointer in memory; its offset. Two accesses, as processors do it: a page fault of the first
+ * comes before what is wrong with the place of the second. */
+static uint64_t read_far_pointer(struct jit_cpu *cpu, const struct insn *i, uint16_t *selector)
+{
+    const uint64_t at = jit_effective_address(cpu, i);
+    const uint64_t offset = mmu_load(cpu, jit_linear(cpu, i->seg, at, i->size, false), i->size);
+
+    *selector = (uint16_t)mmu_load(cpu, jit_linear(cpu, i->seg, at + i->size, 2, false), 2);
+    return offset;
+}
+
 static void load_far_pointer(struct jit_cpu *cpu, const struct insn *i, unsigned seg)
 {
-    const uint64_t linear = jit_operand_linear(cpu, i, i->size + 2u, false);
-    const uint64_t offset = mmu_load(cpu, linear, i->size);
+    uint16_t selector;
+    const uint64_t offset = read_far_pointer(cpu, i, &selector);
 
-    segment_load(cpu, seg, (uint16_t)mmu_load(cpu, linear + i->size, 2));
+    segment_load(cpu, seg, selector);
     jit_set_reg(cpu, i->reg, i->size, offset);
 }
 
@@ -266,15 +277,15 @@ typedef void far_transfer(struct jit_cpu *cpu, uint16_t selector, uint64_t offse
 
 static void transfer(struct jit_cpu *cpu, const struct insn *i, far_transfer *go)
 {
-    uint64_t linear, offset;
+    uint16_t selector;
+    uint64_t offset;
 
     if (i->form == FORM_FAR) {
         go(cpu, i->imm2, i->imm, i->size);
         return;
     }
-    linear = jit_operand_linear(cpu, i, i->size + 2u, false);
-    offset = mmu_load(cpu, linear, i->size);
-    go(cpu, (uint16_t)mmu_load(cpu, linear + i->size, 2), offset, i->size);
+    offset = read_far_pointer(cpu, i, &selector);
+    go(cpu, selector, offset, i->size);
 }
 
 static void exec_jmp_far(struct jit_cpu *cpu, const struct insn *i)
