@@ -17,7 +17,7 @@ kept before
 rm -f before/files
 shmem_before=$(awk '/^Shmem:/ { print $2 }' /proc/meminfo)
 
-start --cpus 2 --disk "$work/disk" --net user --vsock "5,$work/vs" -- sh -c "
+start --cpus 2 --timeout 1100 --disk "$work/disk" --net user --vsock "5,$work/vs" -- sh -c "
     n=\$((\$(head -c 2 /dev/vda | tr -d '\\000') + 1))
     echo \"boot \$n \"
     [ \$n -le $boots ] || exit 44
