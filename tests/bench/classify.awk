@@ -17,7 +17,7 @@ function kind_of(text) {
     if (text ~ /^push .*%gs:/) return "flags from memory (popf)"
     if (text ~ /^pop .*%gs:/) return "flags to memory (pushf)"
     if (text ~ /^cmpl .*\$0x0,%gs:/) return "attention check"
-    if (text ~ /^cmpb .*\$0x0,%gs:/ || text ~ /^call/) return "vector check, calls of stubs"
+    if (text ~ /^cmpb .*\$0x0,%gs:/ || text ~ /^call/) return "vector check, calls of routines"
     if (text ~ /^rorx .*,%r10/ || text ~ /^and .*\$0x1ff0,%r10d/ || text ~ /%gs:0x[0-9a-f]+\(%r10/ || text ~ /^cmp .*\$0xff[0-9a-f],%r11/ || text ~ /^cmp .*\$0x1000,%r11/) return "TLB lookup"
     if (text ~ /%gs:/) return "guest state in memory (r10, r11, r15, code base)"
     if (text ~ /^jmp/) return "jumps between blocks"
@@ -38,7 +38,7 @@ FNR == NR {
     if (before ~ /^pushf/ || (before ~ /^pop .*%gs:/ && kind == "branches")) kind = "flags to memory (pushf)"
     # the branch behind a check belongs to it
     if (kind == "branches" && (before_kind == "TLB lookup" || before_kind == "attention check")) kind = before_kind
-    kinds[at] = at < 16384 ? "stubs (jump cache, fills, saving registers)" : kind
+    kinds[at] = at < 16384 ? "routines (jump cache, fills, saving registers)" : kind
     before = text
     before_kind = kind
     next

@@ -24,14 +24,14 @@ enum {
 enum { P = 1, W = 2, U = 4, A = 0x20, D = 0x40, LARGE = 0x80 };
 #define NX (1ull << 63)
 
-enum { PORT = 0x10, STUB_SIZE = 16, GDT_ENTRIES = 16, TSS_SELECTOR = 0x40, KERNEL_CS = 0x10 };
+enum { PORT = 0x10, ENTRY_SIZE = 16, GDT_ENTRIES = 16, TSS_SELECTOR = 0x40, KERNEL_CS = 0x10 };
 
 /* Where rsp points after the registers were pushed, with what lies around it. */
 struct stack {
     uint8_t out_fx[512];
     uint64_t out_cr2, out_fs_base, out_gs_base;
     uint16_t out_ds, out_es, out_fs, out_gs;
-    /* rsp is here: pushed by the stubs, and by the exception */
+    /* rsp is here: pushed by the entries, and by the exception */
     uint64_t rax, rcx, rdx, rbx, rbp, rsi, rdi, r8_15[8];
     uint64_t vector, code, rip, cs, rflags, rsp, ss;
     /* The next sequence's. */
@@ -62,7 +62,7 @@ struct guest {
  * segments 320, IRET frame 352, fxrstor 416.
  */
 __asm__(".pushsection .rodata\n"
-        "guest_stubs:\n"
+        "guest_entries:\n"
         ".set vector, 0\n"
         ".rept 256\n"
         ".balign 16\n"
@@ -94,9 +94,9 @@ __asm__(".pushsection .rodata\n"
         "mov 272(%rsp), %r12; mov 280(%rsp), %r13; mov 288(%rsp), %r14; mov 296(%rsp), %r15\n"
         "lea 352(%rsp), %rsp\n"
         "iretq\n"
-        "guest_stubs_end:\n"
+        "guest_entries_end:\n"
         ".popsection\n");
-extern const uint8_t guest_stubs[], guest_enter[], guest_stubs_end[];
+extern const uint8_t guest_entries[], guest_enter[], guest_entries_end[];
 
 static void serve(void *context, unsigned cpu, struct vcpu_exit *exit)
 {
@@ -165,9 +165,9 @@ static void build_descriptors(struct guest *g)
     *entry(g, GDT, TSS_SELECTOR / 8 + 1) = tss >> 32;
     qz_store_le64(g->memory + TSS + 4, KERNEL + STACK); /* RSP0 */
     qz_store_le16(g->memory + TSS + 0x66, 0x68);        /* no I/O permissions */
-    memcpy(g->memory + CODE, guest_stubs, (size_t)(guest_stubs_end - guest_stubs));
+    memcpy(g->memory + CODE, guest_entries, (size_t)(guest_entries_end - guest_entries));
     for (unsigned vector = 0; vector < 256; vector++) {
-        const uint64_t to = KERNEL + CODE + vector * STUB_SIZE;
+        const uint64_t to = KERNEL + CODE + vector * ENTRY_SIZE;
         const uint64_t kind = vector == VECTOR_BP || vector == VECTOR_OF ? 0xee00 : 0x8e00;
 
         *entry(g, IDT, 2ull * vector) =
@@ -194,7 +194,7 @@ static int set_start(struct guest *g)
     s->cr3 = PML4;
     s->cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE;
     s->efer = EFER_LME | EFER_LMA | EFER_NXE;
-    s->rip = KERNEL + CODE + (uint64_t)(guest_enter - guest_stubs);
+    s->rip = KERNEL + CODE + (uint64_t)(guest_enter - guest_entries);
     s->gpr[RSP] = KERNEL + STACK_AT + RSP_AT;
     s->mp_state = MP_RUNNABLE;
     r = accel_jit.set_state(g->cpu, s);

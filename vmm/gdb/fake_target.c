@@ -1,4 +1,4 @@
-/* fake_target.c - see fake_target.h. What the stub must not do while the machine runs ends the
+/* fake_target.c - see fake_target.h. What the server must not do while the machine runs ends the
  * test. */
 #include "gdb/fake_target.h"
 

@@ -1,5 +1,5 @@
 /*
- * fake_target.h - a machine that does nothing, for tests of the stub: two vCPUs, a little memory
+ * fake_target.h - a machine that does nothing, for tests of the server: two vCPUs, a little memory
  * with page tables, and a record of what was asked.
  *
  * Linear 0xffff800000000000 is physical 0 (2 MiB page); linear 0 is physical 0 as well; the 4 KiB

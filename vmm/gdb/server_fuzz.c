@@ -3,7 +3,8 @@
  * what the fuzzer makes, so that the commands behind the checksum are met too.
  *
  * Input: lines. One that starts with '!' goes raw, any other is framed. Between them the fake
- * machine stops by itself. fake_target.c ends the program when the stub asks for what it must not.
+ * machine stops by itself. fake_target.c ends the program when the server asks for what it must
+ * not.
  */
 #include "gdb/fake_target.h"
 #include "gdb/packet.h"

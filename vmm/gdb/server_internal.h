@@ -38,7 +38,7 @@ struct gdb_server {
     bool state_valid;
 };
 
-/* Error answers: GDB shows the number only. Those of errno.h, as other stubs do. */
+/* Error answers: GDB shows the number only. Those of errno.h, as other servers do. */
 void gdb_answer(struct gdb_server *s, int result); /* OK, or E and the number */
 
 /* server_memory.c. NULL: the vCPU's state cannot be had. */

@@ -1,4 +1,4 @@
-/* server_query.c - what the debugger asks about the stub and the machine: q, Q, and `monitor`. */
+/* server_query.c - what the debugger asks about the server and the machine: q, Q, and `monitor`. */
 #include "gdb/server_internal.h"
 
 enum { THREADS_IN_A_PACKET = 256, MONITOR_LINE_MAX = 256 };

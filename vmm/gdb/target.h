@@ -1,5 +1,5 @@
 /*
- * target.h - what the stub needs of the machine that it debugs.
+ * target.h - what the server needs of the machine that it debugs.
  *
  * All calls come from the main loop's thread. The machine is stopped as a whole (all vCPUs parked,
  * its clocks standing still) except between resume() and the next gdb_stopped().
@@ -47,7 +47,8 @@ struct gdb_target {
     const struct gdb_target_ops *ops;
     void *context;
     unsigned cpus;
-    /* Execution breakpoints are INT3 in guest memory, put there by the stub (accel_ops.patches). */
+    /* Execution breakpoints are INT3 in guest memory, put there by the server (accel_ops.patches).
+     */
     bool patches;
 };
 

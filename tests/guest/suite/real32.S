@@ -1,7 +1,7 @@
 /*
  * real32.S - from protected mode into real mode, a call there, and back (SDM vol 3 §9.9).
  *
- * What lies between real_low and real_low_end runs at LOW_CODE. Every vector of the real-mode table leads to a stub that writes
+ * What lies between real_low and real_low_end runs at LOW_CODE. Every vector of the real-mode table leads to an entry that writes
  * down what was pushed and leaves.
  */
 #define LOW_CODE  0xb000
@@ -29,8 +29,8 @@ real_run:
         cli
         sidt    saved_idt
         mov     %esp, saved_esp
-        xor     %edi, %edi              /* the table at 0: 256 stubs of 4 bytes */
-        mov     $LOW(stubs), %eax
+        xor     %edi, %edi              /* the table at 0: 256 entries of 4 bytes */
+        mov     $LOW(entries), %eax
         mov     $256, %ecx
 1:      mov     %eax, (%edi)
         add     $4, %eax
@@ -95,12 +95,12 @@ real_table:
         .word   0x3ff
         .long   0
 
-/* The stack: where the stub's CALL returns to, IP, CS, FLAGS. */
+/* The stack: where the entry's CALL returns to, IP, CS, FLAGS. */
 interrupted:
         xor     %ax, %ax
         mov     %ax, %ds
         pop     %ax
-        sub     $LOW(stubs) + 3, %ax
+        sub     $LOW(entries) + 3, %ax
         shr     $2, %ax
         mov     %ax, NOTES
         pop     %ax
@@ -112,7 +112,7 @@ interrupted:
         jmp     leave
 
         .balign 4
-stubs:
+entries:
         .rept   256
         .balign 4
         call    interrupted

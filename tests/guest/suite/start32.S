@@ -1,5 +1,5 @@
 /*
- * start32.S - the way into the 32-bit suite: PVH entry, 256 stubs of the IDT, probes (start64.S, for a CPU without paging).
+ * start32.S - the way into the 32-bit suite: PVH entry, 256 entries of the IDT, probes (start64.S, for a CPU without paging).
  */
         .section .note.Xen, "a", @note
         .align 4
@@ -19,11 +19,11 @@ hang:   cli
         hlt
         jmp     hang
 
-/* ---- the IDT's stubs ------------------------------------------------------------------------------------------------- */
+/* ---- the IDT's entries ------------------------------------------------------------------------------------------------- */
 
-        .globl  trap_stubs
+        .globl  trap_entries
         .balign 16
-trap_stubs:
+trap_entries:
         .set    vector, 0
         .rept   256
         .balign 16

@@ -1,5 +1,5 @@
 /*
- * start64.S - the way into the 64-bit suite: PVH entry of the first CPU, real-mode entry of the others, 256 stubs of
+ * start64.S - the way into the 64-bit suite: PVH entry of the first CPU, real-mode entry of the others, 256 entries of
  * the IDT, and the two ways to run a probe.
  *
  * PVH (Xen's docs/misc/pvh.pandoc) enters in 32-bit protected mode without paging, EBX at hvm_start_info. The page
@@ -121,11 +121,11 @@ ap_64:
         call    ap_main
         jmp     hang
 
-/* ---- the IDT's stubs: each pushes a code where the CPU does not, and its vector ------------------------------------- */
+/* ---- the IDT's entries: each pushes a code where the CPU does not, and its vector ------------------------------------- */
 
-        .globl  trap_stubs
+        .globl  trap_entries
         .balign 16
-trap_stubs:
+trap_entries:
         .set    vector, 0
         .rept   256
         .balign 16

@@ -1,8 +1,8 @@
 /* trap.c - descriptor tables, traps, probes (cpu.h). */
 #include "cpu.h"
 
-extern const char trap_stubs[];
-enum { STUB_SIZE = 16 };
+extern const char trap_entries[];
+enum { ENTRY_SIZE = 16 };
 
 struct probe_result {
     uint64_t returned, value;
@@ -49,7 +49,7 @@ struct gate gate_usual(unsigned vector)
     const bool ring3 = vector == VECTOR_LEAVE || vector == VECTOR_BP || vector == VECTOR_OF;
 
     return (struct gate){
-        .target = (uint64_t)trap_stubs + vector * STUB_SIZE,
+        .target = (uint64_t)trap_entries + vector * ENTRY_SIZE,
         .selector = SEL_CODE,
         .ist = vector == VECTOR_NMI                         ? 2
                : vector == VECTOR_DF || vector == VECTOR_MC ? 3
@@ -211,7 +211,7 @@ static _Noreturn void unexpected(const struct trap *t)
     power_off();
 }
 
-/* `frame` is only as long as the CPU and the stub made it. */
+/* `frame` is only as long as the CPU and the entry made it. */
 void trap_dispatch(struct trap *frame)
 {
     struct cpu *c = &cpus[cpu_number()];

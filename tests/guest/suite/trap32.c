@@ -1,12 +1,12 @@
 /* trap32.c - descriptor tables, traps, probes (cpu32.h). */
 #include "cpu32.h"
 
-extern const char trap_stubs[];
+extern const char trap_entries[];
 uint64_t probe_enter(uint32_t *back, const struct probe *p);
 _Noreturn void probe_leave(uint32_t esp);
 void trap_dispatch(struct trap *frame);
 
-enum { STUB_SIZE = 16, STACK = 4096 };
+enum { ENTRY_SIZE = 16, STACK = 4096 };
 
 struct pointer {
     uint16_t limit;
@@ -86,7 +86,7 @@ static void tables_fill(void)
     main_tss.esp0 = (uint32_t)entry_stack + STACK;
     main_tss.io_map = sizeof(main_tss);
     for (unsigned v = 0; v < 256; v++)
-        gate_set(v, (uint32_t)trap_stubs + v * STUB_SIZE, SEL_CODE, GATE_INTERRUPT,
+        gate_set(v, (uint32_t)trap_entries + v * ENTRY_SIZE, SEL_CODE, GATE_INTERRUPT,
                  v == VECTOR_LEAVE || v == VECTOR_BP || v == VECTOR_OF || v == VECTOR_BR ? 3 : 0);
     memset(handlers, 0, sizeof(handlers));
 }

@@ -3,7 +3,7 @@
  * both in one view.
  *
  * Space is handed out upwards and taken back all at once (code_cache_reset), when no vCPU is inside
- * it. The first part holds the stubs, which stay.
+ * it. The first part holds the routines, which stay.
  */
 #ifndef VMM_JIT_CODE_CACHE_H
 #define VMM_JIT_CODE_CACHE_H

@@ -1,15 +1,15 @@
 /*
  * exec_vec.c - MMX and SSE instructions: the guest's operands, the host's arithmetic.
  *
- * One handler for all of vec_ops. Memory operands pass through a bounce buffer; the stub of the
- * instruction (vec_stubs.h) runs with fixed registers. Most instructions touch two XMM registers
+ * One handler for all of vec_ops. Memory operands pass through a bounce buffer; the snippet of the
+ * instruction (vec_snippets.h) runs with fixed registers. Most instructions touch two XMM registers
  * and nothing else and take the short way; the others carry their operands in a struct vec_frame.
  */
 #include "cpu/jit/fpu.h"
 #include "cpu/jit/vec.h"
 #include "cpu/jit/vec_fp.h"
 #include "cpu/jit/vec_frame.h"
-#include "cpu/jit/vec_stubs.h"
+#include "cpu/jit/vec_snippets.h"
 
 _Static_assert(offsetof(struct vec_frame, xmm) == VEC_FRAME_XMM, "vec_frame.h");
 _Static_assert(offsetof(struct vec_frame, mm) == VEC_FRAME_MM, "vec_frame.h");
@@ -25,17 +25,17 @@ struct operand {
     unsigned size;
 };
 
-static const void *stub_of(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op)
+static const void *snippet_of(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op)
 {
-    const uint32_t *slots = vec_stub_slot[i->vec];
+    const uint32_t *slots = vec_snippet_slot[i->vec];
     unsigned form = i->mem ? VEC_FORM_MEM : VEC_FORM_REG;
     uint32_t slot = slots[form];
 
-    if ((i->prefix & PREFIX_REX_W) && slots[form + 1] != VEC_NO_STUB)
+    if ((i->prefix & PREFIX_REX_W) && slots[form + 1] != VEC_NO_SNIPPET)
         slot = slots[form + 1];
-    if (slot == VEC_NO_STUB)
+    if (slot == VEC_NO_SNIPPET)
         jit_raise(cpu, VECTOR_UD);
-    return vec_stub_code + (size_t)VEC_STUB_SIZE * (slot + (op->imm8 ? (uint8_t)i->imm : 0));
+    return vec_snippet_code + (size_t)VEC_SNIPPET_SIZE * (slot + (op->imm8 ? (uint8_t)i->imm : 0));
 }
 
 /* Where the memory operand is, and its value when it is read. */
@@ -89,7 +89,7 @@ static bool touches_mmx(const struct insn *i, const struct vec_op *op)
 
 /*
  * Stores of the low bytes of a register, as all of the 0f map are but MOVHPx, and loads of a whole
- * one: no stub. It would send MOVNTx through the host's write-combining buffers only to read the
+ * one: no snippet. It would send MOVNTx through the host's write-combining buffers only to read the
  * bounce buffer at once.
  */
 static bool is_plain_store(const struct insn *i, const struct vec_op *op)
@@ -128,7 +128,7 @@ static void exec_plain_load(struct jit_cpu *cpu, const struct insn *i, const str
 
 /* XMM registers only, no flags, no exceptions of its own: most of all vector instructions. */
 static void exec_xmm(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op,
-                     const void *stub)
+                     const void *snippet)
 {
     uint8_t *reg = cpu->fpu.xmm[i->reg & 15];
 
@@ -136,13 +136,13 @@ static void exec_xmm(struct jit_cpu *cpu, const struct insn *i, const struct vec
         struct operand m;
 
         operand_begin(cpu, i, op, &m);
-        vec_run_reg(stub, reg, reg, m.bytes);
+        vec_run_reg(snippet, reg, reg, m.bytes);
         if (op->store)
             operand_store(cpu, &m);
     } else if (op->store) {
-        vec_run_rm(stub, reg, cpu->fpu.xmm[i->rm & 15], NULL);
+        vec_run_rm(snippet, reg, cpu->fpu.xmm[i->rm & 15], NULL);
     } else {
-        vec_run_reg(stub, reg, cpu->fpu.xmm[i->rm & 15], NULL);
+        vec_run_reg(snippet, reg, cpu->fpu.xmm[i->rm & 15], NULL);
     }
 }
 
@@ -254,7 +254,7 @@ static void take_exceptions(struct jit_cpu *cpu, const struct insn *i, const str
 }
 
 static void exec_frame(struct jit_cpu *cpu, const struct insn *i, const struct vec_op *op,
-                       const void *stub)
+                       const void *snippet)
 {
     struct vec_frame f = {.mxcsr = op->fp ? vec_fp_mxcsr(cpu->fpu.mxcsr) : MXCSR_INIT};
     struct operand m;
@@ -263,11 +263,11 @@ static void exec_frame(struct jit_cpu *cpu, const struct insn *i, const struct v
         operand_begin(cpu, i, op, &m);
     frame_load(cpu, i, op, &f);
     if (op->reg == VEC_OPERAND_MMX || op->rm == VEC_OPERAND_MMX)
-        vec_run_mmx(stub, &f, i->mem ? m.bytes : NULL);
+        vec_run_mmx(snippet, &f, i->mem ? m.bytes : NULL);
     else if (op->fp)
-        vec_run_fp(stub, &f, i->mem ? m.bytes : NULL);
+        vec_run_fp(snippet, &f, i->mem ? m.bytes : NULL);
     else
-        vec_run_frame(stub, &f, i->mem ? m.bytes : NULL);
+        vec_run_frame(snippet, &f, i->mem ? m.bytes : NULL);
     if (i->mem && op->store)
         operand_store(cpu, &m);
     if (touches_mmx(i, op)) /* also where #XM follows */
@@ -281,7 +281,7 @@ static void exec_vec(struct jit_cpu *cpu, const struct insn *i)
 {
     const struct vec_op *op = &vec_ops[i->vec];
     bool sse = op->reg == VEC_OPERAND_XMM || op->rm == VEC_OPERAND_XMM;
-    const void *stub;
+    const void *snippet;
 
     /* SDM vol 3 §14.1: what works on MMX registers only does not need CR4.OSFXSR */
     if (__builtin_expect((cpu->cr0 & (CR0_EM | CR0_TS)) || !(cpu->cr4 & CR4_OSFXSR), 0))
@@ -300,12 +300,12 @@ static void exec_vec(struct jit_cpu *cpu, const struct insn *i)
         exec_plain_load(cpu, i, op);
         return;
     }
-    stub = stub_of(cpu, i, op);
+    snippet = snippet_of(cpu, i, op);
     if (op->reg <= VEC_OPERAND_XMM && op->rm <= VEC_OPERAND_XMM && !op->fp && !op->flags &&
         !op->implicit)
-        exec_xmm(cpu, i, op, stub);
+        exec_xmm(cpu, i, op, snippet);
     else
-        exec_frame(cpu, i, op, stub);
+        exec_frame(cpu, i, op, snippet);
 }
 
 const struct jit_handler_entry jit_exec_vec[] = {

@@ -1,10 +1,11 @@
 /*
  * exec_x87.c - x87 instructions, executed by the host's.
  *
- * Arithmetic runs as a stub (vec_stubs.h) between FXRSTOR and FXSAVE of the guest's state, with the
- * guest's own control word: an unmasked exception then leaves exactly what it leaves on hardware
- * (operands, biased results, TOP), and is only noted. It is raised by the next waiting instruction
- * of the guest, as #MF. Control instructions work on the state and never reach the host.
+ * Arithmetic runs as a snippet (vec_snippets.h) between FXRSTOR and FXSAVE of the guest's state,
+ * with the guest's own control word: an unmasked exception then leaves exactly what it leaves on
+ * hardware (operands, biased results, TOP), and is only noted. It is raised by the next waiting
+ * instruction of the guest, as #MF. Control instructions work on the state and never reach the
+ * host.
  *
  * The pointers to the last instruction and operand are kept as before FOPCODE compatibility mode
  * and "FDP on exceptions only": every instruction that is not control writes them. The selectors
@@ -12,7 +13,7 @@
  * pointers are linear addresses, the form that FNSTENV stores there (SDM vol 1 §8.1.8 to §8.1.10).
  */
 #include "cpu/jit/fpu.h"
-#include "cpu/jit/vec_stubs.h"
+#include "cpu/jit/vec_snippets.h"
 
 /* Bytes of memory operands by opcode and ModRM.reg: loads positive, stores negative, others 0. */
 static const int8_t memory_operand[8][8] = {
@@ -66,18 +67,19 @@ static void note_operand(struct jit_cpu *cpu, const struct insn *i, uint64_t off
     cpu->fpu.fdp = offset + (real_or_v86(cpu) ? cpu->seg[i->seg].base : 0);
 }
 
-/* Runs a stub on the guest's state in place; the pointers stay, the host's MXCSR_MASK is not ours.
+/* Runs a snippet on the guest's state in place; the pointers stay, the host's MXCSR_MASK is not
+ * ours.
  */
-static void run_in_place(struct jit_cpu *cpu, const void *stub, void *mem, uint64_t *flags)
+static void run_in_place(struct jit_cpu *cpu, const void *snippet, void *mem, uint64_t *flags)
 {
     struct jit_fpu *f = &cpu->fpu;
     uint64_t fip = f->fip, fdp = f->fdp;
     uint16_t fop = f->fop;
 
     if (flags)
-        x87_run_flags(stub, f, f, flags);
+        x87_run_flags(snippet, f, f, flags);
     else
-        x87_run(stub, f, f, mem);
+        x87_run(snippet, f, f, mem);
     f->fip = fip;
     f->fdp = fdp;
     f->fop = fop;
@@ -117,27 +119,27 @@ static uint64_t aligned(struct jit_cpu *cpu, uint64_t linear, unsigned size)
 static void exec_register(struct jit_cpu *cpu, const struct insn *i)
 {
     unsigned number = (i->opcode & 7) * 64 + (i->modrm & 63);
-    const uint8_t *stub = x87_stub_reg + (size_t)X87_STUB_SIZE * number;
+    const uint8_t *snippet = x87_snippet_reg + (size_t)X87_SNIPPET_SIZE * number;
     uint64_t flags = (cpu->rflags & FLAGS_ARITH) | RFLAGS_FIXED;
 
     fpu_check_x87(cpu, true);
     if (uses_flags(fop_of(i))) {
-        run_in_place(cpu, stub, NULL, &flags);
+        run_in_place(cpu, snippet, NULL, &flags);
         cpu->rflags = (cpu->rflags & ~(uint64_t)FLAGS_ARITH) | (flags & FLAGS_ARITH);
     } else {
-        run_in_place(cpu, stub, NULL, NULL);
+        run_in_place(cpu, snippet, NULL, NULL);
     }
     note_instruction(cpu, i);
 }
 
-static void exec_load(struct jit_cpu *cpu, const struct insn *i, const void *stub, unsigned size)
+static void exec_load(struct jit_cpu *cpu, const struct insn *i, const void *snippet, unsigned size)
 {
     uint64_t offset = jit_effective_address(cpu, i);
     uint8_t bytes[16] __attribute__((aligned(16)));
 
     mmu_load_bytes(cpu, aligned(cpu, jit_linear(cpu, i->seg, offset, size, false), size), bytes,
                    size);
-    run_in_place(cpu, stub, bytes, NULL);
+    run_in_place(cpu, snippet, bytes, NULL);
     note_instruction(cpu, i);
     note_operand(cpu, i, offset);
 }
@@ -147,14 +149,15 @@ static void exec_load(struct jit_cpu *cpu, const struct insn *i, const void *stu
  * than precision leaves memory alone (SDM vol 1 §8.5); none was pending before, so any that FSW has
  * now is new.
  */
-static void exec_store(struct jit_cpu *cpu, const struct insn *i, const void *stub, unsigned size)
+static void exec_store(struct jit_cpu *cpu, const struct insn *i, const void *snippet,
+                       unsigned size)
 {
     uint64_t offset = jit_effective_address(cpu, i);
     uint64_t linear = aligned(cpu, jit_linear(cpu, i->seg, offset, size, true), size);
     uint8_t bytes[16] __attribute__((aligned(16)));
     struct jit_fpu after;
 
-    x87_run(stub, &cpu->fpu, &after, bytes);
+    x87_run(snippet, &cpu->fpu, &after, bytes);
     if (after.fsw & ~after.fcw & (FSW_EXCEPTIONS & ~FSW_PE))
         mmu_probe(cpu, linear, size, true);
     else
@@ -233,7 +236,7 @@ static void exec_control_memory(struct jit_cpu *cpu, const struct insn *i)
 static void exec_x87(struct jit_cpu *cpu, const struct insn *i)
 {
     unsigned opcode = i->opcode & 7, reg = i->modrm >> 3 & 7;
-    const uint8_t *stub = x87_stub_mem + (size_t)X87_STUB_SIZE * (opcode * 8 + reg);
+    const uint8_t *snippet = x87_snippet_mem + (size_t)X87_SNIPPET_SIZE * (opcode * 8 + reg);
     int size = memory_operand[opcode][reg];
 
     if (!i->mem) {
@@ -249,9 +252,9 @@ static void exec_x87(struct jit_cpu *cpu, const struct insn *i)
     }
     fpu_check_x87(cpu, true);
     if (size > 0)
-        exec_load(cpu, i, stub, size);
+        exec_load(cpu, i, snippet, size);
     else
-        exec_store(cpu, i, stub, -size);
+        exec_store(cpu, i, snippet, -size);
 }
 
 /* FWAIT is the one that CR0.MP makes wait for the task's own state (SDM vol 3 §2.5). */

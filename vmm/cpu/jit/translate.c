@@ -13,7 +13,7 @@ enum {
     DATA_SIZE = 32 << 20,
     BLOCK_CODE_MAX =
         32 << 10, /* far more than JIT_BLOCK_MAX instructions with their slow paths take */
-    STUBS_MAX = 16 << 10,
+    ROUTINES_MAX = 16 << 10,
 };
 
 int translator_new(struct translator **out, bool counted)
@@ -31,9 +31,9 @@ int translator_new(struct translator **out, bool counted)
     }
     t->counted = counted;
     t->bmi2 = __builtin_cpu_supports("bmi2");
-    code_cache_begin(&t->cache, &e, STUBS_MAX);
-    jit_stubs_emit(&t->stubs, &e);
-    assert(!e.full); /* our own stubs: their size is known */
+    code_cache_begin(&t->cache, &e, ROUTINES_MAX);
+    jit_routines_emit(&t->routines, &e);
+    assert(!e.full); /* our own routines: their size is known */
     code_cache_commit(&t->cache, &e);
     code_cache_keep(&t->cache);
     *out = t;
@@ -87,7 +87,7 @@ static bool more_fpu(const struct translation *x)
 
 static void load_fpu(struct translation *x)
 {
-    emit_call(&x->e, x->x87 ? x->t->stubs.x87_need : x->t->stubs.fpu_need);
+    emit_call(&x->e, x->x87 ? x->t->routines.x87_need : x->t->routines.fpu_need);
 }
 
 const struct insn *keep_instruction(struct translation *x)
@@ -109,13 +109,13 @@ static void translate_by_interpreter(struct translation *x, const struct insn *i
     counted_note(x, x->k);
     emit_imm(e, H_R10, (uintptr_t)keep_instruction(x));
     if (ends_block(x) || changes_fpu(i)) {
-        emit_jmp(e, x->t->stubs.execute_end);
+        emit_jmp(e, x->t->routines.execute_end);
         x->ended = true;
         return;
     }
-    emit_call(e, x->t->stubs.execute);
+    emit_call(e, x->t->routines.execute);
     emit_rr(e, op1(4, 0x85), H_R11, H_R11);
-    emit_jcc(e, CC_NE, x->t->stubs.leave);
+    emit_jcc(e, CC_NE, x->t->routines.leave);
     x->flags_in_memory = true;
     x->flags_in_host = false;
     if (more_fpu(x))
@@ -174,7 +174,7 @@ static void emit_slow_path(struct translation *x, const struct slow_path *s)
                     table + offsetof(struct tlb_entry, tag)); /* linear again */
         across = s->row ? emit_row_lead(x, s) : NULL;
         emit_imm(e, H_R10, i->page_offset);
-        emit_call(e, x->t->stubs.fill[s->access][log2_of(s->size)]);
+        emit_call(e, x->t->routines.fill[s->access][log2_of(s->size)]);
         if (x->vectors || x->x87)
             load_fpu(x);
         if (s->apart)
@@ -189,14 +189,14 @@ static void emit_slow_path(struct translation *x, const struct slow_path *s)
     }
     for (unsigned n = 0; n < QZ_MAX(s->row, 1u); n++) {
         counted_note(x, s->insn + n);
-        emit_imm(e, H_R10, STUB_AT(i[n].page_offset, i[n].len));
+        emit_imm(e, H_R10, INSN_AT(i[n].page_offset, i[n].len));
         if (last && x->ended) {
-            emit_jmp(e, x->t->stubs.execute_at_end);
+            emit_jmp(e, x->t->routines.execute_at_end);
             return;
         }
-        emit_call(e, x->t->stubs.execute_at);
+        emit_call(e, x->t->routines.execute_at);
         emit_rr(e, op1(4, 0x85), H_R11, H_R11);
-        emit_jcc(e, CC_NE, x->t->stubs.leave);
+        emit_jcc(e, CC_NE, x->t->routines.leave);
     }
     if (x->vectors || x->x87)
         load_fpu(x);
@@ -236,7 +236,7 @@ static void emit_leave_at_start(struct translation *x)
     emit_load(&x->e, H_R11, ENV(code_base));
     emit_rmx(&x->e, op1(8, 0x8d), H_R11, H_R11, HOST_NONE, 0, x->block->insn[0].page_offset);
     emit_store(&x->e, H_R11, ENV(rip));
-    emit_jmp(&x->e, x->t->stubs.leave);
+    emit_jmp(&x->e, x->t->routines.leave);
 }
 
 static void emit_attention_exit(struct translation *x, uint8_t *hole)

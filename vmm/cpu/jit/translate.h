@@ -15,8 +15,8 @@
  * them only where something that is still wanted would be lost.
  *
  * A memory operand is looked up in the TLB (tlb.h) with two scratch registers; a miss calls the
- * fill stub, and what is no plain memory (devices, page crossings, pages with code) is executed by
- * the interpreter, one instruction, out of line. So is everything that has no host form here.
+ * fill routine, and what is no plain memory (devices, page crossings, pages with code) is executed
+ * by the interpreter, one instruction, out of line. So is everything that has no host form here.
  * Exceptions leave from there, with all registers in memory.
  *
  * A block's code is relative to its page (cpu->code_base holds the page's linear address), so that
@@ -86,7 +86,7 @@ void jump_cache_mode(struct jit_cpu *cpu);                        /* the mode ch
 void translate_enter_state(struct jit_cpu *cpu);
 void translate_leave_state(struct jit_cpu *cpu);
 
-/* --- What stubs call (stubs.c)
+/* --- What routines call (routines.c)
  * ------------------------------------------------------------------------------- */
 
 /* Host memory for the access, or NULL where only the interpreter can do it. Raises what the access
@@ -96,7 +96,7 @@ void *translate_fill_write(struct jit_cpu *cpu, uint64_t linear, unsigned size, 
 /* One instruction by the interpreter; not 0: something wants attention, or this block is no longer
  * true. */
 unsigned translate_execute(struct jit_cpu *cpu, const struct insn *i);
-/* The same for what the translator had a host form for: it is decoded again. at: STUB_AT(). */
+/* The same for what the translator had a host form for: it is decoded again. at: INSN_AT(). */
 unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at);
 /* The same at a block's end: the code to go on with, or NULL: the run loop looks. */
 const uint8_t *translate_execute_end(struct jit_cpu *cpu, const struct insn *i);

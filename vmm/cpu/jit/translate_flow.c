@@ -40,7 +40,7 @@ static void leave_page(struct translation *x, int64_t offset)
         emit_imm(e, H_R10, offset);
         emit_rmx(e, op1(8, 0x8d), H_R11, H_R11, H_R10, 0, 0);
     }
-    emit_fill_run(e, emit_lookup(x, 0), x->t->stubs.lookup_missed);
+    emit_fill_run(e, emit_lookup(x, 0), x->t->routines.lookup_missed);
 }
 
 /* Where a link leads as long as the block there has no code: the run loop, which is told the link.
@@ -54,7 +54,7 @@ static void emit_unlinked(struct translation *x, struct jit_link *link)
     emit_store(e, H_R11, ENV(rip));
     emit_imm(e, H_R11, (uintptr_t)link);
     emit_store(e, H_R11, ENV(exit_link));
-    emit_jmp(e, x->t->stubs.leave);
+    emit_jmp(e, x->t->routines.leave);
 }
 
 /* The link of a jump whose rel32 is at `jump` and leads here now. */
@@ -232,7 +232,7 @@ static bool call(struct translation *x, const struct insn *i)
         emit_store(&x->e, H_R11, ENV(scratch));
         push_return_address(x, i);
         emit_load(&x->e, H_R11, ENV(scratch));
-        emit_fill_run(&x->e, emit_lookup(x, 0), x->t->stubs.lookup_missed);
+        emit_fill_run(&x->e, emit_lookup(x, 0), x->t->routines.lookup_missed);
     }
     x->ended = true;
     return true;

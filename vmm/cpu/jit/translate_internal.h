@@ -5,12 +5,12 @@
 #define VMM_JIT_TRANSLATE_INTERNAL_H
 
 #include "cpu/jit/flags.h"
-#include "cpu/jit/stubs.h"
+#include "cpu/jit/routines.h"
 #include "cpu/jit/translate.h"
 
 struct translator {
     struct code_cache cache;
-    struct jit_stubs stubs;
+    struct jit_routines routines;
     bool bmi2;           /* the host has RORX */
     bool counted;        /* counted.h */
     unsigned generation; /* of the code: what was entered under another one is not returned to */

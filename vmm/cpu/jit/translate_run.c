@@ -1,6 +1,6 @@
 /*
  * translate_run.c - translated code and C meeting at run time: entering it, the jump cache, and
- * what its stubs call.
+ * what its routines call.
  */
 #include "cpu/jit/block_cache.h"
 #include "cpu/jit/counted.h"
@@ -84,7 +84,7 @@ void translate_run(struct translator *t, struct jit_cpu *cpu, struct jit_block *
     cpu->host_mxcsr = MXCSR_MASKS;
     jump_cache_mode(cpu);
     translate_enter_state(cpu);
-    t->stubs.enter(cpu, code->entry);
+    t->routines.enter(cpu, code->entry);
     translate_leave_state(cpu);
     counted_give_back(cpu);
 }
@@ -170,7 +170,7 @@ void jump_cache_add(struct jit_cpu *cpu, uint64_t rip, const struct jit_block *b
     cpu->jump_pages[page_bit(rip) / 64] |= 1ull << (page_bit(rip) % 64);
 }
 
-/* ---- called from stubs
+/* ---- called from routines
  * ------------------------------------------------------------------------------------- */
 
 /* Where the guest is, for exceptions and the interpreter. */
@@ -267,12 +267,12 @@ static const struct insn *decode(struct jit_cpu *cpu, const uint8_t *bytes, unsi
 
 static unsigned execute_at(struct jit_cpu *cpu, unsigned at)
 {
-    const unsigned available = QZ_MIN(4096 - STUB_AT_OFFSET(at), (unsigned)INSN_BYTES_MAX);
+    const unsigned available = QZ_MIN(4096 - INSN_AT_OFFSET(at), (unsigned)INSN_BYTES_MAX);
     struct mmu_code code;
     uint8_t bytes[INSN_BYTES_MAX];
     const struct insn *i;
 
-    arrive(cpu, STUB_AT_OFFSET(at));
+    arrive(cpu, INSN_AT_OFFSET(at));
     code = mmu_code(cpu, cpu->rip);
     if (!code.host)
         jit_resume(cpu); /* the page is gone: whatever is there now is executed */
@@ -280,7 +280,7 @@ static unsigned execute_at(struct jit_cpu *cpu, unsigned at)
     i = decode(cpu, bytes, available);
     if (!i)
         jit_resume(cpu); /* somebody changes it at this moment */
-    return execute(cpu, i) | (i->len != STUB_AT_LEN(at));
+    return execute(cpu, i) | (i->len != INSN_AT_LEN(at));
 }
 
 unsigned translate_execute_at(struct jit_cpu *cpu, unsigned at)

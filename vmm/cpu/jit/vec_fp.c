@@ -1,7 +1,7 @@
 /*
  * vec_fp.c - SIMD floating-point exceptions.
  *
- * Stubs run with all exceptions masked; the sticky flags tell what was raised. Two things differ
+ * Snippets run with all exceptions masked; the sticky flags tell what was raised. Two things differ
  * when an exception is not masked: those of the operands (invalid, denormal, divide by zero) keep
  * those of the result from being found, and every tiny result underflows, not only inexact ones.
  *
@@ -41,7 +41,7 @@ static bool tiny_doubles(const uint8_t *p, unsigned lanes)
 
 /*
  * An unmasked underflow is raised for every tiny result, a masked one only for those that are also
- * inexact (SDM vol 1 §4.9.1.5): the stub's flags do not tell of the exact ones, the result does.
+ * inexact (SDM vol 1 §4.9.1.5): the snippet's flags do not tell of the exact ones, the result does.
  */
 static bool result_is_tiny(const struct vec_op *op, const uint8_t *result)
 {
@@ -102,10 +102,10 @@ static bool step(struct vec_frame *f, unsigned prefix, uint8_t opcode, uint32_t 
                  uint32_t *raised)
 {
     unsigned index = vec_find(1, prefix, opcode, 0xca);
-    uint32_t slot = vec_stub_slot[index][VEC_FORM_REG];
+    uint32_t slot = vec_snippet_slot[index][VEC_FORM_REG];
 
     f->mxcsr = vec_fp_mxcsr(guest);
-    vec_run_fp(vec_stub_code + (size_t)VEC_STUB_SIZE * slot, f, NULL);
+    vec_run_fp(vec_snippet_code + (size_t)VEC_SNIPPET_SIZE * slot, f, NULL);
     *raised |= vec_fp_raised(&vec_ops[index], guest, f);
     memcpy(f->xmm[2], f->xmm[1], 16);
     return !vec_fp_unmasked(guest, *raised);

@@ -6,12 +6,13 @@
 #define VMM_JIT_VEC_FP_H
 
 #include "cpu/jit/vec.h"
-#include "cpu/jit/vec_stubs.h"
+#include "cpu/jit/vec_snippets.h"
 
-/* The host's MXCSR for a stub: the guest's, all exceptions masked and none raised yet. */
+/* The host's MXCSR for a snippet: the guest's, all exceptions masked and none raised yet. */
 uint32_t vec_fp_mxcsr(uint32_t guest);
 
-/* The exceptions that the stub which left this frame would have raised with the guest's masks. */
+/* The exceptions that the snippet which left this frame would have raised with the guest's masks.
+ */
 uint32_t vec_fp_raised(const struct vec_op *op, uint32_t guest, const struct vec_frame *f);
 /* Those of them that are not masked. */
 uint32_t vec_fp_unmasked(uint32_t guest, uint32_t raised);

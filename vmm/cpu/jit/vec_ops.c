@@ -2,7 +2,7 @@
  * vec_ops.c - the table of MMX, SSE to SSE4.2, AES, PCLMULQDQ and SHA instructions.
  *
  * Ordered by map, opcode, prefix and group as the opcode maps of SDM vol 2 appendix A are, so that
- * vec_find() is a binary search. Everything that executes these instructions (the stubs, the
+ * vec_find() is a binary search. Everything that executes these instructions (the snippets, the
  * interpreter, the translator) goes by this table; operand sizes, alignment and exception classes
  * are those of the instruction pages of SDM vol 2.
  */

@@ -1,7 +1,7 @@
 /*
- * vec_run.S - calls the stubs of vec_stubs.h with the guest's registers in the host's.
+ * vec_run.S - calls the snippets of vec_snippets.h with the guest's registers in the host's.
  *
- * Arguments come in rdi (the stub), rsi, rdx, rcx as in C. All vector and x87 registers are the
+ * Arguments come in rdi (the snippet), rsi, rdx, rcx as in C. All vector and x87 registers are the
  * callee's to change, but MXCSR's control bits and an empty x87 stack are not: both are restored.
  */
 #include "cpu/jit/vec_frame.h"
@@ -20,7 +20,7 @@
     .size \name, . - \name
 .endm
 
-/* The stubs change none of r8 to r11, rsi; xmm1 and xmm2 go in and one of them comes out. */
+/* The snippets change none of r8 to r11, rsi; xmm1 and xmm2 go in and one of them comes out. */
 begin vec_run_reg
     movdqa (%rsi), %xmm1
     movdqa (%rdx), %xmm2

@@ -1,14 +1,15 @@
 /*
- * vec_stubs_gen.c - prints the assembly of vec_stubs.h from the table of vec_ops.c, at build time.
+ * vec_snippets_gen.c - prints the assembly of vec_snippets.h from the table of vec_ops.c, at build
+ * time.
  *
  * Instructions are printed as bytes: the table is their encoding, and no assembler has to know
  * them.
  */
 #include "cpu/jit/vec.h"
-#include "cpu/jit/vec_stubs.h"
+#include "cpu/jit/vec_snippets.h"
 
-/* The stub of one form, its immediate written as the assembler's symbol n. */
-static void print_stub(const struct vec_op *op, enum vec_form form)
+/* The snippet of one form, its immediate written as the assembler's symbol n. */
+static void print_snippet(const struct vec_op *op, enum vec_form form)
 {
     static const char *const prefix[] = {"", "0x66, ", "0xf3, ", "0xf2, "};
     static const char *const map[] = {"", "", "0x38, ", "0x3a, "};
@@ -21,7 +22,7 @@ static void print_stub(const struct vec_op *op, enum vec_form form)
         printf(".set n, 0\n.rept 256\n");
     printf(".byte %s%s0x0f, %s%#x, %#x%s, 0xc3\n.balign %d, 0xcc\n", prefix[op->prefix],
            wide ? "0x48, " : "", map[op->map], op->opcode, modrm, op->imm8 ? ", n" : "",
-           VEC_STUB_SIZE);
+           VEC_SNIPPET_SIZE);
     if (op->imm8)
         printf(".set n, n + 1\n.endr\n");
 }
@@ -52,19 +53,19 @@ static void start(const char *section, const char *symbol)
 
 static void print_vec(void)
 {
-    start(".text", "vec_stub_code");
+    start(".text", "vec_snippet_code");
     for (unsigned n = 1; n < vec_ops_count; n++)
         for (unsigned form = 0; form < VEC_FORMS; form++)
             if (has_form(&vec_ops[n], form))
-                print_stub(&vec_ops[n], form);
+                print_snippet(&vec_ops[n], form);
 
     unsigned slot = 0;
-    start(".rodata", "vec_stub_slot");
+    start(".rodata", "vec_snippet_slot");
     for (unsigned n = 0; n < vec_ops_count; n++) {
         for (unsigned form = 0; form < VEC_FORMS; form++) {
             bool there = n && has_form(&vec_ops[n], form);
 
-            printf(".long %#x\n", there ? slot : VEC_NO_STUB);
+            printf(".long %#x\n", there ? slot : VEC_NO_SNIPPET);
             if (there)
                 slot += vec_ops[n].imm8 ? 256 : 1;
         }
@@ -73,10 +74,10 @@ static void print_vec(void)
 
 static void print_x87(void)
 {
-    start(".text", "x87_stub_reg");
+    start(".text", "x87_snippet_reg");
     for (unsigned n = 0; n < 8 * 64; n++)
         printf(".byte %#x, %#x, 0xc3, 0xcc\n", 0xd8 | n >> 6, 0xc0 | (n & 63));
-    start(".text", "x87_stub_mem");
+    start(".text", "x87_snippet_mem");
     for (unsigned n = 0; n < 8 * 8; n++)
         printf(".byte %#x, %#x, 0xc3, 0xcc\n", 0xd8 | n >> 3, (n & 7) << 3 | 7);
 }

@@ -1,11 +1,11 @@
 /*
- * stubs.c - entering and leaving translated code, and its ways into C (stubs.h).
+ * routines.c - entering and leaving translated code, and its ways into C (routines.h).
  *
- * Stack: enter() leaves rsp 16-byte aligned in translated code. A called stub finds it off by 8 and
- * puts it right before it calls C. C may unwind (jit_raise): whatever it may need is in memory
+ * Stack: enter() leaves rsp 16-byte aligned in translated code. A called routine finds it off by 8
+ * and puts it right before it calls C. C may unwind (jit_raise): whatever it may need is in memory
  * before it is called.
  */
-#include "cpu/jit/stubs.h"
+#include "cpu/jit/routines.h"
 
 #include "cpu/jit/exec.h"
 #include "cpu/jit/translate.h"
@@ -180,7 +180,7 @@ static void emit_lookup_missed(struct emitter *e, const uint8_t *leave)
 }
 
 /* void *(cpu, linear, size, offset) */
-static void emit_fill_stub(struct emitter *e, unsigned kind, unsigned size)
+static void emit_fill_routine(struct emitter *e, unsigned kind, unsigned size)
 {
     store_guest(e);
     save_fpu(e);
@@ -232,7 +232,7 @@ static const uint8_t *align(struct emitter *e)
     return emit_here(e);
 }
 
-void jit_stubs_emit(struct jit_stubs *s, struct emitter *e)
+void jit_routines_emit(struct jit_routines *s, struct emitter *e)
 {
     s->enter = (void (*)(struct jit_cpu *, const uint8_t *))align(e);
     emit_enter(e);
@@ -255,8 +255,8 @@ void jit_stubs_emit(struct jit_stubs *s, struct emitter *e)
     s->x87_need = align(e);
     emit_x87_need(e);
     for (unsigned kind = 0; kind < TLB_KINDS; kind++)
-        for (unsigned size = 0; size < STUB_SIZES; size++) {
+        for (unsigned size = 0; size < ROUTINE_SIZES; size++) {
             s->fill[kind][size] = align(e);
-            emit_fill_stub(e, kind, 1u << size);
+            emit_fill_routine(e, kind, 1u << size);
         }
 }
