@@ -310,7 +310,7 @@ void fw_cfg_state(struct fw_cfg *fw, struct qz_state *s)
             qz_state_end(s);
         }
     qz_state_end(s);
-    if (qz_state_failed(s))
+    if (qz_state_loading(s) && qz_state_failed(s))
         select_key(fw, 0); /* the old position is not the new item's */
 }
 

@@ -186,31 +186,30 @@ static uint32_t table_of(const struct translation *x, unsigned access)
     return ENV(tlb.entry) + (x->set * TLB_KINDS + access) * sizeof(struct tlb_entry[TLB_ENTRIES]);
 }
 
-void emit_access(struct translation *x, unsigned access, unsigned size)
+/* How r10 and r11 come to be the address: added to r11, or left apart with the page in r10. */
+static void access_at(struct translation *x, unsigned access, unsigned size, bool apart)
 {
     const uint32_t table = table_of(x, access);
     uint8_t *hole = emit_tlb_check(x, table, size);
 
-    emit_env_at(&x->e, op1(8, 0x03), H_R11, H_R10, table + offsetof(struct tlb_entry, host));
+    emit_env_at(&x->e, op1(8, apart ? 0x8b : 0x03), apart ? H_R10 : H_R11, H_R10,
+                table + offsetof(struct tlb_entry, host));
     add_slow(x, (struct slow_path){.kind = SLOW_FILL,
                                    .hole = hole,
                                    .access = access,
                                    .size = size,
+                                   .apart = apart,
                                    .resume = emit_here(&x->e)});
+}
+
+void emit_access(struct translation *x, unsigned access, unsigned size)
+{
+    access_at(x, access, size, false);
 }
 
 void emit_access_apart(struct translation *x, unsigned access, unsigned size)
 {
-    const uint32_t table = table_of(x, access);
-    uint8_t *hole = emit_tlb_check(x, table, size);
-
-    emit_env_at(&x->e, op1(8, 0x8b), H_R10, H_R10, table + offsetof(struct tlb_entry, host));
-    add_slow(x, (struct slow_path){.kind = SLOW_FILL,
-                                   .hole = hole,
-                                   .access = access,
-                                   .size = size,
-                                   .apart = true,
-                                   .resume = emit_here(&x->e)});
+    access_at(x, access, size, true);
 }
 
 void emit_access_first(struct translation *x, unsigned access, unsigned size)

@@ -11,22 +11,16 @@
  * still arrives on the bus (no such accelerator, another access size) signals it too. So a kick
  * never waits for the device's lock.
  *
- * Status. Writing 0 begins a reset: the device stops being active, ops->reset lets what is in
- * flight end, and until virtio_reset_done() status reads as before and nothing else can be written
- * (§4.1.4.3.1: the driver waits for 0). Bits are only ever added; FEATURES_OK is refused when the
- * driver wants what was not offered, DRIVER_OK without FEATURES_OK is ignored.
+ * virtio_pci_common.c has the registers and what they start, virtio_pci_state.c the state.
  *
  * Locks: the device's lock guards everything here but eventfds and BAR addresses. It is taken
  * inside the PCI bus's lock (bar_moved, the configuration window) and never the other way round.
  */
-#include "devices/virtio/virtio_pci.h"
-
 #include <linux/pci_regs.h>
-#include <linux/virtio_pci.h>
 #include <linux/virtio_ring.h>
 #include <sys/eventfd.h>
 
-#include "devices/pci.h"
+#include "devices/virtio/virtio_pci_internal.h"
 #include "machine/io_gate.h"
 
 QZ_SYSCALLS(io, "read write");
@@ -43,44 +37,9 @@ enum {
     REGION_SIZE = 0x1000,
     NOTIFY_STRIDE = 4,
 
-    COMMON_SIZE = 60, /* up to and with queue_reset */
-    QUEUE_NOTIFY_DATA = 56,
-    QUEUE_RESET = 58,
-
-    ISR_QUEUE = 1,
-    ISR_CONFIG = 2,
     WINDOW_DATA = 16, /* pci_cfg_data in struct virtio_pci_cfg_cap */
-    NO_VECTOR = VIRTIO_MSI_NO_VECTOR,
     VIRTIO_PCI_VENDOR = 0x1af4,
 };
-
-struct vp_queue {
-    struct virtio_pci *vp;
-    unsigned index;
-    int fd; /* doorbell */
-    struct qz_watch watch;
-    bool resetting;    /* VIRTIO_F_RING_RESET in progress */
-    uint64_t doorbell; /* where the accelerator listens; 0: nowhere */
-};
-
-struct virtio_pci {
-    struct pci_device pci;
-    struct virtio_device *d;
-    uint64_t offered, driver_features;
-    uint32_t device_feature_select, driver_feature_select;
-    uint16_t queue_select, config_vector;
-    uint8_t generation, isr;  /* isr: isr_lock, for a wire that several queues pull */
-    pthread_mutex_t isr_lock; /* inside all others but the function's own */
-    bool resetting;
-    uint64_t bar_base; /* of REGION_BAR; 0: not mapped */
-    unsigned window;   /* offset of the PCI_CFG capability */
-    struct vp_queue *q;
-};
-
-static struct virtio_pci *transport_of(struct virtio_device *d)
-{
-    return d->transport_data;
-}
 
 /* ---- doorbells ----------------------------------------------------------------------------------
  */
@@ -97,7 +56,7 @@ static void settle(struct virtio_device *d)
         io_gate_settle(d->machine->gate, loop_of(d, i));
 }
 
-static void ring(struct vp_queue *q)
+void vp_ring(struct vp_queue *q)
 {
     uint64_t one = 1;
 
@@ -125,8 +84,7 @@ static void doorbell_ready(struct qz_watch *w, uint32_t events)
         virtqueue_rings_written(&d->queue[q->index]);
 }
 
-/* Lock held. Makes the accelerator's doorbells what they should be. */
-static void doorbells_update(struct virtio_pci *vp)
+void vp_doorbells_update(struct virtio_pci *vp)
 {
     struct accel_vm *accel = vp->d->machine->accel;
 
@@ -161,8 +119,7 @@ static void interrupt(struct virtio_pci *vp, uint16_t vector, uint8_t isr)
     pci_intx_set(&vp->pci, true);
 }
 
-/* Reading acknowledges (§4.1.4.5). */
-static uint8_t isr_take(struct virtio_pci *vp)
+uint8_t vp_isr_take(struct virtio_pci *vp)
 {
     QZ_LOCKED(&vp->isr_lock);
     uint8_t value = vp->isr;
@@ -174,7 +131,7 @@ static uint8_t isr_take(struct virtio_pci *vp)
 
 static void on_queue_interrupt(struct virtio_device *d, uint16_t vector)
 {
-    interrupt(transport_of(d), vector, ISR_QUEUE);
+    interrupt(vp_of(d), vector, ISR_QUEUE);
 }
 
 static void config_interrupt(struct virtio_pci *vp)
@@ -185,395 +142,29 @@ static void config_interrupt(struct virtio_pci *vp)
 
 static void on_config_changed(struct virtio_device *d)
 {
-    transport_of(d)->generation++;
-    config_interrupt(transport_of(d));
+    vp_of(d)->generation++;
+    config_interrupt(vp_of(d));
 }
 
 static void on_status_changed(struct virtio_device *d)
 {
-    config_interrupt(transport_of(d));
-}
-
-/* ---- reset --------------------------------------------------------------------------------------
- */
-
-static void queue_defaults(struct virtio_device *d, unsigned i)
-{
-    struct virtqueue *vq = &d->queue[i];
-
-    virtqueue_stop(vq);
-    vq->device = d;
-    vq->memory = &d->machine->memory;
-    vq->index = (uint16_t)i;
-    vq->size = d->queue_size_max;
-    vq->enabled = false;
-    vq->desc = vq->driver = vq->device_area = gpa(0);
-    vq->msix_vector = NO_VECTOR;
-    transport_of(d)->q[i].resetting = false;
-}
-
-static void on_reset_done(struct virtio_device *d)
-{
-    struct virtio_pci *vp = transport_of(d);
-
-    if (!vp->resetting)
-        return;
-    for (unsigned i = 0; i < d->queue_count; i++)
-        queue_defaults(d, i);
-    vp->driver_features = d->negotiated = 0;
-    vp->device_feature_select = vp->driver_feature_select = 0;
-    vp->queue_select = 0;
-    vp->config_vector = NO_VECTOR;
-    isr_take(vp);
-    d->status = 0;
-    vp->resetting = false;
-}
-
-static void on_queue_reset_done(struct virtio_device *d, unsigned i)
-{
-    if (i < d->queue_count && transport_of(d)->q[i].resetting && !transport_of(d)->resetting)
-        queue_defaults(d, i);
-}
-
-static void reset_begin(struct virtio_pci *vp)
-{
-    struct virtio_device *d = vp->d;
-    const bool was_active = d->active;
-
-    if (vp->resetting)
-        return;
-    vp->resetting = true;
-    d->active = false;
-    doorbells_update(vp);
-    /* A device that never began has nothing to end; its driver, who reads 0 at once, goes on at
-     * once. */
-    if (was_active && d->ops->reset)
-        d->ops->reset(d);
-    else
-        on_reset_done(d);
+    config_interrupt(vp_of(d));
 }
 
 /* The doorbell is an eventfd on the device's loop: ringing it ourselves is all that it takes. */
 static void on_queue_again(struct virtio_device *d, unsigned i)
 {
-    ring(&transport_of(d)->q[i]);
+    vp_ring(&vp_of(d)->q[i]);
 }
 
 static const struct virtio_transport_ops transport_ops = {
     .queue_interrupt = on_queue_interrupt,
     .config_changed = on_config_changed,
     .status_changed = on_status_changed,
-    .reset_done = on_reset_done,
-    .queue_reset_done = on_queue_reset_done,
+    .reset_done = vp_reset_done,
+    .queue_reset_done = vp_queue_reset_done,
     .queue_again = on_queue_again,
 };
-
-/* ---- status and queues --------------------------------------------------------------------------
- */
-
-static bool start_queue(struct virtio_device *d, unsigned i)
-{
-    struct qz_error err;
-
-    if (virtqueue_start(&d->queue[i], d->negotiated, &err) == 0)
-        return true;
-    qz_guest_warn("%s: %s; the device waits for a reset", d->label ? d->label : d->ops->name,
-                  err.text);
-    virtio_fail(d);
-    return false;
-}
-
-static void driver_ok(struct virtio_pci *vp)
-{
-    struct virtio_device *d = vp->d;
-
-    for (unsigned i = 0; i < d->queue_count; i++)
-        if (d->queue[i].enabled && !start_queue(d, i))
-            return; /* not active: nothing will be served before a reset */
-    d->active = true;
-    if (d->ops->activate)
-        d->ops->activate(d);
-    doorbells_update(vp);
-    /* What the driver made available before now may have been kicked before now. */
-    for (unsigned i = 0; i < d->queue_count; i++)
-        if (d->queue[i].enabled)
-            ring(&vp->q[i]);
-}
-
-static void write_status(struct virtio_pci *vp, uint8_t value)
-{
-    struct virtio_device *d = vp->d;
-    uint8_t added = value & ~d->status;
-
-    if (!value) {
-        reset_begin(vp);
-        return;
-    }
-    d->status |=
-        added & (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FAILED);
-    if (added & VIRTIO_CONFIG_S_FEATURES_OK) {
-        if (vp->driver_features & ~vp->offered ||
-            !(vp->driver_features & QZ_BIT(VIRTIO_F_VERSION_1)))
-            return; /* the driver reads back that it was refused (§3.1.1 step 6) */
-        d->negotiated = vp->driver_features;
-        d->status |= VIRTIO_CONFIG_S_FEATURES_OK;
-    }
-    if (added & VIRTIO_CONFIG_S_DRIVER_OK && d->status & VIRTIO_CONFIG_S_FEATURES_OK) {
-        d->status |= VIRTIO_CONFIG_S_DRIVER_OK;
-        driver_ok(vp);
-    }
-}
-
-/* The selected queue, or NULL. */
-static struct virtqueue *selected(struct virtio_pci *vp)
-{
-    return vp->queue_select < vp->d->queue_count ? &vp->d->queue[vp->queue_select] : NULL;
-}
-
-/* The selected queue if its registers may change: neither enabled nor, but for a queue that was
- * reset, running. */
-static struct virtqueue *settable(struct virtio_pci *vp)
-{
-    struct virtqueue *vq = selected(vp);
-    struct virtio_device *d = vp->d;
-
-    if (!vq || vq->enabled ||
-        (d->status & VIRTIO_CONFIG_S_DRIVER_OK && !virtio_has(d, VIRTIO_F_RING_RESET)))
-        return NULL;
-    return vq;
-}
-
-static void enable_queue(struct virtio_pci *vp)
-{
-    struct virtio_device *d = vp->d;
-    struct virtqueue *vq = settable(vp);
-
-    if (!vq)
-        return;
-    vq->enabled = true;
-    if (!d->active || !start_queue(d, vq->index)) /* not active: started at DRIVER_OK */
-        return;
-    ring(&vp->q[vq->index]);
-}
-
-static void reset_queue(struct virtio_pci *vp)
-{
-    struct virtio_device *d = vp->d;
-    struct virtqueue *vq = selected(vp);
-
-    if (!vq || !virtio_has(d, VIRTIO_F_RING_RESET) || !d->active || !vq->enabled ||
-        vp->q[vq->index].resetting)
-        return;
-    vp->q[vq->index].resetting = true;
-    d->ops->queue_reset(d, vq->index);
-}
-
-/* ---- common configuration (§4.1.4.3)
- * ------------------------------------------------------------- */
-
-static void common_image(struct virtio_pci *vp, uint8_t image[COMMON_SIZE + 8])
-{
-    struct virtio_device *d = vp->d;
-    const struct virtqueue *vq = selected(vp);
-
-    memset(image, 0, COMMON_SIZE + 8);
-    qz_store_le32(image + VIRTIO_PCI_COMMON_DFSELECT, vp->device_feature_select);
-    if (vp->device_feature_select < 2)
-        qz_store_le32(image + VIRTIO_PCI_COMMON_DF,
-                      (uint32_t)(vp->offered >> 32 * vp->device_feature_select));
-    qz_store_le32(image + VIRTIO_PCI_COMMON_GFSELECT, vp->driver_feature_select);
-    if (vp->driver_feature_select < 2)
-        qz_store_le32(image + VIRTIO_PCI_COMMON_GF,
-                      (uint32_t)(vp->driver_features >> 32 * vp->driver_feature_select));
-    qz_store_le16(image + VIRTIO_PCI_COMMON_MSIX, vp->config_vector);
-    qz_store_le16(image + VIRTIO_PCI_COMMON_NUMQ, (uint16_t)d->queue_count);
-    image[VIRTIO_PCI_COMMON_STATUS] = __atomic_load_n(&d->status, __ATOMIC_RELAXED);
-    image[VIRTIO_PCI_COMMON_CFGGENERATION] = vp->generation;
-    qz_store_le16(image + VIRTIO_PCI_COMMON_Q_SELECT, vp->queue_select);
-    if (!vq)
-        return; /* size 0: no such queue */
-    qz_store_le16(image + VIRTIO_PCI_COMMON_Q_SIZE, vq->size);
-    qz_store_le16(image + VIRTIO_PCI_COMMON_Q_MSIX, vq->msix_vector);
-    qz_store_le16(image + VIRTIO_PCI_COMMON_Q_ENABLE, vq->enabled);
-    qz_store_le16(image + VIRTIO_PCI_COMMON_Q_NOFF, vq->index);
-    qz_store_le64(image + VIRTIO_PCI_COMMON_Q_DESCLO, vq->desc.v);
-    qz_store_le64(image + VIRTIO_PCI_COMMON_Q_AVAILLO, vq->driver.v);
-    qz_store_le64(image + VIRTIO_PCI_COMMON_Q_USEDLO, vq->device_area.v);
-    qz_store_le16(image + QUEUE_RESET, vp->q[vq->index].resetting);
-}
-
-static uint64_t common_read(struct virtio_pci *vp, unsigned offset, unsigned size)
-{
-    uint8_t image[COMMON_SIZE + 8];
-    uint64_t value = 0;
-
-    if (offset >= COMMON_SIZE)
-        return 0;
-    common_image(vp, image);
-    memcpy(&value, image + offset, size);
-    return value;
-}
-
-static uint16_t checked_vector(const struct virtio_pci *vp, uint16_t vector)
-{
-    return vector < vp->pci.msix_vectors ? vector : NO_VECTOR;
-}
-
-static void set_half(gpa_t *a, bool high, uint32_t value)
-{
-    a->v =
-        high ? (a->v & UINT32_MAX) | (uint64_t)value << 32 : (a->v & ~(uint64_t)UINT32_MAX) | value;
-}
-
-/* Queue addresses: 64 bits at once, or either half. */
-static void write_address(struct virtio_pci *vp, unsigned offset, unsigned size, uint64_t value)
-{
-    struct virtqueue *vq = settable(vp);
-    unsigned reg = offset & ~7u;
-    gpa_t *a;
-
-    if (!vq)
-        return;
-    a = reg == VIRTIO_PCI_COMMON_Q_DESCLO    ? &vq->desc
-        : reg == VIRTIO_PCI_COMMON_Q_AVAILLO ? &vq->driver
-                                             : &vq->device_area;
-    if (size == 8 && offset == reg)
-        *a = gpa(value);
-    else if (size == 4 && !(offset & 3))
-        set_half(a, offset & 4, (uint32_t)value);
-}
-
-#define FIELD(offset, size) ((offset) << 4 | (size))
-
-/* A write changes a register only when it is exactly that register's; anything else is ignored. */
-static void common_write(struct virtio_pci *vp, unsigned offset, unsigned size, uint64_t value)
-{
-    struct virtio_device *d = vp->d;
-    struct virtqueue *vq;
-
-    if (vp->resetting)
-        return;
-    if (offset >= VIRTIO_PCI_COMMON_Q_DESCLO && offset < QUEUE_NOTIFY_DATA) {
-        write_address(vp, offset, size, value);
-        return;
-    }
-    switch (FIELD(offset, size)) {
-    case FIELD(VIRTIO_PCI_COMMON_DFSELECT, 4):
-        vp->device_feature_select = (uint32_t)value;
-        break;
-    case FIELD(VIRTIO_PCI_COMMON_GFSELECT, 4):
-        vp->driver_feature_select = (uint32_t)value;
-        break;
-    case FIELD(VIRTIO_PCI_COMMON_GF, 4):
-        if (d->status & VIRTIO_CONFIG_S_FEATURES_OK || vp->driver_feature_select > 1)
-            break;
-        vp->driver_features &= ~((uint64_t)UINT32_MAX << 32 * vp->driver_feature_select);
-        vp->driver_features |= (uint64_t)(uint32_t)value << 32 * vp->driver_feature_select;
-        break;
-    case FIELD(VIRTIO_PCI_COMMON_MSIX, 2):
-        vp->config_vector = checked_vector(vp, (uint16_t)value);
-        break;
-    case FIELD(VIRTIO_PCI_COMMON_STATUS, 1):
-        write_status(vp, (uint8_t)value);
-        break;
-    case FIELD(VIRTIO_PCI_COMMON_Q_SELECT, 2):
-        vp->queue_select = (uint16_t)value;
-        break;
-    case FIELD(VIRTIO_PCI_COMMON_Q_SIZE, 2):
-        vq = settable(vp);
-        if (vq && value && value <= d->queue_size_max)
-            vq->size = (uint16_t)value;
-        break;
-    case FIELD(VIRTIO_PCI_COMMON_Q_MSIX,
-               2): /* not frozen: it is read only when an interrupt is due */
-        vq = selected(vp);
-        if (vq)
-            vq->msix_vector = checked_vector(vp, (uint16_t)value);
-        break;
-    case FIELD(VIRTIO_PCI_COMMON_Q_ENABLE, 2):
-        if (value == 1)
-            enable_queue(vp);
-        break;
-    case FIELD(QUEUE_RESET, 2):
-        if (value == 1)
-            reset_queue(vp);
-        break;
-    default:
-        break;
-    }
-}
-
-/* ---- state --------------------------------------------------------------------------------------
- */
-
-enum {
-    STATUS_BITS = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK |
-                  VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_NEEDS_RESET |
-                  VIRTIO_CONFIG_S_FAILED,
-};
-
-static void registers_state(struct virtio_pci *vp, struct qz_state *s)
-{
-    QZ_STATE(s, "status", vp->d->status, STATUS_BITS);
-    QZ_STATE(s, "active", vp->d->active, 1);
-    QZ_STATE_ANY(s, "features", vp->driver_features);
-    QZ_STATE_ANY(s, "device_feature_select", vp->device_feature_select);
-    QZ_STATE_ANY(s, "driver_feature_select", vp->driver_feature_select);
-    QZ_STATE_ANY(s, "queue_select", vp->queue_select);
-    QZ_STATE_ANY(s, "config_vector", vp->config_vector);
-    QZ_STATE_ANY(s, "generation", vp->generation);
-    QZ_STATE(s, "isr", vp->isr, ISR_QUEUE | ISR_CONFIG);
-}
-
-/* What the registers say after loading is what a driver could have brought them to. */
-static void check_registers(struct virtio_pci *vp, struct qz_state *s)
-{
-    struct virtio_device *d = vp->d;
-    const bool features_ok = d->status & VIRTIO_CONFIG_S_FEATURES_OK;
-
-    if (d->status & ~STATUS_BITS || (d->status & VIRTIO_CONFIG_S_DRIVER_OK && !features_ok) ||
-        (d->active && !(d->status & VIRTIO_CONFIG_S_DRIVER_OK)))
-        qz_state_refuse(s, "status 0x%x", d->status);
-    if (features_ok &&
-        (vp->driver_features & ~vp->offered || !(vp->driver_features & QZ_BIT(VIRTIO_F_VERSION_1))))
-        qz_state_refuse(s, "features 0x%llx, but this machine's device offers 0x%llx",
-                        (unsigned long long)vp->driver_features, (unsigned long long)vp->offered);
-    d->negotiated = features_ok ? vp->driver_features : 0;
-    vp->config_vector = checked_vector(vp, vp->config_vector);
-}
-
-void virtio_pci_state(struct virtio_pci *vp, struct qz_state *s)
-{
-    struct virtio_device *d = vp->d;
-
-    virtio_lock(d);
-    qz_state_group(s, d->ops->name);
-    if (vp->resetting)
-        qz_state_refuse(s, "a reset is under way");
-    if (d->active && d->ops->let_go)
-        d->ops->let_go(d);
-    registers_state(vp, s);
-    if (qz_state_loading(s) && !qz_state_failed(s))
-        check_registers(vp, s);
-    for (unsigned i = 0; i < d->queue_count && !qz_state_failed(s); i++) {
-        qz_state_group_at(s, "queue", i);
-        virtqueue_state(&d->queue[i], s, d->active, d->negotiated);
-        d->queue[i].msix_vector = checked_vector(vp, d->queue[i].msix_vector);
-        qz_state_end(s);
-    }
-    if (d->ops->state)
-        d->ops->state(d, s);
-    qz_state_end(s);
-    if (qz_state_loading(s) && qz_state_failed(s))
-        d->active = false;
-    if (qz_state_loading(s))
-        doorbells_update(vp);
-    /* What was let go, or kicked and not seen before the state was saved, is looked at again. */
-    for (unsigned i = 0; d->active && i < d->queue_count; i++)
-        if (d->queue[i].enabled)
-            ring(&vp->q[i]);
-    virtio_unlock(d);
-}
 
 /* ---- BAR 4
  * --------------------------------------------------------------------------------------- */
@@ -594,11 +185,11 @@ static uint64_t region_read(void *opaque, uint64_t offset, unsigned size)
     QZ_LOCKED(&d->lock);
     switch (offset & ~(uint64_t)(REGION_SIZE - 1)) {
     case COMMON:
-        return common_read(vp, at, size);
+        return vp_common_read(vp, at, size);
     case ISR:
         if (at)
             return 0;
-        return isr_take(vp);
+        return vp_isr_take(vp);
     case DEVICE:
         n = config_part(d, at, size);
         if (n && d->ops->config_read)
@@ -617,12 +208,12 @@ static void region_write(void *opaque, uint64_t offset, unsigned size, uint64_t 
 
     if (offset >= NOTIFY) { /* without the lock: a kick waits for nobody */
         if (at % NOTIFY_STRIDE == 0 && at / NOTIFY_STRIDE < d->queue_count)
-            ring(&vp->q[at / NOTIFY_STRIDE]);
+            vp_ring(&vp->q[at / NOTIFY_STRIDE]);
         return;
     }
     virtio_lock(d);
     if (offset < ISR)
-        common_write(vp, at, size, value);
+        vp_common_write(vp, at, size, value);
     else if (offset >= DEVICE && size <= config_part(d, at, size) && d->ops->config_write &&
              !vp->resetting)
         d->ops->config_write(d, at, &value, size);
@@ -644,7 +235,7 @@ static void bar_moved(struct pci_device *pci, unsigned bar, bool mapped, uint64_
         return;
     QZ_LOCKED(&vp->d->lock);
     vp->bar_base = mapped ? base : 0;
-    doorbells_update(vp);
+    vp_doorbells_update(vp);
 }
 
 /* The window (§4.1.4.9): cap.length bytes at cap.offset of cap.bar, through pci_cfg_data. */
@@ -692,7 +283,7 @@ static void machine_reset(struct pci_device *pci)
     struct virtio_pci *vp = QZ_CONTAINER_OF(pci, struct virtio_pci, pci);
 
     virtio_lock(vp->d);
-    reset_begin(vp);
+    vp_reset_begin(vp);
     virtio_unlock(vp->d);
 }
 
@@ -828,7 +419,7 @@ static int open_doorbells(struct virtio_pci *vp, struct qz_error *err)
         struct vp_queue *q = &vp->q[i];
         int r;
 
-        queue_defaults(vp->d, i);
+        vp_queue_defaults(vp->d, i);
         q->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         r = q->fd < 0 ? -errno
                       : qz_loop_add(loop_of(vp->d, i), &q->watch, q->fd, EPOLLIN, doorbell_ready);
