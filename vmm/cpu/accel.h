@@ -186,6 +186,12 @@ struct accel_ops {
      */
     int (*clock_stop)(struct accel_vm *vm);
     int (*clock_start)(struct accel_vm *vm);
+    /*
+     * While they stand: what the paravirtual clock (kvmclock) says, in ns. Setting it comes after
+     * set_state of all vCPUs.
+     */
+    int (*pv_clock_get)(struct accel_vm *vm, uint64_t *ns);
+    int (*pv_clock_set)(struct accel_vm *vm, uint64_t ns);
 
     /* Optional, with the accelerator's own local APICs (accel_config.own_lapic false): */
     int (*signal_msi)(struct accel_vm *vm, uint64_t address, uint32_t data);

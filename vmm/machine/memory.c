@@ -1,13 +1,13 @@
 /*
  * memory.c - guest-physical memory as one memfd (memory.h).
  *
- * The file is sealed at its size, so a mapping can never run past its end and take SIGBUS. Write
- * seals stay possible: freezing memory for a snapshot turns the file into a read-only base. Looking
+ * The file is sealed at its size, so a mapping can never run past its end and take SIGBUS. Looking
  * an address up is inline in the header, because every descriptor of every ring goes through it.
  */
-#include "machine/memory.h"
-
 #include <fcntl.h>
+#include <sys/stat.h>
+
+#include "machine/memory_internal.h"
 
 QZ_SYSCALLS(all, "fallocate");
 
@@ -18,31 +18,48 @@ QZ_SYSCALLS(all, "fallocate");
  * that the host can use huge pages for all three. mmap() itself does not see to that: more is
  * reserved, and cut to the aligned part.
  */
-static void *map(int fd, uint64_t offset, uint64_t size)
+static uint8_t *reserve(uint64_t size)
 {
     uint8_t *reserved =
         mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     uint8_t *at, *end;
 
     if (reserved == MAP_FAILED)
-        return MAP_FAILED;
+        return NULL;
     at = reserved + (-(uintptr_t)reserved & (HUGE_PAGE - 1));
     end = at + size;
     if (at > reserved)
         munmap(reserved, at - reserved);
     munmap(end, reserved + size + HUGE_PAGE - end);
-    if (mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd,
-             offset) != MAP_FAILED)
-        return at;
-    munmap(at, size);
-    return MAP_FAILED;
+    return at;
 }
 
-int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err)
+int memory_file_new(uint64_t size)
+{
+    QZ_AUTO_FD int fd = memfd_create("queztl-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd < 0 || ftruncate(fd, (off_t)size) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
+        return -errno;
+    return QZ_TAKE_FD(fd);
+}
+
+int memory_map_file(const struct guest_memory *m, int fd, int sharing)
+{
+    const int flags = sharing | MAP_NORESERVE | MAP_FIXED;
+
+    if (mmap(m->low, m->low_size, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED ||
+        (m->high && mmap(m->high, m->high_size, PROT_READ | PROT_WRITE, flags, fd,
+                         (off_t)m->low_size) == MAP_FAILED))
+        return -errno;
+    return 0;
+}
+
+static int lay_out(struct guest_memory *m, uint64_t size, struct qz_error *err)
 {
     char text[32];
 
-    *m = (struct guest_memory){.fd = -1, .size = size};
+    *m = (struct guest_memory){.fd = -1, .pagemap = -1, .size = size};
     if (size < GUEST_RAM_MIN || size > GUEST_RAM_MAX || size % 4096)
         return qz_fail(
             err, -EINVAL,
@@ -50,27 +67,66 @@ int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err
             qz_format_size(size, text, sizeof(text)));
     m->low_size = QZ_MIN(size, LOW_RAM_MAX);
     m->high_size = size - m->low_size;
-    m->fd = memfd_create("queztl-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (m->fd < 0 || ftruncate(m->fd, size) < 0 ||
-        fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
-        int code = -errno;
-
-        guest_memory_free(m);
-        return qz_fail(err, code, "memory: cannot make a file of %s: %s",
-                       qz_format_size(size, text, sizeof(text)), strerror(-code));
-    }
-    m->low = map(m->fd, 0, m->low_size);
-    m->high = m->high_size ? map(m->fd, m->low_size, m->high_size) : NULL;
-    if (m->low == MAP_FAILED || m->high == MAP_FAILED) {
-        int code = -errno;
-
-        m->low = m->low == MAP_FAILED ? NULL : m->low;
-        m->high = m->high == MAP_FAILED ? NULL : m->high;
-        guest_memory_free(m);
-        return qz_fail(err, code, "memory: cannot map %s: %s (ulimit -v?)",
-                       qz_format_size(size, text, sizeof(text)), strerror(-code));
-    }
+    m->low = reserve(m->low_size);
+    m->high = m->high_size ? reserve(m->high_size) : NULL;
+    if (!m->low || (m->high_size && !m->high))
+        return qz_fail(err, -ENOMEM, "memory: no room for %s in this process (ulimit -v?)",
+                       qz_format_size(size, text, sizeof(text)));
+    m->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     return 0;
+}
+
+/* `fd` is taken over. */
+static int take(struct guest_memory *m, int fd, int sharing, struct qz_error *err)
+{
+    char text[32];
+    int r = fd < 0 ? fd : memory_map_file(m, fd, sharing);
+
+    m->fd = fd < 0 ? -1 : fd;
+    return r < 0 ? qz_fail(err, r, "memory: cannot make and map a file of %s: %s",
+                           qz_format_size(m->size, text, sizeof(text)), strerror(-r))
+                 : 0;
+}
+
+int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err)
+{
+    int r = lay_out(m, size, err);
+
+    if (r == 0)
+        r = take(m, memory_file_new(size), MAP_SHARED, err);
+    if (r < 0)
+        guest_memory_free(m);
+    return r;
+}
+
+/* A file that shrinks, or is written by somebody, is nothing to run a machine on. */
+static int check_base(int base, uint64_t size, struct qz_error *err)
+{
+    const int seals = fcntl(base, F_GET_SEALS);
+    struct stat st;
+
+    if (seals < 0 || (seals & (int)BASE_SEALS) != (int)BASE_SEALS)
+        return qz_fail(err, -EINVAL, "memory: descriptor %d is no frozen memory of a machine",
+                       base);
+    if (fstat(base, &st) < 0 || (uint64_t)st.st_size != size)
+        return qz_fail(err, -EINVAL, "memory: the frozen memory has another size than the machine");
+    return 0;
+}
+
+int guest_memory_over(struct guest_memory *m, int base, uint64_t size, struct qz_error *err)
+{
+    int r = lay_out(m, size, err);
+
+    if (r == 0)
+        r = check_base(base, size, err);
+    if (r == 0)
+        r = take(m, base, MAP_PRIVATE, err);
+    else
+        close(base);
+    m->frozen = r == 0;
+    if (r < 0)
+        guest_memory_free(m);
+    return r;
 }
 
 void guest_memory_free(struct guest_memory *m)
@@ -81,7 +137,9 @@ void guest_memory_free(struct guest_memory *m)
         munmap(m->high, m->high_size);
     if (m->fd >= 0)
         close(m->fd);
-    *m = (struct guest_memory){.fd = -1};
+    if (m->low && m->pagemap >= 0)
+        close(m->pagemap);
+    *m = (struct guest_memory){.fd = -1, .pagemap = -1};
 }
 
 int mem_read(const struct guest_memory *m, gpa_t a, void *buf, uint64_t len)
@@ -117,6 +175,8 @@ int mem_discard(const struct guest_memory *m, gpa_t a, uint64_t len)
     first = QZ_ALIGN_UP(first, 4096);
     if (first >= end)
         return 0;
+    if (m->frozen)
+        return memory_forget(m, first, end - first);
     return fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first, end - first) < 0
                ? -errno
                : 0;

@@ -1,10 +1,12 @@
 /*
  * memory.h - guest-physical memory.
  *
- * RAM is one memfd mapped shared: [0, low) below the hole under 4 GiB, the rest from 4 GiB up. The
- * file is sparse, so a 512 GiB guest costs what it touches. A guest-physical address is its own
- * type, and what comes out is always a span with a length. Bytes behind a span may change at any
- * time: read each field once, into a local, before checking it.
+ * RAM is one memfd: [0, low) below the hole under 4 GiB, the rest from 4 GiB up. The file is
+ * sparse, so a 512 GiB guest costs what it touches. It is mapped shared, until it is frozen for a
+ * snapshot or clones (memory_base.c): from then on it is a base that nobody can write, mapped
+ * privately, and a page costs again when it is written. A guest-physical address is its own type,
+ * and what comes out is always a span with a length. Bytes behind a span may change at any time:
+ * read each field once, into a local, before checking it.
  */
 #ifndef VMM_MEMORY_H
 #define VMM_MEMORY_H
@@ -38,14 +40,32 @@ struct mem_span {
 };
 
 struct guest_memory {
-    int fd; /* memfd */
+    int fd;      /* memfd: memory itself, or its base when frozen */
+    bool frozen; /* fd is a base, sealed against writing; what was written since is in the mappings
+                  */
+    int pagemap; /* /proc/self/pagemap, which tells what was written; -1: this host has none */
     uint64_t size, low_size, high_size;
     uint8_t *low, *high; /* mappings; high is NULL when high_size is 0 */
 };
 
 /* size: page aligned, GUEST_RAM_MIN to GUEST_RAM_MAX. */
 int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err);
+/* Memory whose bytes are those of `base`, a frozen memory's file, here or in another process; takes
+ * it over, also on failure. */
+int guest_memory_over(struct guest_memory *m, int base, uint64_t size, struct qz_error *err);
 void guest_memory_free(struct guest_memory *m);
+
+/* ---- memory_base.c; nobody else touches guest memory meanwhile. Spans stay where they are. */
+
+/*
+ * What memory holds becomes its base, and m->fd a file that may be given to others. Costs nothing
+ * when it was not frozen yet; a frozen one is copied into a new base. On failure all is as before.
+ */
+int guest_memory_freeze(struct guest_memory *m, struct qz_error *err);
+/* Frozen memory: as it was when it was frozen. */
+int guest_memory_revert(struct guest_memory *m);
+/* All zeroes, and shared again. */
+int guest_memory_clear(struct guest_memory *m);
 
 /*
  * The host bytes behind [a, a+len). 0, or -EFAULT when any byte lies outside RAM (a wrapping or

@@ -95,22 +95,28 @@ void vcpu_tell_time(struct vcpu *v)
         v->group->ops->slice(v->accel, (uint64_t)vm_clock_now(v->group->machine->clock), 0);
 }
 
-static void set_state(struct vcpu *v, const struct vcpu_state *s)
+int vcpu_set_state(struct vcpu *v, const struct vcpu_state *s)
 {
+    const bool own_lapic = v->group->machine->accel->own_lapic;
     int r;
 
     vcpu_tell_time(v);
     r = v->group->ops->set_state(v->accel, s);
-    v->wait = v->group->machine->accel->own_lapic && s->mp_state != MP_RUNNABLE ? s->mp_state
-                                                                                : MP_RUNNABLE;
-    if (r == 0 && v->group->machine->accel->own_lapic && v->id == 0)
+    v->wait = own_lapic ? s->mp_state : MP_RUNNABLE;
+    if (r == 0 && own_lapic && v->id == 0)
         vcpu_tell_tsc(v);
-    if (r < 0) {
-        char text[80];
+    return r;
+}
 
-        snprintf(text, sizeof(text), "cannot set the CPU's state: %s", strerrordesc_np(-r));
-        v->group->events.failed(v->group->events.context, v->id, text);
-    }
+static void set_state(struct vcpu *v, const struct vcpu_state *s)
+{
+    const int r = vcpu_set_state(v, s);
+    char text[80];
+
+    if (r == 0)
+        return;
+    snprintf(text, sizeof(text), "cannot set the CPU's state: %s", strerrordesc_np(-r));
+    v->group->events.failed(v->group->events.context, v->id, text);
 }
 
 /* INIT and SIPI of our own local APICs (SDM vol 3 §9.4): INIT makes it wait, the SIPI after it

@@ -50,6 +50,15 @@ int vcpu_group_call(struct vcpu_group *g, unsigned cpu, int (*f)(struct accel_vc
  * accel_ops.set_registers. Parked vCPUs only. */
 int vcpu_group_get_state(struct vcpu_group *g, unsigned cpu, struct vcpu_state *s);
 int vcpu_group_set_registers(struct vcpu_group *g, unsigned cpu, const struct vcpu_state *s);
+/*
+ * All of a vCPU for a snapshot, and back: with its local APIC, whoever emulates that, and with what
+ * other vCPUs asked of it (INIT, start-up). Parked vCPUs only, their clocks stand;
+ * vcpu_group_settle() comes before the first vcpu_group_save(): it ends what may still make a vCPU
+ * ask another one. The loader's negative errno leaves the vCPU in no state to run.
+ */
+int vcpu_group_settle(struct vcpu_group *g);
+int vcpu_group_save(struct vcpu_group *g, unsigned cpu, struct vcpu_state *s);
+int vcpu_group_load(struct vcpu_group *g, unsigned cpu, const struct vcpu_state *s);
 /* It waits for an interrupt or its start-up. */
 bool vcpu_group_is_halted(struct vcpu_group *g, unsigned cpu);
 /* The guest's TSC was set: our own local APICs go by it. Parked vCPUs only. */

@@ -202,6 +202,58 @@ int vcpu_group_set_registers(struct vcpu_group *g, unsigned cpu, const struct vc
     return call(g, cpu, set_registers, (void *)s);
 }
 
+/* ---- snapshots -------------------------------------------------------------------------------
+ */
+
+int vcpu_group_settle(struct vcpu_group *g)
+{
+    QZ_AUTO_FREE struct vcpu_state *s = NULL;
+    int r = 0;
+
+    if (posix_memalign((void **)&s, 64, sizeof(*s)))
+        return -ENOMEM;
+    for (unsigned i = 0; r == 0 && i < g->created; i++)
+        r = call(g, i, get_settled, s);
+    return r;
+}
+
+static int save(struct vcpu *v, void *arg)
+{
+    const struct machine *m = v->group->machine;
+    struct vcpu_state *s = arg;
+    int r;
+
+    vcpu_serve_requests(v, REQ_INIT | REQ_SIPI | REQ_NMI);
+    r = get_settled(v, s);
+    if (r < 0 || !m->accel->own_lapic)
+        return r;
+    irq_lapic_get(m->irq, v->id, &s->lapic, &s->apic_base);
+    if (v->wait != MP_RUNNABLE)
+        s->mp_state = v->wait;
+    return 0;
+}
+
+int vcpu_group_save(struct vcpu_group *g, unsigned cpu, struct vcpu_state *s)
+{
+    return call(g, cpu, save, s);
+}
+
+static int load(struct vcpu *v, void *arg)
+{
+    const struct machine *m = v->group->machine;
+    const struct vcpu_state *s = arg;
+    int r;
+
+    vcpu_request_done(v, REQ_INIT | REQ_SIPI | REQ_NMI | REQ_IRQ);
+    r = vcpu_set_state(v, s);
+    return r < 0 ? r : irq_lapic_put(m->irq, v->id, &s->lapic, s->apic_base);
+}
+
+int vcpu_group_load(struct vcpu_group *g, unsigned cpu, const struct vcpu_state *s)
+{
+    return call(g, cpu, load, (void *)s);
+}
+
 bool vcpu_group_is_halted(struct vcpu_group *g, unsigned cpu)
 {
     return __atomic_load_n(&g->vcpu[cpu].wait, __ATOMIC_RELAXED) != MP_RUNNABLE;

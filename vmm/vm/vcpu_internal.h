@@ -66,6 +66,8 @@ void vcpu_request_done(struct vcpu *v, unsigned bits);
 void vcpu_request_and_wait(struct vcpu *v, unsigned bit);
 /* Those of `mask`, on the vCPU's thread; false: the thread is to end. */
 bool vcpu_serve_requests(struct vcpu *v, unsigned mask);
+/* On the vCPU's thread. */
+int vcpu_set_state(struct vcpu *v, const struct vcpu_state *s);
 /* Into the guest and back, once. */
 void vcpu_run_once(struct vcpu *v);
 /* Gives the guest the interrupt that a controller of ours holds, or asks to be told when it can

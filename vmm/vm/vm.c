@@ -180,6 +180,9 @@ int vm_load_guest(struct vm *vm, struct qz_error *err)
     machine_written(&vm->machine, vm->machine.memory.high, vm->machine.memory.high_size);
     if (r == 0 && vm->vcpus)
         r = vcpu_group_reset(vm->vcpus, bsp, err);
+    /* Where the clocks do not stand, this one runs on over a reset, as real ones may. */
+    if (r == 0)
+        vm->machine.accel->ops->pv_clock_set(vm->machine.accel, 0);
     free(bsp);
     return r;
 }

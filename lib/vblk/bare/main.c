@@ -11,7 +11,9 @@ void *memset(void *to, int byte, size_t n);
 
 enum { DEPTH = 64, BLOCK = 4096, ROUNDS = 40, SECTORS = BLOCK / VBLK_SECTOR_SIZE };
 enum { MMIO_BASE = 0xfeb00000, MMIO_SLOTS = 32, MMIO_STRIDE = 0x200, PCI_FUNCTIONS = 256 };
-enum { QUEUES = 2, TRIES = 20000000 };
+enum { QUEUES = 2 };
+#define PATIENCE 60000000000 /* of bare_platform.now_ns(): at least ten seconds on any processor   \
+                              */
 
 int main(void);
 
@@ -31,12 +33,13 @@ static bool complain(const char *what, int64_t number)
 /* Submits n and waits until all ended well. */
 static bool finish(struct vblk_queue *q, unsigned n)
 {
+    const uint64_t until = bare_platform.now_ns(0) + PATIENCE;
     unsigned ended = 0;
     int rc = qz_vblk_submit(q, batch, n);
 
     if (rc != (int)n)
         return complain("submit", rc < 0 ? rc : batch[rc]->status);
-    for (unsigned i = 0; i < TRIES && ended < n; i++) {
+    while (ended < n && bare_platform.now_ns(0) < until) {
         rc = qz_vblk_poll(q, done, DEPTH);
         if (rc < 0)
             return complain("poll", rc);

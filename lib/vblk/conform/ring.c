@@ -3,7 +3,8 @@
  */
 #include "checks.h"
 
-enum { MARK = 0x5d, NOTIFIED_NS = 2000000000 };
+#define NOTIFIED_NS UINT64_C(10000000000)
+enum { MARK = 0x5d };
 
 /* A block of MARK on the disk, and none of it in memory. */
 static bool prepare(struct conform *c)

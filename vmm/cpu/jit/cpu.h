@@ -183,6 +183,7 @@ struct jit_vm {
     uint32_t tsc_khz;
     bool clocks_stand;
     uint64_t stopped_tsc;         /* the host's, between clock_stop and clock_start */
+    uint64_t pv_clock_ahead;      /* ns that the paravirtual clock is ahead of the counters */
     struct cpuid_table supported; /* what this CPU can do at most */
     struct cpuid_table cpuid;     /* of vCPU 0 */
 

@@ -492,6 +492,24 @@ static void test_tsc_of_two(void **state)
     fake_free(f);
 }
 
+/* Set to what another accelerator's said, it goes on from there, and the guest reads it. */
+static void test_pv_clock_set(void **state)
+{
+    struct fake *f = machine();
+    const uint64_t hour = 3600ull * 1000000000;
+
+    give_cpuid(f, CPU_MODEL_PORTABLE);
+    f->vm.clocks_stand = true;
+    f->vm.stopped_tsc = 12345;
+    assert_true(pv_clock(&f->cpu) < hour);
+    assert_int_equal(wrmsr(f, 0x4b564d01, (DATA + 64) | 1), FAKE_OK);
+    f->vm.pv_clock_ahead += hour - pv_clock(&f->cpu);
+    pv_clock_moved(&f->cpu);
+    assert_int_equal(pv_clock(&f->cpu), hour);
+    assert_int_equal(fake_load(f, DATA + 64 + 16, 8), hour);
+    fake_free(f);
+}
+
 /* --- CPUID and the rest ------------------------------------------------------------------------
  */
 
@@ -583,6 +601,7 @@ int main(void)
         cmocka_unit_test(test_machines_msrs),
         cmocka_unit_test(test_time),
         cmocka_unit_test(test_tsc_of_two),
+        cmocka_unit_test(test_pv_clock_set),
         cmocka_unit_test(test_cpuid),
         cmocka_unit_test(test_small_ones),
     };

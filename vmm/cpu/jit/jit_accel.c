@@ -168,6 +168,24 @@ static int jit_clock_start(struct accel_vm *base)
     return 0;
 }
 
+static int jit_pv_clock_get(struct accel_vm *base, uint64_t *ns)
+{
+    *ns = pv_clock(vm_of(base)->cpus[0]);
+    return 0;
+}
+
+/* The structures in guest memory say it from now on: the guest may find it before it runs on. */
+static int jit_pv_clock_set(struct accel_vm *base, uint64_t ns)
+{
+    struct jit_vm *vm = vm_of(base);
+
+    vm->pv_clock_ahead += ns - pv_clock(vm->cpus[0]);
+    for (unsigned i = 0; i < vm->config.vcpus; i++)
+        if (vm->cpus[i])
+            pv_clock_moved(vm->cpus[i]);
+    return 0;
+}
+
 /* ---- deterministic mode
  * ------------------------------------------------------------------------------------ */
 
@@ -368,6 +386,8 @@ const struct accel_ops accel_jit = {
     .get_tsc = jit_get_tsc,
     .clock_stop = jit_clock_stop,
     .clock_start = jit_clock_start,
+    .pv_clock_get = jit_pv_clock_get,
+    .pv_clock_set = jit_pv_clock_set,
     .memory_written = jit_memory_written,
     .memory_hash = memory_hash,
     .slice = jit_slice,

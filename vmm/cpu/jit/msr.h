@@ -25,6 +25,9 @@ bool msr_write(struct jit_cpu *cpu, uint32_t index, uint64_t value);
 bool msr_restore(struct jit_cpu *cpu, uint32_t index, uint64_t value);
 
 uint64_t jit_guest_tsc(const struct jit_cpu *cpu);
+/* The paravirtual clock, in ns; and: it was set, the guest's copy of it is written anew. */
+uint64_t pv_clock(const struct jit_cpu *cpu);
+void pv_clock_moved(struct jit_cpu *cpu);
 
 /* What this CPU can do, as a CPUID table for cpu_model_cpuid(). */
 void jit_cpuid_supported(struct cpuid_table *t);

@@ -74,7 +74,7 @@ static uint64_t scale(uint64_t ticks, uint32_t mul, int8_t shift)
 static uint64_t clock_ns(const struct jit_cpu *cpu, uint64_t tsc, struct system_time *t)
 {
     time_scale(cpu->vm->tsc_khz ? cpu->vm->tsc_khz : 1, &t->mul, &t->shift);
-    return scale(tsc - cpu->msrs->tsc_adjust, t->mul, t->shift);
+    return scale(tsc - cpu->msrs->tsc_adjust, t->mul, t->shift) + cpu->vm->pv_clock_ahead;
 }
 
 /* Guest memory at [gpa, gpa + len), NULL where that is not one piece of RAM. A running vCPU's map
@@ -145,6 +145,18 @@ void kvm_wall_clock_write(struct jit_cpu *cpu, uint64_t value)
          clock_ns(cpu, jit_guest_tsc(cpu), &t);
     w = (struct wall_clock){.sec = (uint32_t)(ns / NS_PER_S), .nsec = (uint32_t)(ns % NS_PER_S)};
     publish(cpu, value, &w, sizeof(w));
+}
+
+uint64_t pv_clock(const struct jit_cpu *cpu)
+{
+    struct system_time t;
+
+    return clock_ns(cpu, jit_guest_tsc(cpu), &t);
+}
+
+void pv_clock_moved(struct jit_cpu *cpu)
+{
+    publish_system_time(cpu);
 }
 
 /* --- The counter ------------------------------------------------------------------------------ */

@@ -76,3 +76,24 @@ int kvm_clock_start(struct accel_vm *base)
         r = -errno;
     return r;
 }
+
+int kvm_pv_clock_get(struct accel_vm *base, uint64_t *ns)
+{
+    const struct kvm_vm *vm = kvm_vm_of(base);
+
+    if (!vm->clocks_stand)
+        return -EBUSY;
+    *ns = vm->stopped_clock.clock;
+    return 0;
+}
+
+/* KVM is told when the clocks start again. */
+int kvm_pv_clock_set(struct accel_vm *base, uint64_t ns)
+{
+    struct kvm_vm *vm = kvm_vm_of(base);
+
+    if (!vm->clocks_stand)
+        return -EBUSY;
+    vm->stopped_clock.clock = ns;
+    return 0;
+}

@@ -139,6 +139,8 @@ int kvm_write_msr(struct kvm_vcpu *v, uint32_t index, uint64_t value); /* -ENOTS
 /* kvm_clock.c */
 int kvm_clock_stop(struct accel_vm *vm);
 int kvm_clock_start(struct accel_vm *vm);
+int kvm_pv_clock_get(struct accel_vm *vm, uint64_t *ns);
+int kvm_pv_clock_set(struct accel_vm *vm, uint64_t ns);
 
 /* kvm_debug.c */
 int kvm_set_debug(struct accel_vcpu *vcpu, const struct accel_debug *debug);

@@ -58,6 +58,7 @@ struct virtio_device_ops {
     /* Puts back every chain it holds without working on it, as if it was not popped; its queues are
      * notified again before the machine goes on. Lock held. NULL: it holds none. */
     void (*let_go)(struct virtio_device *d);
+    bool (*quiet)(struct virtio_device *d); /* nothing in flight; all locks held. NULL: always so */
     /*
      * What the device keeps beside its queues, saved or loaded; nothing in flight, lock held.
      * Loaded after status and queues: an active device goes on, and its driver is told nothing.

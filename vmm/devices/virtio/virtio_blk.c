@@ -58,6 +58,11 @@ static void on_queue_reset(struct virtio_device *d, unsigned q)
         virtio_queue_reset_done(d, q);
 }
 
+static bool on_quiet(struct virtio_device *d)
+{
+    return blk_drained(blk_of(d));
+}
+
 static void on_state(struct virtio_device *d, struct qz_state *s)
 {
     QZ_STATE(s, "wce", blk_of(d)->config.wce, 1);
@@ -83,6 +88,7 @@ static const struct virtio_device_ops ops = {
     .notify = blk_notify,
     .reset = on_reset,
     .queue_reset = on_queue_reset,
+    .quiet = on_quiet,
     .state = on_state,
     .free = on_free,
 };

@@ -78,7 +78,7 @@ static void doorbell_ready(struct qz_watch *w, uint32_t events)
     if (read(q->fd, &count, sizeof(count)) < 0)
         return;
     QZ_LOCKED(virtio_queue_lock(d, q->index));
-    if (d->active && d->queue[q->index].enabled && !q->resetting)
+    if (d->active && d->queue[q->index].enabled && !q->resetting && !q->vp->held)
         d->ops->notify(d, q->index);
     if (d->machine->gate)
         virtqueue_rings_written(&d->queue[q->index]);
@@ -102,6 +102,29 @@ void vp_doorbells_update(struct virtio_pci *vp)
             accel->ops->doorbell_del(accel, q->doorbell, 2, q->fd);
         q->doorbell = want && accel->ops->doorbell_add(accel, want, 2, q->fd) == 0 ? want : 0;
     }
+}
+
+void virtio_pci_hold(struct virtio_pci *vp, bool hold)
+{
+    struct virtio_device *d = vp->d;
+
+    virtio_lock(d);
+    vp->held = hold;
+    for (unsigned i = 0; !hold && d->active && i < d->queue_count; i++)
+        if (d->queue[i].enabled)
+            vp_ring(&vp->q[i]);
+    virtio_unlock(d);
+}
+
+bool virtio_pci_quiet(struct virtio_pci *vp)
+{
+    struct virtio_device *d = vp->d;
+    bool quiet;
+
+    virtio_lock(d);
+    quiet = !vp->resetting && (!d->ops->quiet || d->ops->quiet(d));
+    virtio_unlock(d);
+    return quiet;
 }
 
 /* ---- interrupts ---------------------------------------------------------------------------------

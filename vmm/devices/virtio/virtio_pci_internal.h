@@ -35,7 +35,7 @@ struct virtio_pci {
     uint16_t queue_select, config_vector;
     uint8_t generation, isr;  /* isr: isr_lock, for a wire that several queues pull */
     pthread_mutex_t isr_lock; /* inside all others but the function's own */
-    bool resetting;
+    bool resetting, held;
     uint64_t bar_base; /* of REGION_BAR; 0: not mapped */
     unsigned window;   /* offset of the PCI_CFG capability */
     struct vp_queue *q;
