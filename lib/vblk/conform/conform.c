@@ -4,7 +4,7 @@
 #include "checks.h"
 
 /* As long as a device on a busy host may take for an answer, and for none. */
-#define WAIT_NS UINT64_C(10000000000)
+#define WAIT_NS UINT64_C(5000000000)
 enum { QUIET_NS = 20000000 };
 
 bool conform_used(const struct vblk_queue *q)

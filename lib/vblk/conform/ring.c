@@ -3,7 +3,7 @@
  */
 #include "checks.h"
 
-#define NOTIFIED_NS UINT64_C(10000000000)
+#define NOTIFIED_NS UINT64_C(5000000000)
 enum { MARK = 0x5d };
 
 /* A block of MARK on the disk, and none of it in memory. */
