@@ -1,6 +1,7 @@
 # TAP: a file over TCP in both directions between the host and the guest, large packets included.
 . "$(dirname "$0")/../lib.sh"
 [ -c /dev/net/tun ] || skip "no /dev/net/tun"
+ip link del qztap0 2>/dev/null || : # left by a case that was killed
 ip tuntap add dev qztap0 mode tap || skip "no TAP device can be made here"
 ip addr add 192.168.77.1/24 dev qztap0
 ip link set qztap0 up
@@ -18,6 +19,7 @@ start --cpus 2 --net tap:qztap0 -- sh -c '
     mkfifo /tmp/open
     nc -l -p 9000 </tmp/open >/tmp/back & # until the host closes
     exec 3>/tmp/open # the end of its own input would end the connection
+    until cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -q ":2328 .* 0A "; do sleep 0.05; done # port 9000, LISTEN
     echo listening
     wait
     echo "back $(sha256sum </tmp/back | cut -d" " -f1)"'
