@@ -3,37 +3,17 @@
  * and becomes the machine's own process, queztl-vmm.
  */
 #include <fcntl.h>
-#include <libgen.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 
 #include "cpu/accel.h"
+#include "machine_start.h"
 #include "queztl-hv.h"
 
 #define OVMF_CODE "/usr/share/OVMF/OVMF_CODE_4M.fd"
 #define OVMF_VARS "/usr/share/OVMF/OVMF_VARS_4M.fd"
 
 enum { ARGS_ADDED_MAX = 16 };
-
-/* Beside this program when installed, in its place in the build tree otherwise. */
-static int find_vmm(char *path, size_t size, struct qz_error *err)
-{
-    static const char *const places[] = {"queztl-vmm", "../vmm/vm/queztl-vmm",
-                                         "../libexec/queztl/queztl-vmm"};
-    char self[4096];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    char *dir;
-
-    if (n < 0)
-        return qz_fail(err, -errno, "cannot tell where this program is: %s", strerror(errno));
-    self[n] = '\0';
-    dir = dirname(self);
-    for (size_t i = 0; i < QZ_ARRAY_LEN(places); i++) {
-        if (snprintf(path, size, "%s/%s", dir, places[i]) < (int)size && access(path, X_OK) == 0)
-            return 0;
-    }
-    return qz_fail(err, -ENOENT, "queztl-vmm is not beside %s/queztl-hv: install both", dir);
-}
 
 static int copy_file(const char *from, const char *to, struct qz_error *err)
 {

@@ -279,3 +279,43 @@ uint64_t cpu_feature_xcr0(enum cpu_model model, const struct cpuid_table *suppor
         return 0;
     return model == CPU_MODEL_V3 ? offered & 7 : offered;
 }
+
+static bool has(const struct cpuid_table *t, const struct feature *f)
+{
+    return cpu_feature_offered(t, f->leaf, f->subleaf, f->reg) >> f->bit & 1;
+}
+
+int cpu_feature_names(const struct cpuid_table *t, char *text, size_t size)
+{
+    size_t used = 0;
+
+    *text = '\0';
+    for (size_t i = 0; i < QZ_ARRAY_LEN(features); i++) {
+        if (!has(t, &features[i]))
+            continue;
+        used +=
+            (size_t)snprintf(text + used, size - used, "%s%s", used ? " " : "", features[i].name);
+        if (used >= size)
+            return -ENOSPC;
+    }
+    return 0;
+}
+
+static bool has_named(const struct cpuid_table *t, const char *name, size_t len)
+{
+    for (size_t i = 0; i < QZ_ARRAY_LEN(features); i++)
+        if (strlen(features[i].name) == len && !memcmp(features[i].name, name, len))
+            return has(t, &features[i]);
+    return false;
+}
+
+const char *cpu_feature_lacking(const struct cpuid_table *t, const char *words, size_t *len)
+{
+    for (words += strspn(words, " "); *words; words += strspn(words, " ")) {
+        *len = strcspn(words, " ");
+        if (!has_named(t, words, *len))
+            return words;
+        words += *len;
+    }
+    return NULL;
+}

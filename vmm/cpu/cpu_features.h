@@ -36,4 +36,10 @@ uint32_t cpu_feature_word(enum cpu_model model, const struct cpuid_table *suppor
 /* The XSAVE components that the model lets the guest enable, 0 when it has no XSAVE. */
 uint64_t cpu_feature_xcr0(enum cpu_model model, const struct cpuid_table *supported);
 
+/* The features that the table names and `t` has, as words: "fpu de pse". -ENOSPC: they do not fit.
+ */
+int cpu_feature_names(const struct cpuid_table *t, char *text, size_t size);
+/* The first of these words that is no feature of `t`, and its length; NULL: it has them all. */
+const char *cpu_feature_lacking(const struct cpuid_table *t, const char *words, size_t *len);
+
 #endif

@@ -19,9 +19,10 @@ enum { TIMERS_MAX = 1024 };
 struct vm_clock {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool stopped;
-    unsigned sequence; /* odd while the three below change; they are atomic, and written with the
-                          lock held */
+    pthread_cond_t fired;
+    bool stopped, firing; /* firing: the thread is in a timer's callback */
+    unsigned sequence;    /* odd while the three below change; they are atomic, and written with the
+                             lock held */
     bool running;
     int64_t offset;   /* machine time = host monotonic - offset, while running */
     int64_t stood_at; /* machine time while paused; virtual: now */
@@ -42,6 +43,7 @@ int vm_clock_new(struct vm_clock **out, struct qz_error *err)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&c->changed, &attr);
     pthread_condattr_destroy(&attr);
+    pthread_cond_init(&c->fired, NULL);
     *out = c;
     return 0;
 }
@@ -52,6 +54,7 @@ void vm_clock_free(struct vm_clock *c)
         return;
     pthread_mutex_destroy(&c->lock);
     pthread_cond_destroy(&c->changed);
+    pthread_cond_destroy(&c->fired);
     free(c);
 }
 
@@ -215,9 +218,12 @@ void vm_clock_thread(struct vm_clock *c)
             sleep_until(c, t->deadline);
         } else {
             take_off(c, t);
+            c->firing = true;
             pthread_mutex_unlock(&c->lock);
             t->fire(t);
             pthread_mutex_lock(&c->lock);
+            c->firing = false;
+            pthread_cond_signal(&c->fired);
         }
     }
     pthread_mutex_unlock(&c->lock);
@@ -239,6 +245,8 @@ void vm_clock_pause(struct vm_clock *c)
         return;
     begin_change(c);
     end_change(c, false, c->offset, qz_now_ns() - c->offset);
+    while (c->firing)
+        pthread_cond_wait(&c->fired, &c->lock);
 }
 
 void vm_clock_resume(struct vm_clock *c)

@@ -62,8 +62,8 @@ void guest_memory_free(struct guest_memory *m);
  * when it was not frozen yet; a frozen one is copied into a new base. On failure all is as before.
  */
 int guest_memory_freeze(struct guest_memory *m, struct qz_error *err);
-/* Frozen memory: as it was when it was frozen. */
-int guest_memory_revert(struct guest_memory *m);
+/* Memory is that of `base` from now on, which it was once; the descriptor stays the caller's. */
+int guest_memory_revert(struct guest_memory *m, int base);
 /* All zeroes, and shared again. */
 int guest_memory_clear(struct guest_memory *m);
 

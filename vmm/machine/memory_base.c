@@ -38,9 +38,17 @@ int memory_forget(const struct guest_memory *m, uint64_t offset, uint64_t len)
     return 0;
 }
 
-int guest_memory_revert(struct guest_memory *m)
+int guest_memory_revert(struct guest_memory *m, int base)
 {
-    return memory_map_file(m, m->fd, MAP_PRIVATE);
+    QZ_AUTO_FD int fd = fcntl(base, F_DUPFD_CLOEXEC, 3);
+    int r = fd < 0 ? -errno : memory_map_file(m, fd, MAP_PRIVATE);
+
+    if (r < 0)
+        return r;
+    close(m->fd);
+    m->fd = QZ_TAKE_FD(fd);
+    m->frozen = true;
+    return 0;
 }
 
 int guest_memory_clear(struct guest_memory *m)

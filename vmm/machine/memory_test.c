@@ -195,7 +195,7 @@ static void a_base_is_not_written(void **state)
     assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, m.fd, 0), MAP_FAILED);
     assert_true(fallocate(m.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096) < 0);
 
-    assert_int_equal(guest_memory_revert(&m), 0);
+    assert_int_equal(guest_memory_revert(&m, m.fd), 0);
     expect(&m, 0x5000, "first");
     expect(&m, high, "above");
     expect(&clone, 0x5000, "clone");
@@ -223,7 +223,7 @@ static void frozen_again(void **state)
         expect(&m, 5 << 20, "");
     }
     assert_int_equal(guest_memory_freeze(&m, &err), 0);
-    assert_int_equal(guest_memory_revert(&m), 0);
+    assert_int_equal(guest_memory_revert(&m, m.fd), 0);
     expect(&m, 0x1000, "kept");
     expect(&m, 5 << 20, "");
     expect(&m, 9 << 20, "new");

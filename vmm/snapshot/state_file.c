@@ -126,6 +126,27 @@ int state_file_write(int folder, const char *name, const struct state_section *s
     return 0;
 }
 
+int state_file_pack(const struct state_section *section, unsigned count, void **bytes, size_t *len,
+                    struct qz_error *err)
+{
+    QZ_AUTO_FREE uint8_t *table = NULL;
+    uint8_t *to;
+
+    if (check_sections(section, count, err) < 0)
+        return err->code;
+    *len = table_size(count);
+    for (unsigned i = 0; i < count; i++)
+        *len += section[i].len;
+    table = make_table(section, count);
+    to = *bytes = table ? malloc(*len) : NULL;
+    if (!to)
+        return qz_fail(err, -ENOMEM, "no memory for %zu bytes of state", *len);
+    to = mempcpy(to, table, table_size(count));
+    for (unsigned i = 0; i < count; i++)
+        to = mempcpy(to, section[i].data, section[i].len);
+    return 0;
+}
+
 /* ---- reading */
 
 /* A name that ends, of characters that a message may show. */

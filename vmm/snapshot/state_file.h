@@ -27,6 +27,10 @@ struct state_section {
 int state_file_write(int folder, const char *name, const struct state_section *section,
                      unsigned count, struct qz_error *err);
 
+/* The same as bytes in memory, the caller's to free. */
+int state_file_pack(const struct state_section *section, unsigned count, void **bytes, size_t *len,
+                    struct qz_error *err);
+
 /* The sections of a file, whose data is *bytes, the caller's to free. */
 struct state_file {
     struct state_section section[STATE_FILE_SECTIONS];

@@ -63,6 +63,20 @@ static void test_there_and_back(void **state)
     assert_int_equal(faccessat(folder, "a.new", F_OK, 0), -1);
 }
 
+static void test_packed_bytes_are_the_files(void **state)
+{
+    uint8_t file[4096];
+    const int fd = openat(folder, "a", O_RDONLY | O_CLOEXEC);
+    void *packed;
+    size_t len;
+
+    assert_int_equal(state_file_pack(some, 3, &packed, &len, NULL), 0);
+    assert_int_equal(read(fd, file, sizeof(file)), len);
+    assert_memory_equal(packed, file, len);
+    free(packed);
+    close(fd);
+}
+
 static void test_the_new_file_takes_the_olds_place(void **state)
 {
     const struct state_section one = {"only", bytes, 1};
@@ -161,6 +175,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_there_and_back),
+        cmocka_unit_test(test_packed_bytes_are_the_files),
         cmocka_unit_test(test_the_new_file_takes_the_olds_place),
         cmocka_unit_test(test_what_cannot_be_written),
         cmocka_unit_test(test_any_change_is_noticed),

@@ -188,6 +188,7 @@ static int set_net(void *t, const char *v, struct qz_error *err)
         c->nets = 0;
         return 0;
     }
+    n->text = v;
     if (c->nets == VM_NETS_MAX)
         return qz_fail(err, -EINVAL, "more than %d network devices", VM_NETS_MAX);
     rest = strdup(v);
@@ -290,6 +291,20 @@ static int set_state_log(void *t, const char *v, struct qz_error *err)
     return 0;
 }
 
+static int set_snapshot(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+    int end = 0;
+
+    c->snapshot = v;
+    if (strncmp(v, "fd:", 3))
+        return 0;
+    if (sscanf(v, "fd:%d,%d%n", &c->snapshot_state, &c->snapshot_memory, &end) != 2 || v[end] ||
+        c->snapshot_state < 3 || c->snapshot_memory < 3 || c->snapshot_state == c->snapshot_memory)
+        return qz_fail(err, -EINVAL, "\"%s\": write fd:STATE,MEMORY, two open descriptors", v);
+    return 0;
+}
+
 static int set_timeout(void *t, const char *v, struct qz_error *err)
 {
     return qz_parse_u64(v, "seconds", 1, 1000000000, &((struct vm_config *)t)->timeout_s, err);
@@ -356,6 +371,10 @@ const struct qz_option vm_options[] = {
      set_gdb},
     {"name", "NAME", "a name for messages and info", set_name},
     {"timeout", "SECONDS", "end the machine after this long, with exit code 124", set_timeout},
+    {"snapshot", "DIR|fd:STATE,MEMORY",
+     "go on from a snapshot instead of booting: its folder (queztl-hv snapshot makes one), or\n"
+     "open descriptors of its parts, with the options of the machine that it is of",
+     set_snapshot},
     {"irqchip", "split|user", "local APICs in the kernel (default) or our own", set_irqchip},
     {"debug-log", "FILE", "what firmware writes to port 0x402", set_debug_log},
     {"state-log", "FILE,every=N[,also=N][,dense=N]",
@@ -399,6 +418,8 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
         .protocol = -1,
         .console = "stdio",
         .name = "vm",
+        .snapshot_state = -1,
+        .snapshot_memory = -1,
     };
     i = qz_options_parse(vm_options, argc, argv, c, err);
     if (i < 0)

@@ -21,6 +21,7 @@ enum {
 };
 
 struct vm_disk_config {
+    const char *text; /* as it was typed */
     const char *path;
     char *options; /* for the disk engine: the path and all keys that are not ours */
     bool no_packed;
@@ -33,6 +34,7 @@ struct vm_disk_config {
 enum vm_net_kind { VM_NET_USER, VM_NET_TAP };
 
 struct vm_net_config {
+    const char *text; /* as it was typed */
     enum vm_net_kind kind;
     const char *tap;
     uint8_t mac[6];
@@ -79,8 +81,12 @@ struct vm_config {
     uint64_t timeout_s;    /* 0: none */
     bool own_lapic;        /* --irqchip user */
     bool trace_start, verbose;
-    const char *image; /* operand: a disk image to boot */
-    char **command;    /* after "--", NULL-terminated; NULL when none was given */
+    /* What the machine begins from instead of a boot: a snapshot's folder, or two descriptors that
+     * the control socket's "snapshot" gave. */
+    const char *snapshot;
+    int snapshot_state, snapshot_memory; /* -1: none */
+    const char *image;                   /* operand: a disk image to boot */
+    char **command;                      /* after "--", NULL-terminated; NULL when none was given */
 };
 
 extern const struct qz_option vm_options[];

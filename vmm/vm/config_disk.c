@@ -115,6 +115,7 @@ int vm_config_add_disk(void *t, const char *v, struct qz_error *err)
         return qz_fail(err, -EINVAL, "a disk needs a file: --disk FILE[,readonly]");
     if ((r = add_option(d, item, err)) < 0)
         return r;
+    d->text = v;
     d->path = unescape(item);
     while (r == 0 && (item = next_item(&rest)))
         r = disk_item(d, item, err);

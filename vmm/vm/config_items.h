@@ -1,6 +1,6 @@
 /*
- * config_items.h - lists of the kind "item,key=value,key=value", as options of the command line have
- * them. A comma in a value is written twice.
+ * config_items.h - lists of the kind "item,key=value,key=value", as options of the command line
+ * have them. A comma in a value is written twice.
  */
 #ifndef VMM_CONFIG_ITEMS_H
 #define VMM_CONFIG_ITEMS_H

@@ -7,6 +7,7 @@
  */
 #include "vm/control.h"
 #include "vm/driver_mailbox.h"
+#include "vm/vm_snapshot.h"
 
 #include <fcntl.h>
 #include <stddef.h>
@@ -14,9 +15,16 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-QZ_SYSCALLS(main, "accept4 recvfrom sendto getsockopt unlink");
+QZ_SYSCALLS(main, "accept4 recvfrom sendmsg getsockopt unlink");
 
-enum { CLIENTS_MAX = 8, LINE_MAX_BYTES = 4096 };
+enum { CLIENTS_MAX = 8, LINE_MAX_BYTES = 4096, DESCRIPTORS_MAX = 2 };
+
+/* What an answer has beside "ok"; descriptors go along with its first byte and are closed then. */
+struct reply {
+    json_t *data;
+    int fd[DESCRIPTORS_MAX];
+    unsigned fds;
+};
 
 struct client {
     struct control *control;
@@ -26,6 +34,8 @@ struct client {
     size_t line_len;
     char *answer; /* not yet sent; NULL when nothing waits */
     size_t answer_len, answer_sent;
+    int fd[DESCRIPTORS_MAX]; /* the answer's, until its first byte is out */
+    unsigned fds;
 };
 
 struct control {
@@ -37,8 +47,15 @@ struct control {
     struct client client[CLIENTS_MAX];
 };
 
+static void close_descriptors(struct client *c)
+{
+    while (c->fds)
+        close(c->fd[--c->fds]);
+}
+
 static void client_close(struct client *c)
 {
+    close_descriptors(c);
     qz_loop_remove(&c->watch);
     close(c->watch.fd);
     free(c->answer);
@@ -48,39 +65,45 @@ static void client_close(struct client *c)
 
 /* ---- commands -------------------------------------------------------------------------------- */
 
-static int cmd_pause(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+static int cmd_pause(struct vm *vm, const json_t *request, struct reply *reply,
+                     struct qz_error *err)
 {
     return vm_pause(vm, err);
 }
-static int cmd_resume(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+static int cmd_resume(struct vm *vm, const json_t *request, struct reply *reply,
+                      struct qz_error *err)
 {
     return vm_resume(vm, err);
 }
-static int cmd_info(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+static int cmd_info(struct vm *vm, const json_t *request, struct reply *reply, struct qz_error *err)
 {
-    *data = vm_info(vm);
+    reply->data = vm_info(vm);
     return 0;
 }
-static int cmd_metrics(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+static int cmd_metrics(struct vm *vm, const json_t *request, struct reply *reply,
+                       struct qz_error *err)
 {
-    *data = vm_metrics(vm);
+    reply->data = vm_metrics(vm);
     return 0;
 }
-static int cmd_stop(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+static int cmd_stop(struct vm *vm, const json_t *request, struct reply *reply, struct qz_error *err)
 {
     vm_stop(vm);
     return 0;
 }
-static int cmd_powerdown(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+static int cmd_powerdown(struct vm *vm, const json_t *request, struct reply *reply,
+                         struct qz_error *err)
 {
     return vm_powerdown(vm, err);
 }
-static int cmd_reset(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+static int cmd_reset(struct vm *vm, const json_t *request, struct reply *reply,
+                     struct qz_error *err)
 {
     return vm_reset(vm, err);
 }
 
-static int cmd_balloon(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+static int cmd_balloon(struct vm *vm, const json_t *request, struct reply *reply,
+                       struct qz_error *err)
 {
     const json_t *target = json_object_get(request, "target");
     uint64_t bytes;
@@ -97,14 +120,17 @@ static int cmd_balloon(struct vm *vm, const json_t *request, json_t **data, stru
     return r < 0 ? r : vm_set_memory_target(vm, bytes, err);
 }
 
-static int cmd_driver(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+static int cmd_driver(struct vm *vm, const json_t *request, struct reply *reply,
+                      struct qz_error *err)
 {
     const char *line = json_string_value(json_object_get(request, "ask"));
 
-    return line ? driver_ask(vm_memory(vm), line, err) : driver_answer(vm_memory(vm), data, err);
+    return line ? driver_ask(vm_memory(vm), line, err)
+                : driver_answer(vm_memory(vm), &reply->data, err);
 }
 
-static int cmd_resize(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err)
+static int cmd_resize(struct vm *vm, const json_t *request, struct reply *reply,
+                      struct qz_error *err)
 {
     const char *disk = json_string_value(json_object_get(request, "disk"));
     const json_t *size = json_object_get(request, "size");
@@ -124,20 +150,42 @@ static int cmd_resize(struct vm *vm, const json_t *request, json_t **data, struc
     return r < 0 ? r : vm_resize_disk(vm, disk, bytes, err);
 }
 
+/* Two descriptors come along: the state, and memory. */
+static int cmd_snapshot(struct vm *vm, const json_t *request, struct reply *reply,
+                        struct qz_error *err)
+{
+    struct vm_snapshot s;
+    int r = vm_snapshot(vm, &s, err);
+
+    if (s.state >= 0)
+        reply->fd[reply->fds++] = s.state;
+    if (s.memory >= 0)
+        reply->fd[reply->fds++] = s.memory;
+    if (r == 0)
+        reply->data = vm_snapshot_info(vm, &s);
+    return r;
+}
+
+static int cmd_revert(struct vm *vm, const json_t *request, struct reply *reply,
+                      struct qz_error *err)
+{
+    return vm_revert(vm, err);
+}
+
 static const struct {
     const char *name;
-    int (*run)(struct vm *vm, const json_t *request, json_t **data, struct qz_error *err);
+    int (*run)(struct vm *vm, const json_t *request, struct reply *reply, struct qz_error *err);
 } commands[] = {
     {"pause", cmd_pause},     {"resume", cmd_resume},       {"info", cmd_info},
     {"stop", cmd_stop},       {"powerdown", cmd_powerdown}, {"reset", cmd_reset},
     {"balloon", cmd_balloon}, {"metrics", cmd_metrics},     {"resize", cmd_resize},
-    {"driver", cmd_driver},
+    {"driver", cmd_driver},   {"snapshot", cmd_snapshot},   {"revert", cmd_revert},
 };
 
-static json_t *execute(struct vm *vm, const char *line, size_t len)
+static json_t *execute(struct vm *vm, const char *line, size_t len, struct reply *reply)
 {
     json_error_t where;
-    json_t *request = json_loadb(line, len, JSON_REJECT_DUPLICATES, &where), *data = NULL, *answer;
+    json_t *request = json_loadb(line, len, JSON_REJECT_DUPLICATES, &where), *answer;
     const char *name = json_string_value(json_object_get(request, "cmd"));
     struct qz_error err = {0};
     int r = -EINVAL;
@@ -150,17 +198,17 @@ static json_t *execute(struct vm *vm, const char *line, size_t len)
         qz_fail(
             &err, -EINVAL,
             "no command \"%.64s\" (pause, resume, info, stop, powerdown, reset, balloon, metrics, "
-            "resize, driver)",
+            "resize, driver, snapshot, revert)",
             name);
     for (size_t i = 0; name && i < QZ_ARRAY_LEN(commands); i++)
         if (!strcmp(name, commands[i].name))
-            r = commands[i].run(vm, request, &data, &err);
+            r = commands[i].run(vm, request, reply, &err);
     json_decref(request);
     if (r < 0)
         return json_pack("{s:b,s:s}", "ok", 0, "error", err.text);
     answer = json_pack("{s:b}", "ok", 1);
-    if (data)
-        json_object_set_new(answer, "data", data);
+    if (reply->data)
+        json_object_set_new(answer, "data", reply->data);
     return answer;
 }
 
@@ -168,17 +216,37 @@ static json_t *execute(struct vm *vm, const char *line, size_t len)
 
 static void client_ready(struct qz_watch *w, uint32_t events);
 
+static ssize_t send_some(struct client *c)
+{
+    struct iovec rest = {c->answer + c->answer_sent, c->answer_len - c->answer_sent};
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(c->fd))];
+    } rights = {0};
+    struct msghdr m = {.msg_iov = &rest, .msg_iovlen = 1};
+
+    if (c->fds) {
+        m.msg_control = rights.room;
+        m.msg_controllen = CMSG_SPACE(c->fds * sizeof(c->fd[0]));
+        rights.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(c->fds * sizeof(c->fd[0])),
+                                       .cmsg_level = SOL_SOCKET,
+                                       .cmsg_type = SCM_RIGHTS};
+        memcpy(CMSG_DATA(&rights.head), c->fd, c->fds * sizeof(c->fd[0]));
+    }
+    return sendmsg(c->watch.fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 /* False: the client is gone. */
 static bool send_answer(struct client *c)
 {
     while (c->answer) {
-        ssize_t n = send(c->watch.fd, c->answer + c->answer_sent, c->answer_len - c->answer_sent,
-                         MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = send_some(c);
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return errno == EAGAIN;
+        close_descriptors(c);
         c->answer_sent += n;
         if (c->answer_sent == c->answer_len) {
             free(c->answer);
@@ -190,8 +258,11 @@ static bool send_answer(struct client *c)
 
 static void answer_line(struct client *c, size_t len)
 {
-    json_t *answer = execute(c->control->vm, c->line, len);
+    struct reply reply = {0};
+    json_t *answer = execute(c->control->vm, c->line, len, &reply);
 
+    c->fds = reply.fds;
+    memcpy(c->fd, reply.fd, sizeof(c->fd));
     c->answer = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
     json_decref(answer);
     c->answer_len = c->answer ? strlen(c->answer) : 0;

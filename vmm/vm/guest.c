@@ -188,17 +188,23 @@ static int add_firmware_files(struct machine *m, struct fw_cfg *fw, struct qz_er
     return r < 0 ? r : 0;
 }
 
+int guest_prepare(struct guest_source *g, struct machine *m, struct pc *pc, struct qz_error *err)
+{
+    int r;
+
+    if (g->config->kernel || g->files_added)
+        return 0;
+    r = add_firmware_files(m, pc->fw_cfg, err);
+    g->files_added = r == 0;
+    return r;
+}
+
 int guest_load(struct guest_source *g, struct machine *m, struct pc *pc, struct vcpu_state *bsp,
                struct boot_report *report, struct qz_error *err)
 {
-    int r = 0;
-
     if (g->config->kernel)
         return load_kernel(g, m, bsp, report, err);
-    if (!g->files_added)
-        r = add_firmware_files(m, pc->fw_cfg,
-                               err); /* *bsp stays at the reset vector, in the firmware */
-    g->files_added = r == 0;
+    /* *bsp stays at the reset vector, in the firmware */
     *report = (struct boot_report){.protocol = "firmware", .compression = "none"};
-    return r;
+    return guest_prepare(g, m, pc, err);
 }

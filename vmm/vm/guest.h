@@ -17,6 +17,8 @@ void guest_source_free(struct guest_source *g);
 /* Files that a reset opens again. */
 unsigned guest_source_paths(const struct guest_source *g, struct confine_path *paths, unsigned max);
 
+/* What firmware finds besides memory, for a guest that goes on where another machine stood. */
+int guest_prepare(struct guest_source *g, struct machine *m, struct pc *pc, struct qz_error *err);
 /* Puts kernel or firmware data and ACPI tables in place; *bsp is in reset state and moves to the
  * entry. */
 int guest_load(struct guest_source *g, struct machine *m, struct pc *pc, struct vcpu_state *bsp,

@@ -1,6 +1,8 @@
 /* pc_disks.c - what the machine does with its disks while it runs (pc.h). */
 #include "vm/pc.h"
 
+#include <linux/virtio_blk.h>
+
 static bool is_disk(const struct pc_virtio *v)
 {
     return v->device->ops->device_id == VIRTIO_ID_BLOCK;
@@ -10,6 +12,14 @@ const char *pc_disk_kept(struct pc *pc, char *text, size_t size)
 {
     for (unsigned i = 0; i < pc->virtio_count; i++)
         if (is_disk(&pc->virtio[i]) && virtio_blk_kept(pc->virtio[i].device, text, size))
+            return pc->virtio[i].device->label;
+    return NULL;
+}
+
+const char *pc_disk_writable(const struct pc *pc)
+{
+    for (unsigned i = 0; i < pc->virtio_count; i++)
+        if (is_disk(&pc->virtio[i]) && !(pc->virtio[i].device->offered & QZ_BIT(VIRTIO_BLK_F_RO)))
             return pc->virtio[i].device->label;
     return NULL;
 }

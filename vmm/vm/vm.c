@@ -130,7 +130,7 @@ static int reported_status(struct vm *vm)
 /* ---- ending, resetting
  * ---------------------------------------------------------------------------- */
 
-static void end(struct vm *vm, int code)
+void vm_end(struct vm *vm, int code)
 {
     if (vm->state == VM_ENDED)
         return;
@@ -139,8 +139,7 @@ static void end(struct vm *vm, int code)
     qz_loop_stop(vm->machine.main_loop, code);
 }
 
-/* stay: as for vcpu_group_resume() */
-static void start_running(struct vm *vm, const bool *stay)
+void vm_start_running(struct vm *vm, const bool *stay)
 {
     struct accel_vm *accel = vm->machine.accel;
 
@@ -154,7 +153,7 @@ static void start_running(struct vm *vm, const bool *stay)
     pc_disks_retry(&vm->pc);
 }
 
-static void stop_running(struct vm *vm)
+void vm_stop_running(struct vm *vm)
 {
     struct accel_vm *accel = vm->machine.accel;
 
@@ -190,21 +189,20 @@ int vm_load_guest(struct vm *vm, struct qz_error *err)
 static void finish_reset(struct vm *vm)
 {
     struct qz_error err = {0};
-    struct guest_memory *mem = &vm->machine.memory;
+    int r = guest_memory_clear(&vm->machine.memory);
 
-    /* What the last boot left behind goes back to the host; the guest starts on zeroed memory. */
-    mem_discard(mem, gpa(0), mem->low_size);
-    if (mem->high_size)
-        mem_discard(mem, gpa(HIGH_RAM), mem->high_size);
-    if (vm_load_guest(vm, &err) < 0) {
+    /* What the last boot left behind went back to the host; the guest starts on zeroed memory. */
+    if (r < 0)
+        qz_fail(&err, r, "memory: %s", strerror(-r));
+    if (r < 0 || vm_load_guest(vm, &err) < 0) {
         qz_log(QZ_LOG_ERROR, "reset: %s", err.text);
-        return end(vm, QZ_EXIT_FAILED);
+        return vm_end(vm, QZ_EXIT_FAILED);
     }
     vm->resets++;
     debugger_machine_reset(vm->debugger);
     vm->state = VM_PAUSED;
     if (vm->resume_after_reset)
-        start_running(vm, NULL);
+        vm_start_running(vm, NULL);
 }
 
 static void wait_for_drain(struct qz_timer *t)
@@ -216,7 +214,7 @@ static void wait_for_drain(struct qz_timer *t)
     if (++vm->drain_steps > DRAIN_LIMIT_STEPS) {
         qz_log(QZ_LOG_ERROR, "reset: a device still has I/O in flight after %d s",
                DRAIN_LIMIT_STEPS / 1000);
-        return end(vm, QZ_EXIT_FAILED);
+        return vm_end(vm, QZ_EXIT_FAILED);
     }
     qz_timer_arm(vm->machine.main_loop, &vm->drain, qz_now_ns() + DRAIN_STEP_NS, wait_for_drain);
 }
@@ -227,7 +225,7 @@ static void begin_reset(struct vm *vm)
         return;
     vm->resume_after_reset = vm->state == VM_RUNNING;
     if (vm->state == VM_RUNNING)
-        stop_running(vm);
+        vm_stop_running(vm);
     vm->state = VM_RESETTING;
     /* What several vCPUs asked for meanwhile is granted with this. */
     __atomic_and_fetch(&vm->pending, ASK_FAIL, __ATOMIC_SEQ_CST);
@@ -256,7 +254,7 @@ static void serve_crash(struct vm *vm)
            "the guest crashed: a fault within a double fault (triple fault) on CPU %u%s%s", cpu,
            place, looked_at ? "; the debugger looks at it" : "");
     if (!looked_at)
-        end(vm, QZ_EXIT_GUEST_PANIC);
+        vm_end(vm, QZ_EXIT_GUEST_PANIC);
 }
 
 /* A disk keeps a request; a reset in between has dropped it, and there is nothing to wait for. */
@@ -266,7 +264,7 @@ static void pause_for_disk(struct vm *vm)
         return;
     vm->run_when_released = false;
     if (vm->state == VM_RUNNING)
-        stop_running(vm);
+        vm_stop_running(vm);
 }
 
 static void serve_pending(struct qz_work *w)
@@ -278,16 +276,16 @@ static void serve_pending(struct qz_work *w)
         pthread_mutex_lock(&vm->lock);
         qz_log(QZ_LOG_ERROR, "%s", vm->failure);
         pthread_mutex_unlock(&vm->lock);
-        end(vm, QZ_EXIT_FAILED);
+        vm_end(vm, QZ_EXIT_FAILED);
     } else if ((bits & ASK_PANIC) && debugger_look_at(vm->debugger, GDB_STOP_PANIC, 0)) {
         qz_log(QZ_LOG_ERROR, "the guest panicked; the debugger looks at it");
     } else if (bits & ASK_PANIC) {
         qz_log(QZ_LOG_ERROR, "the guest panicked");
-        end(vm, QZ_EXIT_GUEST_PANIC);
+        vm_end(vm, QZ_EXIT_GUEST_PANIC);
     } else if (bits & ASK_TRIPLE_FAULT) {
         serve_crash(vm);
     } else if (bits & ASK_POWEROFF) {
-        end(vm, reported_status(vm));
+        vm_end(vm, reported_status(vm));
     } else if (bits & ASK_RESET) {
         begin_reset(vm);
     } else if (bits & ASK_PAUSE) {
@@ -301,14 +299,14 @@ static void on_timeout(struct qz_timer *t)
 
     qz_log(QZ_LOG_ERROR, "time-out: the machine did not end within %llu s",
            (unsigned long long)vm->config.timeout_s);
-    end(vm, QZ_EXIT_TIMEOUT);
+    vm_end(vm, QZ_EXIT_TIMEOUT);
 }
 
 void vm_on_quit(void *context)
 {
     struct vm *vm = context;
 
-    end(vm, QZ_EXIT_OK);
+    vm_end(vm, QZ_EXIT_OK);
 }
 
 void vm_on_signal(struct qz_watch *w, uint32_t events)
@@ -322,7 +320,7 @@ void vm_on_signal(struct qz_watch *w, uint32_t events)
         host_console_resized(vm->console, vm->pc.console);
         return;
     }
-    end(vm, 128 + (int)info.ssi_signo);
+    vm_end(vm, 128 + (int)info.ssi_signo);
 }
 int vm_run(struct vm *vm)
 {
@@ -334,7 +332,7 @@ int vm_run(struct vm *vm)
         vm->held = vm->run_when_released = true;
         qz_log(QZ_LOG_WARN, "the machine waits for a debugger to let it start");
     } else {
-        start_running(vm, NULL);
+        vm_start_running(vm, NULL);
     }
     return qz_loop_run(vm->machine.main_loop);
 }
@@ -354,7 +352,7 @@ void vm_hold(struct vm *vm)
         vm->state == VM_RUNNING || (vm->state == VM_RESETTING && vm->resume_after_reset);
     vm->resume_after_reset = false;
     if (vm->state == VM_RUNNING)
-        stop_running(vm);
+        vm_stop_running(vm);
 }
 
 void vm_release(struct vm *vm, const bool *stay)
@@ -365,7 +363,7 @@ void vm_release(struct vm *vm, const bool *stay)
     if (vm->state == VM_RESETTING)
         vm->resume_after_reset = vm->run_when_released;
     else if (vm->state == VM_PAUSED && vm->run_when_released)
-        start_running(vm, stay);
+        vm_start_running(vm, stay);
 }
 
 static int held_by_debugger(struct qz_error *err)
@@ -381,7 +379,7 @@ int vm_pause(struct vm *vm, struct qz_error *err)
         return vm->state == VM_PAUSED
                    ? 0
                    : qz_fail(err, -EBUSY, "the machine is resetting or has ended");
-    stop_running(vm);
+    vm_stop_running(vm);
     return 0;
 }
 
@@ -393,13 +391,13 @@ int vm_resume(struct vm *vm, struct qz_error *err)
         return vm->state == VM_RUNNING
                    ? 0
                    : qz_fail(err, -EBUSY, "the machine is resetting or has ended");
-    start_running(vm, NULL);
+    vm_start_running(vm, NULL);
     return 0;
 }
 
 void vm_stop(struct vm *vm)
 {
-    end(vm, QZ_EXIT_OK);
+    vm_end(vm, QZ_EXIT_OK);
 }
 
 int vm_powerdown(struct vm *vm, struct qz_error *err)

@@ -9,6 +9,7 @@
 #include <sys/signalfd.h>
 
 #include "machine/io_gate.h"
+#include "vm/config_options.h"
 
 static void *io_main(void *arg)
 {
@@ -38,6 +39,15 @@ static void *clock_main(void *arg)
     return NULL;
 }
 
+static int build_memory(struct vm *vm, struct qz_error *err)
+{
+    struct guest_memory *m = &vm->machine.memory;
+    const int frozen = vm->config.snapshot_memory;
+
+    return frozen >= 0 ? guest_memory_over(m, frozen, vm->config.memory, err)
+                       : guest_memory_new(m, vm->config.memory, err);
+}
+
 static int build_core(struct vm *vm, struct qz_error *err)
 {
     struct machine *m = &vm->machine;
@@ -59,7 +69,7 @@ static int build_core(struct vm *vm, struct qz_error *err)
 
     m->cpus = vm->config.cpus;
     m->request = vm_on_request;
-    if ((r = guest_memory_new(&m->memory, vm->config.memory, err)) < 0 ||
+    if ((r = build_memory(vm, err)) < 0 ||
         (r = accel_choose(vm->config.accel, &ops, &probe, err)) < 0)
         return r;
     qz_info("accelerator %s: %s", ops->name, probe.reason);
@@ -217,6 +227,8 @@ int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mo
     vm->born_ns = qz_now_ns();
     vm->config = *config;
     vm->confine = mode;
+    vm->options = vm_config_options(config);
+    vm->command = vm_config_command(config);
     vm->statm_fd = vm->machine.memory.fd = vm->pc.debug_fd = vm->signals.fd = -1;
     pthread_mutex_init(&vm->lock, NULL);
     if ((r = build_core(vm, err)) < 0 || (r = watch_signals(vm, err)) < 0 ||
@@ -228,7 +240,8 @@ int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mo
     vm->confined_ns = qz_now_ns();
     /* All vCPUs are given the same counter, to start with together. */
     vm->clock_stands = vm->machine.accel->ops->clock_stop(vm->machine.accel) == 0;
-    if ((r = vm_load_guest(vm, err)) < 0)
+    r = vm->config.snapshot ? vm_begin_from_snapshot(vm, err) : vm_load_guest(vm, err);
+    if (r < 0)
         return r;
     vm->loaded_ns = qz_now_ns();
     return confine_thread(CONFINE_MAIN, mode, err);
@@ -256,6 +269,7 @@ void vm_free(struct vm *vm)
         vm_clock_stop(m->clock);
         pthread_join(vm->clock_thread, NULL);
     }
+    vm_snapshot_forget(vm);
     control_free(vm->control);
     pc_free(&vm->pc);
     guest_source_free(vm->guest);
@@ -276,6 +290,8 @@ void vm_free(struct vm *vm)
         guest_memory_free(&m->memory);
     if (vm->statm_fd >= 0)
         close(vm->statm_fd);
+    json_decref(vm->options);
+    json_decref(vm->command);
     pthread_mutex_destroy(&vm->lock);
     free(vm);
 }

@@ -12,6 +12,7 @@
 #include "vm/pc.h"
 #include "vm/vcpu.h"
 #include "vm/vm.h"
+#include "vm/vm_snapshot.h"
 
 enum { IO_DEVICES = 0, IO_STORAGE = 1, IO_LOOPS_MAX = IO_STORAGE + VM_IOTHREADS_MAX };
 
@@ -58,7 +59,13 @@ struct vm {
     char exit_text[16]; /* from org.queztl.exit */
     size_t exit_text_len;
 
-    bool clock_stands; /* the accelerator's clocks were stopped with the vCPUs */
+    struct {
+        void *state; /* bytes; NULL: there is none */
+        size_t len;
+        int memory;
+    } last;                    /* the snapshot taken last, or begun from (vm_snapshot.c) */
+    json_t *options, *command; /* that make the same machine again */
+    bool clock_stands;         /* the accelerator's clocks were stopped with the vCPUs */
     int landlock_abi;
     unsigned resets;
     int64_t born_ns, built_ns, loaded_ns, confined_ns, resumed_ns, first_exit_ns;
@@ -76,6 +83,11 @@ void vm_on_exit_status(void *context, const void *data, size_t len);
 /* Main loop only. */
 void vm_on_quit(void *context);
 void vm_on_signal(struct qz_watch *w, uint32_t events);
+
+/* vCPUs and clocks; stay: as for vcpu_group_resume(). Main loop only. */
+void vm_start_running(struct vm *vm, const bool *stay);
+void vm_stop_running(struct vm *vm);
+void vm_end(struct vm *vm, int code);
 
 /* Kernel or firmware into memory, CPU 0 at its entry. vCPUs parked. */
 int vm_load_guest(struct vm *vm, struct qz_error *err);

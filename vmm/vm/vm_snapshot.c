@@ -1,0 +1,366 @@
+/*
+ * vm_snapshot.c - freezing a machine, and going on from there (vm_snapshot.h).
+ *
+ * Theory of operation. One moment for everything, in this order: vCPUs park and the clocks stand;
+ * what they were in the middle of is finished; devices take nothing new from their rings, and what
+ * disks have in flight ends; then the threads that serve devices stand too, and nothing moves any
+ * more. The state is written, memory becomes a base that nobody writes (memory_base.c), and all of
+ * it goes on in the opposite order. None of this depends on how much memory the guest has.
+ */
+#include "vm/vm_snapshot.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "snapshot/state_file.h"
+#include "vm/machine_state.h"
+
+QZ_SYSCALLS(main, "memfd_create fcntl pread64 pwrite64 clock_nanosleep");
+
+enum { DRAIN_STEP_NS = 100000 };
+#define DRAIN_LIMIT_NS INT64_C(30000000000)
+
+/* ---- the device loops stand ---- */
+
+struct standstill {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned standing;
+    bool over;
+    struct standing_loop {
+        struct standstill *all;
+        struct qz_work work;
+    } loop[IO_LOOPS_MAX];
+};
+
+static void stand(struct qz_work *w)
+{
+    struct standstill *all = QZ_CONTAINER_OF(w, struct standing_loop, work)->all;
+    QZ_LOCKED(&all->lock);
+
+    all->standing++;
+    pthread_cond_broadcast(&all->changed);
+    while (!all->over)
+        pthread_cond_wait(&all->changed, &all->lock);
+    all->standing--;
+    pthread_cond_broadcast(&all->changed);
+}
+
+static void stop_loops(struct vm *vm, struct standstill *all)
+{
+    *all =
+        (struct standstill){.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    for (unsigned i = 0; i < vm->io_loops; i++) {
+        all->loop[i].all = all;
+        qz_loop_post(vm->io[i].loop, &all->loop[i].work, stand);
+    }
+    QZ_LOCKED(&all->lock);
+
+    while (all->standing < vm->io_loops)
+        pthread_cond_wait(&all->changed, &all->lock);
+}
+
+static void start_loops(struct standstill *all)
+{
+    QZ_LOCKED(&all->lock);
+
+    all->over = true;
+    pthread_cond_broadcast(&all->changed);
+    while (all->standing)
+        pthread_cond_wait(&all->changed, &all->lock);
+}
+
+/* ---- nothing in flight ---- */
+
+static void hold_devices(struct vm *vm, bool hold)
+{
+    for (unsigned i = 0; i < vm->pc.virtio_count; i++)
+        virtio_pci_hold(vm->pc.virtio[i].transport, hold);
+}
+
+static const char *busy_device(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->pc.virtio_count; i++)
+        if (!virtio_pci_quiet(vm->pc.virtio[i].transport))
+            return vm->pc.virtio[i].device->label ? vm->pc.virtio[i].device->label
+                                                  : vm->pc.virtio[i].kind;
+    return NULL;
+}
+
+static void step(void)
+{
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = DRAIN_STEP_NS}, NULL);
+}
+
+/* Completions come on the devices' own threads; the guest stands meanwhile. */
+static int drain(struct vm *vm, struct qz_error *err)
+{
+    const int64_t limit = qz_now_ns() + DRAIN_LIMIT_NS;
+    const char *busy;
+
+    while ((busy = busy_device(vm))) {
+        if (qz_now_ns() > limit)
+            return qz_fail(err, -ETIMEDOUT,
+                           "%s still has requests in flight after %lld s: is its medium "
+                           "alive?",
+                           busy, (long long)(DRAIN_LIMIT_NS / 1000000000));
+        step();
+    }
+    return 0;
+}
+
+/* ---- taking one ---- */
+
+/* Bytes as a file in memory that stays as it is. */
+static int sealed_file(const void *bytes, size_t len)
+{
+    QZ_AUTO_FD int fd = memfd_create("queztl-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    for (size_t done = 0; fd >= 0 && done < len;) {
+        const ssize_t n = pwrite(fd, (const uint8_t *)bytes + done, len - done, (off_t)done);
+
+        if (n < 0)
+            return -errno;
+        done += (size_t)n;
+    }
+    if (fd < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+        return -errno;
+    return QZ_TAKE_FD(fd);
+}
+
+static int hand_out(struct vm *vm, struct vm_snapshot *s, struct qz_error *err)
+{
+    s->state = sealed_file(vm->last.state, vm->last.len);
+    s->memory = fcntl(vm->last.memory, F_DUPFD_CLOEXEC, 3);
+    if (s->state < 0)
+        return qz_fail(err, s->state, "no file in memory for the state: %s", strerror(-s->state));
+    return s->memory < 0 ? qz_fail(err, -errno, "no descriptor: %s", strerror(errno)) : 0;
+}
+
+/* The machine can be sent back to this: its memory is frozen. Takes `state` over. */
+static int keep(struct vm *vm, void *state, size_t len, struct qz_error *err)
+{
+    const int memory = fcntl(vm->machine.memory.fd, F_DUPFD_CLOEXEC, 3);
+
+    if (memory < 0) {
+        const int e = errno;
+
+        free(state);
+        return qz_fail(err, -e, "no descriptor: %s", strerror(e));
+    }
+    vm_snapshot_forget(vm);
+    vm->last.state = state;
+    vm->last.len = len;
+    vm->last.memory = memory;
+    return 0;
+}
+
+void vm_snapshot_forget(struct vm *vm)
+{
+    if (!vm->last.state)
+        return;
+    free(vm->last.state);
+    close(vm->last.memory);
+    vm->last.state = NULL;
+}
+
+/* Nothing moves. */
+static int freeze(struct vm *vm, struct qz_error *err)
+{
+    void *state = NULL;
+    size_t len;
+    int r = machine_state_save(vm, &state, &len, err);
+
+    if (r == 0)
+        r = guest_memory_freeze(&vm->machine.memory, err);
+    if (r == 0)
+        return keep(vm, state, len, err);
+    free(state);
+    return r;
+}
+
+static int check_moment(struct vm *vm, struct qz_error *err)
+{
+    char text[200];
+    const char *kept = pc_disk_kept(&vm->pc, text, sizeof(text));
+
+    if (vm->held)
+        return qz_fail(err, -EBUSY, "a debugger has stopped the machine: let it go on first");
+    if (vm->state != VM_RUNNING && vm->state != VM_PAUSED)
+        return qz_fail(err, -EBUSY, "the machine is resetting or has ended");
+    return kept ? qz_fail(err, -EBUSY, "%s keeps a request that failed (%s): resume first", kept,
+                          text)
+                : 0;
+}
+
+static int check_kind(struct vm *vm, struct qz_error *err)
+{
+    const char *disk;
+
+    if (vm->machine.gate)
+        return qz_fail(err, -ENOTSUP,
+                       "a deterministic machine has no snapshots: it can be run again");
+    disk = pc_disk_writable(&vm->pc);
+    if (disk)
+        return qz_fail(err, -ENOTSUP,
+                       "disk %s can be written, and snapshots of such disks are not built "
+                       "yet: open it with readonly",
+                       disk);
+    return 0;
+}
+
+/* Parked vCPUs and clocks that stand. */
+static int take(struct vm *vm, struct qz_error *err)
+{
+    struct standstill loops;
+    int r;
+
+    if (!vm->clock_stands)
+        return qz_fail(err, -ENOTSUP,
+                       "this host cannot stop the guest's clocks (Linux 5.16 can): it "
+                       "would not wake up in the same moment");
+    r = vcpu_group_settle(vm->vcpus);
+    if (r < 0)
+        return qz_fail(err, r, "a vCPU cannot finish its instruction: %s", strerror(-r));
+    hold_devices(vm, true);
+    r = drain(vm, err);
+    if (r == 0) {
+        stop_loops(vm, &loops);
+        r = freeze(vm, err);
+        start_loops(&loops);
+    }
+    hold_devices(vm, false);
+    return r;
+}
+
+int vm_snapshot(struct vm *vm, struct vm_snapshot *s, struct qz_error *err)
+{
+    const int64_t began = qz_now_ns();
+    const bool running = vm->state == VM_RUNNING;
+    int r = check_moment(vm, err);
+
+    *s = (struct vm_snapshot){.state = -1, .memory = -1};
+    if (r < 0 || (r = check_kind(vm, err)) < 0)
+        return r;
+    if (running)
+        vm_stop_running(vm);
+    r = take(vm, err);
+    if (running)
+        vm_start_running(vm, NULL);
+    s->paused_ns = qz_now_ns() - began;
+    return r < 0 ? r : hand_out(vm, s, err);
+}
+
+/* ---- going on from one ---- */
+
+/* The loops stand, and memory is the snapshot's. */
+static int load(struct vm *vm, const void *state, size_t len, struct qz_error *err)
+{
+    struct machine *m = &vm->machine;
+
+    machine_written(m, m->memory.low, m->memory.low_size);
+    machine_written(m, m->memory.high, m->memory.high_size);
+    return machine_state_load(vm, state, len, err);
+}
+
+/* All of a file, which may be anybody's; the caller's to free. */
+static int read_state(int fd, void **bytes, size_t *len, struct qz_error *err)
+{
+    struct stat st;
+    uint8_t *to;
+
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size <= 0 ||
+        st.st_size > STATE_FILE_MAX)
+        return qz_fail(err, -EINVAL, "descriptor %d is no state of a machine", fd);
+    *len = (size_t)st.st_size;
+    *bytes = to = malloc(*len);
+    if (!to)
+        return qz_fail(err, -ENOMEM, "no memory for %zu bytes of state", *len);
+    for (size_t done = 0; done < *len;) {
+        const ssize_t n = pread(fd, to + done, *len - done, (off_t)done);
+
+        if (n <= 0)
+            return qz_fail(err, n < 0 ? -errno : -EIO, "the state: cannot be read: %s",
+                           n < 0 ? strerror(errno) : "it is shorter than it was");
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int vm_begin_from_snapshot(struct vm *vm, struct qz_error *err)
+{
+    struct standstill loops;
+    void *state = NULL;
+    size_t len = 0;
+    int r = read_state(vm->config.snapshot_state, &state, &len, err);
+
+    close(vm->config.snapshot_state);
+    if (r == 0)
+        r = guest_prepare(vm->guest, &vm->machine, &vm->pc, err);
+    if (r == 0) {
+        stop_loops(vm, &loops);
+        r = load(vm, state, len, err);
+        start_loops(&loops);
+    }
+    if (r == 0 && vm->machine.memory.frozen)
+        return keep(vm, state, len, err);
+    free(state);
+    return r < 0 ? qz_error_prefix(err, "snapshot") : 0;
+}
+
+static int reset_devices(struct vm *vm, struct qz_error *err)
+{
+    const int64_t limit = qz_now_ns() + DRAIN_LIMIT_NS;
+
+    irq_fabric_reset(vm->machine.irq);
+    pc_reset(&vm->pc);
+    while (!pc_idle(&vm->pc)) {
+        if (qz_now_ns() > limit)
+            return qz_fail(err, -ETIMEDOUT, "a device does not end its reset");
+        step();
+    }
+    return 0;
+}
+
+/* vCPUs and clocks stand. What fails here leaves nothing that could run. */
+static int go_back(struct vm *vm, struct qz_error *err)
+{
+    struct standstill loops;
+    int r = reset_devices(vm, err);
+
+    if (r < 0)
+        return r;
+    stop_loops(vm, &loops);
+    r = guest_memory_revert(&vm->machine.memory, vm->last.memory);
+    if (r < 0)
+        qz_fail(err, r, "memory: %s", strerror(-r));
+    else
+        r = load(vm, vm->last.state, vm->last.len, err);
+    start_loops(&loops);
+    return r;
+}
+
+int vm_revert(struct vm *vm, struct qz_error *err)
+{
+    const bool running = vm->state == VM_RUNNING;
+    int r = check_moment(vm, err);
+
+    if (r < 0)
+        return r;
+    if (!vm->last.state)
+        return qz_fail(err, -ENOENT, "there is no snapshot to go back to: take one first");
+    if (running)
+        vm_stop_running(vm);
+    hold_devices(vm, true);
+    r = drain(vm, err);
+    if (r == 0 && (r = go_back(vm, err)) < 0) {
+        qz_log(QZ_LOG_ERROR, "going back to the snapshot: %s", err->text);
+        vm_end(vm, QZ_EXIT_FAILED);
+    }
+    hold_devices(vm, false);
+    if (running && vm->state == VM_PAUSED)
+        vm_start_running(vm, NULL);
+    return r;
+}
