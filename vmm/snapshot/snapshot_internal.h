@@ -91,6 +91,9 @@ void chunk_reader_free(struct chunk_reader *r);
 int chunk_read(const struct snapshot_dir *s, struct chunk_reader *r, uint64_t n, void *to,
                struct qz_error *err);
 
+/* snapshot.json, with the keys that this program relies on; the caller's to release. */
+int snapshot_json_read(int folder, json_t **description, struct qz_error *err);
+
 /* ---- memory_writer.c */
 
 /* Fills the file memory (empty) and index->chunk from `from`; index has its sizes, in_place and
