@@ -62,7 +62,8 @@ int memory_index_write(int folder, const struct memory_index *index, struct qz_e
 
 /* ---- reading */
 
-static int take_head(const uint8_t *p, size_t len, struct memory_index *index, struct qz_error *err)
+static int take_head(const uint8_t *p, size_t len, uint64_t file_size, struct memory_index *index,
+                     struct qz_error *err)
 {
     static const uint8_t none[SNAPSHOT_ID];
     uint32_t flags;
@@ -86,6 +87,9 @@ static int take_head(const uint8_t *p, size_t len, struct memory_index *index, s
         return qz_fail(err, -EINVAL, "%llu bytes of memory in chunks of %u, at most %d of them",
                        (unsigned long long)index->size, index->chunk_size, SNAPSHOT_CHUNKS_MAX);
     index->chunks = (index->size + index->chunk_size - 1) / index->chunk_size;
+    if (index->in_place && index->size != file_size)
+        return qz_fail(err, -EINVAL, "the file memory has %llu bytes, not %llu: it is not whole",
+                       (unsigned long long)file_size, (unsigned long long)index->size);
     return 0;
 }
 
@@ -146,7 +150,7 @@ int memory_index_parse(const uint8_t *head, size_t head_len, const uint8_t *chun
                        size_t chunks_len, uint64_t file_size, struct memory_index *index,
                        struct qz_error *err)
 {
-    int r = take_head(head, head_len, index, err);
+    int r = take_head(head, head_len, file_size, index, err);
 
     index->chunk = NULL;
     if (r < 0)

@@ -42,6 +42,15 @@ static int open_folder(const char *path, struct qz_error *err)
                    path);
 }
 
+/* Characters that a message can show: it is another file's word. */
+static bool is_plain(const char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            return false;
+    return true;
+}
+
 static int check_json(const json_t *d, struct qz_error *err)
 {
     const json_t *format = json_object_get(d, "format"), *version = json_object_get(d, "version"),
@@ -58,7 +67,8 @@ static int check_json(const json_t *d, struct qz_error *err)
     if (!json_is_object(memory) || !json_is_string(json_object_get(memory, "id")) ||
         !json_is_integer(json_object_get(memory, "size")))
         return qz_fail(err, -EINVAL, "no \"memory\" with \"id\" and \"size\"");
-    if (parent && (!json_is_string(parent) || !*json_string_value(parent)))
+    if (parent && (!json_is_string(parent) || !*json_string_value(parent) ||
+                   !is_plain(json_string_value(parent))))
         return qz_fail(err, -EINVAL, "\"parent\" is not the path of a snapshot");
     return 0;
 }

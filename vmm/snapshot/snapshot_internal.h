@@ -96,9 +96,15 @@ int snapshot_json_read(int folder, json_t **description, struct qz_error *err);
 
 /* ---- memory_writer.c */
 
+/* A file of the guest's memory, or a snapshot. */
+struct memory_source {
+    int fd;
+    const struct snapshot_dir *snapshot; /* NULL: fd */
+};
+
 /* Fills the file memory (empty) and index->chunk from `from`; index has its sizes, in_place and
  * zeroed chunks. parent: NULL, or what equal chunks are left to. */
-int memory_write(int memory, int from, struct memory_index *index,
+int memory_write(int memory, const struct memory_source *from, struct memory_index *index,
                  const struct snapshot_dir *parent, const struct snapshot_options *o,
                  struct qz_error *err);
 
