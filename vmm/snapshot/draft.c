@@ -145,7 +145,9 @@ int draft_fill(struct draft *d, json_t *description, const void *state, size_t s
     index->chunk = NULL;
     if (r == 0 && fsync(d->folder) < 0)
         r = qz_fail(err, -errno, "its folder: %s", strerror(errno));
-    return r < 0 ? qz_error_prefix(err, "snapshot %s", d->path) : 0;
+    if (r < 0)
+        qz_error_prefix(err, "snapshot %s", d->path);
+    return r;
 }
 
 /* ---- end */

@@ -176,14 +176,15 @@ static int parse_sections(const struct state_file *f, uint64_t file_size,
 {
     const struct state_section *head = state_file_find(f, "memory"),
                                *chunks = state_file_find(f, "chunks");
+    int r;
 
     if (!head || !chunks)
         return qz_fail(err, -EINVAL, "%s: it has no section %s", SNAPSHOT_INDEX,
                        head ? "chunks" : "memory");
-    if (memory_index_parse(head->data, head->len, chunks->data, chunks->len, file_size, index,
-                           err) < 0)
-        return qz_error_prefix(err, "%s", SNAPSHOT_INDEX);
-    return 0;
+    r = memory_index_parse(head->data, head->len, chunks->data, chunks->len, file_size, index, err);
+    if (r < 0)
+        qz_error_prefix(err, "%s", SNAPSHOT_INDEX);
+    return r;
 }
 
 int memory_index_read(int folder, uint64_t file_size, struct memory_index *index,

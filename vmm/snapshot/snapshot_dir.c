@@ -89,9 +89,9 @@ int snapshot_json_read(int folder, json_t **description, struct qz_error *err)
     if (r < 0) {
         json_decref(*description);
         *description = NULL;
-        return qz_error_prefix(err, "%s", SNAPSHOT_JSON);
+        qz_error_prefix(err, "%s", SNAPSHOT_JSON);
     }
-    return 0;
+    return r;
 }
 
 /* The description and the index were written together. */
@@ -141,6 +141,7 @@ static int open_layer(struct snapshot_dir *s, const char *path, json_t **descrip
                       struct memory_index *index, struct qz_error *err)
 {
     struct layer *l = &s->layer[s->layers];
+    int r;
 
     *l = (struct layer){.path = strdup(path), .folder = -1, .memory = -1};
     s->layers++;
@@ -149,9 +150,10 @@ static int open_layer(struct snapshot_dir *s, const char *path, json_t **descrip
     l->folder = open_folder(path, err);
     if (l->folder < 0)
         return l->folder;
-    if (read_layer(l, description, index, err) < 0)
-        return qz_error_prefix(err, "snapshot %s", path);
-    return 0;
+    r = read_layer(l, description, index, err);
+    if (r < 0)
+        qz_error_prefix(err, "snapshot %s", path);
+    return r;
 }
 
 static int check_parent(const struct snapshot_dir *s, const struct memory_index *index,
@@ -228,7 +230,7 @@ static int open_parent(struct snapshot_dir *s, json_t **description, uint8_t exp
                        s->layer[0].path, SNAPSHOT_CHAIN_MAX);
     r = open_layer(s, path, &next, &index, err);
     if (r < 0)
-        r = qz_error_prefix(err, "snapshot %s: its parent cannot be used", child);
+        qz_error_prefix(err, "snapshot %s: its parent cannot be used", child);
     if (r == 0)
         r = check_parent(s, &index, expected, err);
     if (r == 0)
@@ -325,7 +327,9 @@ int snapshot_dir_mappable(const struct snapshot_dir *s)
 
 int snapshot_dir_read_state(struct snapshot_dir *s, void **bytes, size_t *len, struct qz_error *err)
 {
-    if (read_file(s->layer[0].folder, SNAPSHOT_STATE, STATE_FILE_MAX, bytes, len, err) < 0)
-        return qz_error_prefix(err, "snapshot %s", s->layer[0].path);
-    return 0;
+    const int r = read_file(s->layer[0].folder, SNAPSHOT_STATE, STATE_FILE_MAX, bytes, len, err);
+
+    if (r < 0)
+        qz_error_prefix(err, "snapshot %s", s->layer[0].path);
+    return r;
 }
