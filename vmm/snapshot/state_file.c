@@ -105,10 +105,12 @@ int state_file_write(int folder, const char *name, const struct state_section *s
 {
     char beside[256];
     QZ_AUTO_FD int fd = -1;
-    int r;
+    int r = check_sections(section, count, err);
 
-    if (check_sections(section, count, err) < 0)
-        return qz_error_prefix(err, "%s", name);
+    if (r < 0) {
+        qz_error_prefix(err, "%s", name); /* whose answer is 0 when err is NULL */
+        return r;
+    }
     if (snprintf(beside, sizeof(beside), "%s.new", name) >= (int)sizeof(beside))
         return qz_fail(err, -ENAMETOOLONG, "%s: %s", name, strerror(ENAMETOOLONG));
     fd = openat(folder, beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -275,9 +277,9 @@ int state_file_read(int folder, const char *name, struct state_file *file, struc
     file->bytes = bytes;
     if (r < 0) {
         state_file_free(file);
-        return qz_error_prefix(err, "%s", name);
+        qz_error_prefix(err, "%s", name);
     }
-    return 0;
+    return r;
 }
 
 void state_file_free(struct state_file *file)

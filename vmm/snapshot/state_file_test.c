@@ -157,6 +157,7 @@ static void test_what_cannot_be_read(void **state)
     struct state_file f;
     uint8_t *p;
     size_t len;
+    int fd;
 
     assert_int_equal(state_file_read(folder, "none", &f, &err), -ENOENT);
     assert_int_equal(mkfifoat(folder, "pipe", 0600), 0);
@@ -167,7 +168,12 @@ static void test_what_cannot_be_read(void **state)
     p = good(&len);
     p[8] = 2;
     assert_int_equal(state_file_parse(p, len, &f, &err), -ENOTSUP);
+    assert_int_equal(state_file_write(folder, "c", some, STATE_FILE_SECTIONS + 1, NULL), -E2BIG);
     assert_non_null(strstr(err.text, "format version 2, this program reads 1"));
+    /* Nobody asks for the cause. */
+    assert_int_equal(ftruncate(fd = openat(folder, "a", O_WRONLY | O_CLOEXEC), 20), 0);
+    assert_int_equal(state_file_read(folder, "a", &f, NULL), -EINVAL);
+    close(fd);
     free(p);
 }
 
