@@ -20,6 +20,9 @@
  * Options, by commas (a comma inside a value is written twice); the first may lack "file=":
  *     file=PATH            a file or block device; nbd://HOST[:PORT]/EXPORT and
  *                          nbd+unix:///EXPORT?socket=PATH; null:SIZE; memory:SIZE
+ *     fd=N                 the file or block device is open already, for reading and, unless
+ *                          readonly, writing: file= is only its name then. The descriptor stays the
+ *                          caller's; how it is open (O_DIRECT, O_APPEND) is changed
  *     reconnect=SECONDS    of an NBD server: how long one that vanished is looked for before
  *                          requests fail; 10 unless said
  *     connections=N        to one, where it can do several: 4 unless said

@@ -2,6 +2,7 @@
 #include <assert.h>
 
 #include "disk_internal.h"
+#include "file.h"
 #include "server.h"
 
 enum { CONTROL_DEPTH = 16 };
@@ -47,13 +48,13 @@ static int open_main(struct disk_queue *q, void *argument)
     return chain_open(&c->disk->chain, &c->options, false, q, c->err);
 }
 
-static void learn_lifetime(struct qz_disk *d, struct options *o)
+static void learn_lifetime(struct qz_disk *d)
 {
-    const char *file = options_text(o, "file");
+    struct stat st;
 
     d->lifetime = (struct lifetime){-1, -1};
-    if (qz_disk_is_local_file(file))
-        lifetime_open(&d->lifetime, "/sys", strncmp(file, "file:", 5) ? file : file + 5);
+    if (file_stat(layer_lowest(d->chain.top), &st))
+        lifetime_open(&d->lifetime, "/sys", &st);
 }
 
 int qz_disk_open(struct qz_disk **out, const char *options, struct qz_error *err)
@@ -74,7 +75,7 @@ int qz_disk_open(struct qz_disk **out, const char *options, struct qz_error *err
     else if ((r = options_size(&c.options, "memory", &memory, err)) == 0)
         r = disk_run(open_main, &c, err);
     if (r == 0)
-        learn_lifetime(c.disk, &c.options);
+        learn_lifetime(c.disk);
     options_clear(&c.options);
     if (r < 0) {
         free(c.disk);

@@ -3,7 +3,6 @@
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <sys/statfs.h>
 
 #include "file_internal.h"
@@ -14,6 +13,8 @@
  * one's own locks, then one looks whether others hold those that contradict. Read locks never
  * collide, so two that come at once both see each other.
  */
+QZ_SYSCALLS(main, "fcntl fstat newfstatat fstatfs statx ioctl close");
+
 enum { LOCK_USES = 100, LOCK_DENIES = 200 };
 enum { PERM_READ, PERM_WRITE, PERM_WRITE_UNCHANGED, PERM_RESIZE, PERMS };
 
@@ -94,7 +95,28 @@ int file_lock(struct file *f, struct qz_error *err)
 
 /* ---- what the file is */
 
-static int open_fd(struct file *f, const struct file_options *o, struct qz_error *err)
+/* Its flags are those of whoever opened it: appending would undo our offsets. */
+static int take_fd(struct file *f, const struct file_options *o, struct qz_error *err)
+{
+    int flags = fcntl(o->fd, F_GETFL), wanted = o->cache == FILE_DIRECT ? O_DIRECT : 0, access;
+
+    if (flags < 0)
+        return qz_fail(err, -errno, "%s: descriptor %d: %s", o->path, o->fd, strerror(errno));
+    access = flags & O_ACCMODE;
+    if (flags & O_PATH || access == O_WRONLY || (access == O_RDONLY && !o->readonly))
+        return qz_fail(err, -EACCES, "%s: descriptor %d is not open for reading%s", o->path, o->fd,
+                       o->readonly ? "" : " and writing (readonly may do)");
+    f->fd = fcntl(o->fd, F_DUPFD_CLOEXEC, 0);
+    if (f->fd < 0)
+        return qz_fail(err, -errno, "%s: descriptor %d: %s", o->path, o->fd, strerror(errno));
+    if ((flags & (O_APPEND | O_DIRECT | O_NONBLOCK)) != wanted && fcntl(f->fd, F_SETFL, wanted) < 0)
+        return qz_fail(err, -errno, "%s: cannot change how descriptor %d is open: %s%s", o->path,
+                       o->fd, strerror(errno),
+                       errno == EINVAL && wanted ? " (no O_DIRECT here: use cache=writeback)" : "");
+    return 0;
+}
+
+static int open_path(struct file *f, const struct file_options *o, struct qz_error *err)
 {
     struct stat st;
     int flags = (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK |
@@ -202,8 +224,8 @@ int file_open(struct layer **out, const struct file_options *o, struct qz_error 
     f->l.label = strdup(o->path);
     if (!f->l.label)
         r = qz_fail(err, -ENOMEM, "%s: no memory", o->path);
-    else if ((r = open_fd(f, o, err)) == 0 && (r = ask_file(f, err)) == 0 && !o->no_lock &&
-             !f->is_device)
+    else if ((r = o->by_fd ? take_fd(f, o, err) : open_path(f, o, err)) == 0 &&
+             (r = ask_file(f, err)) == 0 && !o->no_lock && !f->is_device)
         r = file_lock(f, err);
     if (r < 0) {
         file_ops.free(&f->l);
@@ -212,6 +234,11 @@ int file_open(struct layer **out, const struct file_options *o, struct qz_error 
     choose_inline(f);
     *out = &f->l;
     return 0;
+}
+
+bool file_stat(const struct layer *l, struct stat *st)
+{
+    return l->ops == &file_ops && fstat(QZ_CONTAINER_OF(l, struct file, l)->fd, st) == 0;
 }
 
 /* ---- creating */

@@ -129,6 +129,14 @@ int layer_resize(struct layer *l, struct disk_queue *q, uint64_t size, struct qz
 int layer_close(struct layer *l, struct disk_queue *q, struct qz_error *err);
 void layer_set_memory(struct layer *l, uint64_t bytes);
 
+/* The protocol. */
+static inline struct layer *layer_lowest(struct layer *l)
+{
+    while (l->below)
+        l = l->below;
+    return l;
+}
+
 static inline void layer_submit(struct layer *l, struct disk_queue *q, struct request *r)
 {
     l->ops->submit(l, q, r);
