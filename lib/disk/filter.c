@@ -3,7 +3,15 @@
 
 void filter_init(struct layer *l, const struct layer_ops *ops, struct layer *below)
 {
-    *l = (struct layer){.ops = ops, .below = below, .info = below->info, .label = below->label};
+    *l = (struct layer){.ops = ops};
+    filter_put_over(l, below);
+}
+
+void filter_put_over(struct layer *l, struct layer *below)
+{
+    l->below = below;
+    l->info = below->info;
+    l->label = below->label;
 }
 
 void filter_submit(struct layer *l, struct disk_queue *q, struct request *r)

@@ -26,7 +26,7 @@ static int open_fact(const char *sysfs, dev_t device, const char *name)
 
 void lifetime_open(struct lifetime *l, const char *sysfs, const struct stat *st)
 {
-    dev_t device = S_ISBLK(st->st_mode) ? st->st_rdev : st->st_dev;
+    dev_t device = lifetime_device(st);
 
     l->wear_fd = open_fact(sysfs, device, "life_time");
     l->end_fd = open_fact(sysfs, device, "pre_eol_info");

@@ -10,6 +10,12 @@ struct lifetime {
         end_fd; /* -1: the kernel does not tell; kept, for a process that may open nothing later */
 };
 
+/* Of a file or block device: the medium. */
+static inline dev_t lifetime_device(const struct stat *st)
+{
+    return S_ISBLK(st->st_mode) ? st->st_rdev : st->st_dev;
+}
+
 /* st: of a file or block device. sysfs: where that is mounted. */
 void lifetime_open(struct lifetime *l, const char *sysfs, const struct stat *st);
 void lifetime_close(struct lifetime *l);
