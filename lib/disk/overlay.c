@@ -146,7 +146,8 @@ static int check_image(struct overlay_call *c)
         return qz_fail(c->err, -EINVAL, "overlay %s: has %llu bytes, and %s has %llu", c->name,
                        (unsigned long long)l->info.size, c->disk->label, (unsigned long long)size);
     if (!c->over.format->is_empty(c->over.top))
-        return qz_fail(c->err, -EINVAL, "overlay %s: is not empty", c->name);
+        return qz_fail(c->err, -EINVAL,
+                       "overlay %s: is not empty: make a new one without preallocation", c->name);
     return 0;
 }
 
