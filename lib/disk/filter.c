@@ -33,8 +33,9 @@ int filter_resize(struct layer *l, struct disk_queue *q, uint64_t size, struct q
 {
     int r = layer_resize(l->below, q, size, err);
 
-    if (r == 0)
-        l->info.size = l->below->info.size;
+    if (r == 0) /* others look at it meanwhile, without a lock */
+        __atomic_store_n(&l->info.size, __atomic_load_n(&l->below->info.size, __ATOMIC_RELAXED),
+                         __ATOMIC_RELAXED);
     return r;
 }
 

@@ -7,6 +7,8 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "overlay_lab.h"
 
@@ -29,6 +31,10 @@ static void run(const char *base_options, const char *create_options, const char
     lab_is_frozen(lab_text("%s,format=%s", base, format), frozen);
     if (!strcmp(format, "qcow2"))
         lab_is_clean(lab_text("%s,format=qcow2", base));
+    if (lab_has_qemu && strcmp(format, "cow")) /* which keeps the same locks */
+        assert_int_equal(
+            system(lab_text("qemu-img compare -q -f %s -F %s %s %s", format, format, base, base)),
+            0);
     lab_scribble(&m, 60, 100);
     lab_holds(m.q, m.model, "changed");
     assert_int_equal(qz_disk_flush(m.q), 0);
@@ -63,6 +69,78 @@ static void test_qcow2(void **state)
 static void test_cow(void **state)
 {
     run("", "", "cow");
+}
+
+/* An image whose bytes are in a file of their own: that one is frozen with it. */
+static void test_data_file(void **state)
+{
+    uint8_t *frozen = malloc(SIZE);
+    struct qz_error err = {0};
+    struct qz_disk *other;
+    struct lab m;
+    char base[300];
+
+    snprintf(base, sizeof(base), "%s,format=qcow2,data-file=header", lab_path("base"));
+    lab_create(lab_text("%s,overwrite,size=%dB,format=qcow2,data-file=%s", lab_path("base"), SIZE,
+                        lab_path("data")));
+    lab_create_overlay("over", "base", "qcow2");
+    m = lab_start(base);
+    lab_scribble(&m, 30, 1);
+    memcpy(frozen, m.model, SIZE);
+    lab_go_on(&m, "over");
+    lab_is_frozen(base, frozen);
+    assert_int_equal(qz_disk_open(&other, lab_path("data"), &err), -EBUSY);
+    lab_scribble(&m, 30, 2);
+    lab_holds(m.q, m.model, "over a data file");
+    lab_found(lab_text("%s,readonly", base), frozen);
+    memcpy(frozen, m.model, SIZE);
+    lab_end(&m);
+    lab_found(
+        lab_text("%s,format=qcow2,backing=header,backing.format=qcow2,backing.data-file=header",
+                 lab_path("over")),
+        frozen);
+    free(frozen);
+}
+
+/* ---- a disk on a server */
+
+static int listen_at(const char *path)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    assert_int_equal(listen(fd, 8), 0);
+    return fd;
+}
+
+static void test_server(void **state)
+{
+    struct qz_disk_nbd_options o = {.export_name = ""};
+    struct qz_disk_server *s;
+    struct qz_error err = {0};
+    struct lab served, m;
+    uint8_t *frozen;
+    int fd = listen_at("qz-overlay-socket");
+
+    lab_create(lab_text("%s,overwrite,size=%dB", lab_path("0"), SIZE));
+    lab_create_overlay("1", "0", "raw");
+    served = lab_start(lab_path("0"));
+    assert_int_equal(qz_disk_serve_nbd(&s, served.d, fd, &o, &err), 0);
+    m = lab_start("nbd+unix:///?socket=qz-overlay-socket");
+    lab_scribble(&m, 20, 1);
+    frozen = memcpy(malloc(SIZE), m.model, SIZE);
+    lab_go_on(&m, "1");
+    lab_scribble(&m, 20, 2);
+    lab_holds(m.q, m.model, "over a server's");
+    lab_end(&m);
+    qz_disk_server_stop(s);
+    lab_holds(served.q, frozen, "on the server");
+    free(frozen);
+    lab_end(&served);
+    close(fd);
+    unlink("qz-overlay-socket");
 }
 
 /* ---- one over the other */
@@ -174,7 +252,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_raw),      cmocka_unit_test(test_qcow2),
-        cmocka_unit_test(test_cow),      cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_cow),      cmocka_unit_test(test_data_file),
+        cmocka_unit_test(test_server),   cmocka_unit_test(test_chain),
         cmocka_unit_test(test_too_many), cmocka_unit_test(test_filters),
     };
 
