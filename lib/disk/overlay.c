@@ -100,13 +100,14 @@ static bool is_same_file(const struct layer *l, const struct stat *st)
     return other.st_dev == st->st_dev && other.st_ino == st->st_ino;
 }
 
-/* A lock sees that only where locking is on, and not for one descriptor passed twice. */
-static int check_file(struct overlay_call *c)
+/* Before it is opened: its lock would be the disk's own, if the descriptor is. */
+static int check_file(struct overlay_call *c, int fd)
 {
     struct stat st;
 
-    if (!file_stat(layer_lowest(c->over.top), &st))
-        return qz_fail(c->err, -EINVAL, "overlay %s: no file", c->name);
+    if (fstat(fd, &st) < 0)
+        return qz_fail(c->err, -errno, "overlay %s: descriptor %d: %s", c->name, fd,
+                       strerror(errno));
     for (const struct chain *in = &c->disk->chain; in; in = in->backing)
         if (is_same_file(layer_lowest(in->top), &st) ||
             (in->data_file && is_same_file(layer_lowest(in->data_file), &st)))
@@ -174,7 +175,7 @@ static int open_overlay(struct overlay_call *c, struct disk_queue *q)
 {
     int r = chain_open_protocol(&c->over.top, &c->options, false, q, c->err);
 
-    if (r < 0 || (r = check_file(c)) < 0)
+    if (r < 0)
         return r;
     r = open_image(c, q);
     if (r < 0)
@@ -257,7 +258,7 @@ int qz_disk_overlay(struct qz_disk *d, int fd, const char *name, struct qz_error
         r = qz_fail(err, -ENOTSUP, "overlay %s: this build has no qcow2", name);
     else if (!c.base || make_options(&c, fd) < 0)
         r = qz_fail(err, -ENOMEM, "overlay %s: no memory", name);
-    else
+    else if ((r = check_file(&c, fd)) == 0)
         r = disk_run(overlay_main, &c, err);
     options_clear(&c.options);
     free(c.base);

@@ -83,7 +83,7 @@ static void test_images(void **state)
     close(fd);
     fails(&m, 99999, "Bad file descriptor");
     fd = lab_open_fd("base", O_RDWR);
-    fails(&m, fd, "in use");
+    fails(&m, fd, "is a file of the disk already");
     close(fd);
     fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     fails(&m, fd, "neither a file nor a block device");
@@ -95,7 +95,7 @@ static void test_images(void **state)
     lab_go_on(&m, "over");
     lab_holds(m.q, m.model, "after all");
     fd = lab_open_fd("over", O_RDWR);
-    fails(&m, fd, "in use");
+    fails(&m, fd, "is a file of the disk already");
     close(fd);
     lab_end(&m);
 }
@@ -118,6 +118,38 @@ static void test_one_file_twice(void **state)
     close(fd);
     lab_scribble(&m, 5, 1);
     lab_holds(m.q, m.model, "without locks");
+    lab_end(&m);
+}
+
+/* Nor a descriptor: what it locks is locked for all that have it. */
+static void test_one_descriptor_twice(void **state)
+{
+    struct lab m;
+    int fd, over;
+
+    lab_create(lab_text("%s,overwrite,size=%dB", lab_path("base"), SIZE));
+    lab_create_overlay("over", "base", "raw");
+    lab_create_overlay("other", "over", "qcow2");
+    fd = lab_open_fd("base", O_RDWR);
+    m = lab_start(lab_text("%s,fd=%d", lab_path("base"), fd));
+    lab_scribble(&m, 5, 1);
+    fails(&m, fd, "is a file of the disk already");
+    over = lab_open_fd("over", O_RDWR);
+    close(fd);
+    lab_go_on(&m, "over");
+    fails(&m, over, "is a file of the disk already");
+    close(over);
+    over = lab_open_fd("other", O_RDWR);
+    fd = lab_open_fd("other", O_RDWR); /* somebody else has it open for writing */
+    assert_int_equal(
+        fcntl(fd, F_OFD_SETLK,
+              &(struct flock){.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 101, .l_len = 1}),
+        0);
+    fails(&m, over, "in use");
+    close(fd);
+    close(over);
+    lab_go_on(&m, "other");
+    lab_holds(m.q, m.model, "in the end");
     lab_end(&m);
 }
 
@@ -272,8 +304,11 @@ static void test_dead_medium(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_images),      cmocka_unit_test(test_one_file_twice),
-        cmocka_unit_test(test_disks),       cmocka_unit_test(test_medium),
+        cmocka_unit_test(test_images),
+        cmocka_unit_test(test_one_file_twice),
+        cmocka_unit_test(test_one_descriptor_twice),
+        cmocka_unit_test(test_disks),
+        cmocka_unit_test(test_medium),
         cmocka_unit_test(test_dead_medium),
     };
 

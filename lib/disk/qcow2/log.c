@@ -196,6 +196,7 @@ int qcow2_log_begin(struct qcow2 *i, struct disk_queue *q)
         return rc;
     i->header.log_offset = first << i->cluster_bits;
     i->header.log_bytes = bytes;
+    i->header.log_slot = true;
     i->header.incompatible |= QCOW2_INCOMPAT_LOG;
     qcow2_guard_add(i, i->header.log_offset, bytes);
     rc = qcow2_write_header(i, q);
