@@ -74,6 +74,8 @@ static int unknown(const char *name, struct qz_error *err)
     for (unsigned i = 1; i < QZ_ARRAY_LEN(keys); i++) {
         size_t used = strlen(list);
 
+        if (keys[i].kind == NUMBER) /* fd=: programs say that, not who reads this */
+            continue;
         if (!strchr(keys[i].name, '-') || keys[i].kind == WORD || keys[i].kind == NEEDED ||
             keys[i].kind == RULES)
             snprintf(list + used, sizeof(list) - used, "%s%s", used ? ", " : "", keys[i].name);

@@ -4,6 +4,7 @@
  * A worker changes a disk; between any two of its requests to the file, even in the middle of a
  * commit, the power is cut on a copy. The copy must open, have no error but leaks (a repair mends
  * those), and hold in each sector what was flushed last or something that was written since.
+ * A copy of a frozen image has no leaks either, and holds all.
  */
 #include "rig.h"
 #include <setjmp.h>
