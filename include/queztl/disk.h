@@ -20,6 +20,9 @@
  * Options, by commas (a comma inside a value is written twice); the first may lack "file=":
  *     file=PATH            a file or block device; nbd://HOST[:PORT]/EXPORT and
  *                          nbd+unix:///EXPORT?socket=PATH; null:SIZE; memory:SIZE
+ *     fd=N                 the file or block device is open already, for reading and, unless
+ *                          readonly, writing: file= is only its name then. The descriptor stays the
+ *                          caller's; how it is open (O_DIRECT, O_APPEND) is changed
  *     reconnect=SECONDS    of an NBD server: how long one that vanished is looked for before
  *                          requests fail; 10 unless said
  *     connections=N        to one, where it can do several: 4 unless said
@@ -167,6 +170,19 @@ int qz_disk_helpers(unsigned threads, struct qz_error *err);
 int qz_disk_resize(struct qz_disk *d, uint64_t size, struct qz_error *err);
 /* The same by a queue that is there, on its own thread; its requests complete meanwhile. */
 int qz_disk_queue_resize(struct qz_disk_queue *q, uint64_t size, struct qz_error *err);
+/*
+ * The disk goes on in the image behind fd, an empty qcow2 overlay of the disk's size that names the
+ * present image as its backing file; the present one, flushed and marked clean, is its backing from
+ * now on and is not written any more: others may open it readonly. Limits, statistics and caches go
+ * on; cache=, discard=, locking= and the options of qcow2 hold for the overlay, too. name is what
+ * fd was opened by.
+ *
+ * Nothing is in flight on any queue, the disk is not served, and nobody calls anything for it
+ * meanwhile; the queues stay valid. Fit for a confined process: no name is opened. It takes as long
+ * as a flush does: one just before makes it short. fd is taken over on success. On failure all is
+ * as before. -ENOTSUP: an encrypted disk, or one with secure-erase=.
+ */
+int qz_disk_overlay(struct qz_disk *d, int fd, const char *name, struct qz_error *err);
 /* Bytes that all caches of the disk may hold together from now on; what is too much is given back
  * before it returns, as far as nothing in flight needs it. */
 void qz_disk_set_memory(struct qz_disk *d, uint64_t bytes);

@@ -3,7 +3,7 @@
 #include "crypto.h"
 #include "task.h"
 
-enum { BACKING_MAX = 64, GUESS_BYTES = 4096 };
+enum { GUESS_BYTES = 4096 };
 
 static void free_layers(struct layer *l)
 {
@@ -178,13 +178,12 @@ static int open_format(struct chain *c, struct options *o, bool readonly, bool c
 
 /* ---- the whole */
 
-/* Frees without closing: nothing was written. */
-static void abandon(struct chain *c)
+void chain_abandon(struct chain *c)
 {
     free_layers(c->top);
     free_layers(c->data_file);
     if (c->backing) {
-        abandon(c->backing);
+        chain_abandon(c->backing);
         free(c->backing);
     }
     *c = (struct chain){0};
@@ -202,8 +201,7 @@ static void no_backing(struct options *o)
     }
 }
 
-/* A format tells what is wrong with its image; which image that is, is said here once. */
-static int name_image(struct qz_error *err, const char *label, int r)
+int chain_name_image(struct qz_error *err, const char *label, int r)
 {
     if (err && !strstr(err->text, label))
         qz_error_prefix(err, "%s", label);
@@ -223,7 +221,7 @@ static int build(struct chain *c, struct options *o, bool readonly, bool check, 
     if (!c->format)
         no_backing(o);
     else if ((r = open_format(c, o, readonly, check, depth, q, err)) < 0)
-        return name_image(err, c->top->label, r);
+        return chain_name_image(err, c->top->label, r);
     c->format_layer = c->top;
     if ((r = chain_add_filters(c, o, err)) < 0)
         return r;
@@ -235,14 +233,14 @@ static int open_chain(struct chain *c, struct options *o, bool readonly, bool ch
 {
     int r;
 
-    if (depth > BACKING_MAX)
+    if (depth > CHAIN_BACKING_MAX)
         return qz_fail(err, -ELOOP, "disk: more than %d backing files, or a circle of them",
-                       BACKING_MAX);
+                       CHAIN_BACKING_MAX);
     if ((r = options_switch(o, "readonly", &readonly, err)) < 0)
         return r;
     r = build(c, o, readonly, check, depth, q, err);
     if (r < 0)
-        abandon(c);
+        chain_abandon(c);
     return r;
 }
 
@@ -277,7 +275,41 @@ int chain_close(struct chain *c, struct disk_queue *q, struct qz_error *err)
         free(c->backing);
         c->backing = NULL;
     }
-    abandon(c);
+    chain_abandon(c);
+    return r;
+}
+
+/* Back from the top down to, not including, `end`. */
+static void thaw_layers(struct layer *l, const struct layer *end)
+{
+    for (; l != end; l = l->below)
+        layer_thaw(l);
+}
+
+static int freeze_layers(struct layer *top, struct disk_queue *q, struct qz_error *err)
+{
+    for (struct layer *l = top; l; l = l->below) {
+        int r = layer_freeze(l, q, err);
+
+        if (r < 0) {
+            thaw_layers(top, l);
+            return r;
+        }
+    }
+    return 0;
+}
+
+int chain_freeze(struct chain *c, struct disk_queue *q, struct qz_error *err)
+{
+    int r = layer_flush(c->format_layer, q);
+
+    if (r < 0)
+        return qz_fail(err, r, "%s: cannot flush it: %s", c->format_layer->label, strerror(-r));
+    if ((r = freeze_layers(c->format_layer, q, err)) < 0)
+        return r;
+    r = c->data_file ? freeze_layers(c->data_file, q, err) : 0;
+    if (r < 0)
+        thaw_layers(c->format_layer, NULL);
     return r;
 }
 

@@ -8,6 +8,8 @@
 #include "format.h"
 #include "layer.h"
 
+enum { CHAIN_BACKING_MAX = 64 };
+
 /* What was built: layers from top by below; the format layer's backing is the backing chain's top.
  */
 struct chain {
@@ -24,6 +26,18 @@ int chain_open(struct chain *c, struct options *o, bool check, struct disk_queue
                struct qz_error *err);
 /* [task] Closes from the top down and frees all; the first error is told, and all are closed. */
 int chain_close(struct chain *c, struct disk_queue *q, struct qz_error *err);
+
+/* A format tells what is wrong with its image; which image that is, is said here, once; r. */
+int chain_name_image(struct qz_error *err, const char *label, int r);
+
+/* Frees without closing: nothing was written. */
+void chain_abandon(struct chain *c);
+
+/*
+ * [task] The image on top, not its backing files: all is written out and it is marked clean; it is
+ * readonly from now on, and others may read it. Nothing is in flight. On failure it is as before.
+ */
+int chain_freeze(struct chain *c, struct disk_queue *q, struct qz_error *err);
 
 /* Divides bytes between the caches of all layers. Any thread. */
 void chain_set_memory(struct chain *c, uint64_t bytes);

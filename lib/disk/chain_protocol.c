@@ -1,4 +1,5 @@
 /* chain_protocol.c - what lies below a chain: a file, memory, a server (chain.h). */
+#include <limits.h>
 #include <queztl/disk.h>
 
 #include "chain.h"
@@ -18,6 +19,14 @@ static int file_keys(struct file_options *f, struct options *o, struct qz_error 
         (r = options_word(o, "discard", discards, &discard, err)) < 0 ||
         (r = options_switch(o, "locking", &locking, err)) < 0)
         return r;
+    if (options_has(o, "fd")) {
+        uint64_t fd;
+
+        if ((r = options_number(o, "fd", 0, INT_MAX, &fd, err)) < 0)
+            return r;
+        f->by_fd = true;
+        f->fd = (int)fd;
+    }
     f->cache = cache;
     f->no_discard = discard == 1;
     f->no_lock = !locking;
@@ -69,6 +78,8 @@ int chain_open_protocol(struct layer **l, struct options *o, bool readonly, stru
         return qz_fail(err, -EINVAL, "disk: file= is missing");
     if ((r = file_keys(&f, o, err)) < 0)
         return qz_error_prefix(err, "disk %s", file);
+    if (f.by_fd && !qz_disk_is_local_file(file))
+        return qz_fail(err, -EINVAL, "disk %s: fd= is for files and block devices", file);
     if (!strncmp(file, "null:", 5))
         return open_sized(l, "null", file + 5, err);
     if (!strncmp(file, "memory:", 7))

@@ -313,6 +313,7 @@ const struct layer_ops cow_ops = {
     .name = "cow",
     .submit = cow_submit,
     .map = cow_map,
+    .freeze = cow_close,
     .close = cow_close,
     .free = cow_free,
 };

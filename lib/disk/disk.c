@@ -2,6 +2,7 @@
 #include <assert.h>
 
 #include "disk_internal.h"
+#include "file.h"
 #include "server.h"
 
 enum { CONTROL_DEPTH = 16 };
@@ -34,6 +35,13 @@ int disk_run(int (*fn)(struct disk_queue *q, void *argument), void *argument, st
 
 /* ---- opening */
 
+static void disk_free(struct qz_disk *d)
+{
+    if (d)
+        options_clear(&d->inherited);
+    free(d);
+}
+
 struct open_call {
     struct qz_disk *disk;
     struct options options;
@@ -47,13 +55,13 @@ static int open_main(struct disk_queue *q, void *argument)
     return chain_open(&c->disk->chain, &c->options, false, q, c->err);
 }
 
-static void learn_lifetime(struct qz_disk *d, struct options *o)
+static void learn_lifetime(struct qz_disk *d)
 {
-    const char *file = options_text(o, "file");
+    struct stat st;
 
     d->lifetime = (struct lifetime){-1, -1};
-    if (qz_disk_is_local_file(file))
-        lifetime_open(&d->lifetime, "/sys", strncmp(file, "file:", 5) ? file : file + 5);
+    if (file_stat(layer_lowest(d->chain.top), &st))
+        lifetime_open(&d->lifetime, "/sys", &st);
 }
 
 int qz_disk_open(struct qz_disk **out, const char *options, struct qz_error *err)
@@ -71,18 +79,20 @@ int qz_disk_open(struct qz_disk **out, const char *options, struct qz_error *err
     c.disk = calloc(1, sizeof(*c.disk));
     if (!c.disk)
         r = qz_fail(err, -ENOMEM, "disk: no memory");
+    else if (overlay_inherit(&c.disk->inherited, &c.options) < 0)
+        r = qz_fail(err, -ENOMEM, "disk: no memory");
     else if ((r = options_size(&c.options, "memory", &memory, err)) == 0)
         r = disk_run(open_main, &c, err);
-    if (r == 0)
-        learn_lifetime(c.disk, &c.options);
     options_clear(&c.options);
     if (r < 0) {
-        free(c.disk);
+        disk_free(c.disk);
         return r;
     }
+    learn_lifetime(c.disk);
+    c.disk->memory = DISK_MEMORY_UNSAID;
     c.disk->label = c.disk->chain.top->label;
     if (memory)
-        chain_set_memory(&c.disk->chain, memory);
+        qz_disk_set_memory(c.disk, memory);
     *out = c.disk;
     return 0;
 }
@@ -104,7 +114,7 @@ int qz_disk_close(struct qz_disk *d, struct qz_error *err)
     assert(!__atomic_load_n(&d->queues, __ATOMIC_ACQUIRE));
     r = disk_run(close_main, &c, err);
     lifetime_close(&d->lifetime);
-    free(d);
+    disk_free(d);
     return r;
 }
 
@@ -132,6 +142,7 @@ int qz_disk_get_lifetime(struct qz_disk *d, struct qz_disk_lifetime *l)
 
 void qz_disk_set_memory(struct qz_disk *d, uint64_t bytes)
 {
+    __atomic_store_n(&d->memory, bytes, __ATOMIC_RELAXED);
     chain_set_memory(&d->chain, bytes);
 }
 

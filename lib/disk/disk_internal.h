@@ -9,11 +9,15 @@
 #include "queue.h"
 #include "task.h"
 
+#define DISK_MEMORY_UNSAID UINT64_MAX
+
 struct qz_disk {
     struct chain chain;
     char *label;
     struct lifetime lifetime;
-    unsigned queues; /* atomic: living qz_disk_queues */
+    struct options inherited; /* what an overlay is opened with as well */
+    uint64_t memory;          /* for all caches; relaxed atomic */
+    unsigned queues;          /* atomic: living qz_disk_queues */
 };
 
 struct qz_disk_queue {
@@ -30,6 +34,8 @@ static inline bool is_inside(const struct layer *l, uint64_t offset, uint64_t le
 
 /* Whether o may be opened with, without opening anything; takes only "file". */
 int disk_keys_check(struct options *o, struct qz_error *err);
+/* Adds to kept what of o holds for each image that is put on top of the disk's. -ENOMEM. */
+int overlay_inherit(struct options *kept, struct options *o);
 /* Runs fn in a task on a queue made for it, and waits for its end. */
 int disk_run(int (*fn)(struct disk_queue *q, void *argument), void *argument, struct qz_error *err);
 

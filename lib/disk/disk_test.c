@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <queztl/disk.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -81,7 +82,7 @@ static void test_lifetime(void **state)
 
     assert_int_equal(stat(path, &st), 0);
     assert_non_null(mkdtemp(made));
-    lifetime_open(&l, made, path);
+    lifetime_open(&l, made, &st);
     assert_int_equal(lifetime_read(&l, &worn), -ENOTSUP);
     lifetime_close(&l);
     snprintf(dir, sizeof(dir), "mkdir -p %s/dev/block/%u:%u/device", made, major(st.st_dev),
@@ -89,13 +90,13 @@ static void test_lifetime(void **state)
     assert_int_equal(system(dir), 0);
     snprintf(file, sizeof(file), "%s/life_time", dir + strlen("mkdir -p "));
     put_fact(file, "0x03 0x0b\n");
-    lifetime_open(&l, made, path);
+    lifetime_open(&l, made, &st);
     assert_int_equal(lifetime_read(&l, &worn), 0);
     assert_int_equal(worn.pre_eol_info, 0);
     lifetime_close(&l);
     snprintf(file, sizeof(file), "%s/pre_eol_info", dir + strlen("mkdir -p "));
     put_fact(file, "0x02\n");
-    lifetime_open(&l, made, path);
+    lifetime_open(&l, made, &st);
     assert_int_equal(lifetime_read(&l, &worn), 0);
     assert_int_equal(worn.pre_eol_info, 2);
     assert_int_equal(worn.typ_a, 3);
@@ -254,6 +255,43 @@ static void test_errors_arrive(void **state)
     qz_disk_close(d, &err);
 }
 
+static void test_by_descriptor(void **state)
+{
+    int fd = open(path, O_RDWR | O_APPEND | O_CLOEXEC), rd = open(path, O_RDONLY | O_CLOEXEC);
+    struct qz_disk_queue *q;
+    struct qz_disk_info info;
+    struct qz_error err;
+    struct qz_disk *d;
+    char a[600], b[600];
+
+    assert_true(fd >= 0 && rd >= 0);
+    memset(a, 9, sizeof(a));
+    d = open_or_fail(text("vm.img,fd=%d", fd));
+    qz_disk_get_info(d, &info);
+    assert_string_equal(info.label, "vm.img");
+    assert_int_equal(info.size, 4 << 20);
+    refused(text("%s,readonly", path), "in use");
+    assert_int_equal(qz_disk_queue_new(&q, d, 8, &err), 0);
+    assert_int_equal(qz_disk_write(q, 1000, a, sizeof(a)), 0);
+    qz_disk_queue_free(q);
+    assert_int_equal(qz_disk_close(d, &err), 0);
+    d = open_or_fail(text("vm.img,fd=%d,readonly,cache=none", rd));
+    assert_int_equal(qz_disk_queue_new(&q, d, 8, &err), 0);
+    assert_int_equal(qz_disk_read(q, 1000, b, sizeof(b)), 0);
+    assert_memory_equal(a, b, sizeof(a));
+    qz_disk_queue_free(q);
+    assert_int_equal(qz_disk_close(d, &err), 0);
+    refused(text("vm.img,fd=%d", rd), "not open for reading and writing");
+    close(rd);
+    refused("vm.img,fd=99999", "Bad file descriptor");
+    refused("vm.img,fd=-1", "fd");
+    refused("vm.img,fd", "fd");
+    refused("memory:1MiB,fd=0", "fd= is for files");
+    /* Ours to the end: what was opened with it has closed a descriptor of its own. */
+    assert_int_equal(pread(fd, b, sizeof(b), 1000), sizeof(b));
+    close(fd);
+}
+
 static void test_create(void **state)
 {
     struct qz_error err;
@@ -297,6 +335,7 @@ int main(void)
         cmocka_unit_test(test_refusals),      cmocka_unit_test(test_lifetime),
         cmocka_unit_test(test_blocking),      cmocka_unit_test(test_many_queues),
         cmocka_unit_test(test_errors_arrive), cmocka_unit_test(test_create),
+        cmocka_unit_test(test_by_descriptor),
     };
 
     return cmocka_run_group_tests(tests, make_file, remove_file);

@@ -407,6 +407,8 @@ const struct layer_ops file_ops = {
     .submit = file_submit,
     .map = file_map,
     .resize = file_resize,
+    .freeze = file_freeze,
+    .thaw = file_thaw,
     .close = file_close,
     .free = file_free,
 };

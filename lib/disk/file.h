@@ -3,6 +3,7 @@
 #define DISK_FILE_H
 
 #include "layer.h"
+#include <sys/stat.h>
 
 enum file_cache {
     FILE_WRITEBACK,    /* page cache; a flush makes it durable */
@@ -13,6 +14,8 @@ enum file_cache {
 
 struct file_options {
     const char *path;
+    bool by_fd; /* path is only its name, for messages */
+    int fd;     /* duplicated; open for what is asked, regular file or block device */
     bool readonly, no_lock;
     bool no_discard; /* discards are dropped and zeroes are written */
     enum file_cache cache;
@@ -21,6 +24,9 @@ struct file_options {
 /* Locks the file against whoever writes it, or when we write, against everybody, in the way of
  * QEMU, so that both see each other. */
 int file_open(struct layer **l, const struct file_options *o, struct qz_error *err);
+
+/* False: the layer is no file. */
+bool file_stat(const struct layer *l, struct stat *st);
 
 enum file_preallocation {
     FILE_SPARSE,

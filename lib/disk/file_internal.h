@@ -1,4 +1,4 @@
-/* file_internal.h - between file.c, which moves bytes, and file_open.c. */
+/* file_internal.h - between file.c, which moves bytes, file_open.c and file_lock.c. */
 #ifndef DISK_FILE_INTERNAL_H
 #define DISK_FILE_INTERNAL_H
 
@@ -31,5 +31,8 @@ extern const struct layer_ops file_ops;
 
 int file_lock(struct file *f, struct qz_error *err);
 void file_unlock(struct file *f);
+/* Of file_ops: readers are let in, writers are still kept out. */
+int file_freeze(struct layer *l, struct disk_queue *q, struct qz_error *err);
+void file_thaw(struct layer *l);
 
 #endif

@@ -1,100 +1,38 @@
-/* file_open.c - opening, locking and creating files and block devices (file.h). */
+/* file_open.c - opening and creating files and block devices (file.h). */
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <sys/statfs.h>
 
 #include "file_internal.h"
 
-/*
- * QEMU's locking protocol (its block/file-posix.c): who uses a permission holds a read lock on byte
- * 100 + its number, who does not share one a read lock on byte 200 + its number. First one takes
- * one's own locks, then one looks whether others hold those that contradict. Read locks never
- * collide, so two that come at once both see each other.
- */
-enum { LOCK_USES = 100, LOCK_DENIES = 200 };
-enum { PERM_READ, PERM_WRITE, PERM_WRITE_UNCHANGED, PERM_RESIZE, PERMS };
-
-static int ofd_lock(int fd, int command, short type, off_t byte, struct flock *out)
-{
-    struct flock l = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
-
-    if (fcntl(fd, command, &l) < 0)
-        return -errno;
-    if (out)
-        *out = l;
-    return 0;
-}
-
-static bool uses(const struct file *f, unsigned perm)
-{
-    return perm == PERM_READ ||
-           (!f->l.info.readonly && (perm == PERM_WRITE || perm == PERM_RESIZE));
-}
-
-static bool denies(unsigned perm)
-{
-    return perm == PERM_WRITE || perm == PERM_RESIZE;
-}
-
-/* -EBUSY: somebody holds the byte. */
-static int look(const struct file *f, off_t byte)
-{
-    struct flock held = {0};
-    int r = ofd_lock(f->fd, F_OFD_GETLK, F_WRLCK, byte, &held);
-
-    return r < 0 ? r : held.l_type == F_UNLCK ? 0 : -EBUSY;
-}
-
-static int take_locks(struct file *f)
-{
-    int r = 0;
-
-    for (unsigned p = 0; p < PERMS && r == 0; p++) {
-        if (uses(f, p))
-            r = ofd_lock(f->fd, F_OFD_SETLK, F_RDLCK, LOCK_USES + p, NULL);
-        if (r == 0 && denies(p))
-            r = ofd_lock(f->fd, F_OFD_SETLK, F_RDLCK, LOCK_DENIES + p, NULL);
-    }
-    for (unsigned p = 0; p < PERMS && r == 0; p++) {
-        if (uses(f, p))
-            r = look(f, LOCK_DENIES + p);
-        if (r == 0 && denies(p))
-            r = look(f, LOCK_USES + p);
-    }
-    return r;
-}
-
-void file_unlock(struct file *f)
-{
-    struct flock l = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
-
-    if (f->locked)
-        fcntl(f->fd, F_OFD_SETLK, &l);
-    f->locked = false;
-}
-
-int file_lock(struct file *f, struct qz_error *err)
-{
-    int r;
-
-    f->locked = true;
-    r = take_locks(f);
-    if (r == 0)
-        return 0;
-    file_unlock(f);
-    if (r == -EBUSY || r == -EAGAIN || r == -EACCES)
-        return qz_fail(err, -EBUSY, "%s: in use: another program has it open%s", f->l.label,
-                       f->l.info.readonly ? " for writing" : "; open it readonly, or a copy");
-    return qz_fail(err, r, "%s: cannot lock it: %s (locking=off if nobody else uses it)",
-                   f->l.label, strerror(-r));
-}
+QZ_SYSCALLS(main, "fcntl fstat newfstatat fstatfs statx ioctl close"); /* by a descriptor */
 
 /* ---- what the file is */
 
-static int open_fd(struct file *f, const struct file_options *o, struct qz_error *err)
+/* Its flags are those of whoever opened it: appending would undo our offsets. */
+static int take_fd(struct file *f, const struct file_options *o, struct qz_error *err)
+{
+    int flags = fcntl(o->fd, F_GETFL), wanted = o->cache == FILE_DIRECT ? O_DIRECT : 0, access;
+
+    if (flags < 0)
+        return qz_fail(err, -errno, "%s: descriptor %d: %s", o->path, o->fd, strerror(errno));
+    access = flags & O_ACCMODE;
+    if (flags & O_PATH || access == O_WRONLY || (access == O_RDONLY && !o->readonly))
+        return qz_fail(err, -EACCES, "%s: descriptor %d is not open for reading%s", o->path, o->fd,
+                       o->readonly ? "" : " and writing (readonly may do)");
+    f->fd = fcntl(o->fd, F_DUPFD_CLOEXEC, 0);
+    if (f->fd < 0)
+        return qz_fail(err, -errno, "%s: descriptor %d: %s", o->path, o->fd, strerror(errno));
+    if ((flags & (O_APPEND | O_DIRECT | O_NONBLOCK)) != wanted && fcntl(f->fd, F_SETFL, wanted) < 0)
+        return qz_fail(err, -errno, "%s: cannot change how descriptor %d is open: %s%s", o->path,
+                       o->fd, strerror(errno),
+                       errno == EINVAL && wanted ? " (no O_DIRECT here: use cache=writeback)" : "");
+    return 0;
+}
+
+static int open_path(struct file *f, const struct file_options *o, struct qz_error *err)
 {
     struct stat st;
     int flags = (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK |
@@ -202,8 +140,8 @@ int file_open(struct layer **out, const struct file_options *o, struct qz_error 
     f->l.label = strdup(o->path);
     if (!f->l.label)
         r = qz_fail(err, -ENOMEM, "%s: no memory", o->path);
-    else if ((r = open_fd(f, o, err)) == 0 && (r = ask_file(f, err)) == 0 && !o->no_lock &&
-             !f->is_device)
+    else if ((r = o->by_fd ? take_fd(f, o, err) : open_path(f, o, err)) == 0 &&
+             (r = ask_file(f, err)) == 0 && !o->no_lock && !f->is_device)
         r = file_lock(f, err);
     if (r < 0) {
         file_ops.free(&f->l);
@@ -212,6 +150,11 @@ int file_open(struct layer **out, const struct file_options *o, struct qz_error 
     choose_inline(f);
     *out = &f->l;
     return 0;
+}
+
+bool file_stat(const struct layer *l, struct stat *st)
+{
+    return l->ops == &file_ops && fstat(QZ_CONTAINER_OF(l, struct file, l)->fd, st) == 0;
 }
 
 /* ---- creating */

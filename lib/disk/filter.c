@@ -3,7 +3,15 @@
 
 void filter_init(struct layer *l, const struct layer_ops *ops, struct layer *below)
 {
-    *l = (struct layer){.ops = ops, .below = below, .info = below->info, .label = below->label};
+    *l = (struct layer){.ops = ops};
+    filter_put_over(l, below);
+}
+
+void filter_put_over(struct layer *l, struct layer *below)
+{
+    l->below = below;
+    l->info = below->info;
+    l->label = below->label;
 }
 
 void filter_submit(struct layer *l, struct disk_queue *q, struct request *r)
@@ -25,8 +33,9 @@ int filter_resize(struct layer *l, struct disk_queue *q, uint64_t size, struct q
 {
     int r = layer_resize(l->below, q, size, err);
 
-    if (r == 0)
-        l->info.size = l->below->info.size;
+    if (r == 0) /* others look at it meanwhile, without a lock */
+        __atomic_store_n(&l->info.size, __atomic_load_n(&l->below->info.size, __ATOMIC_RELAXED),
+                         __ATOMIC_RELAXED);
     return r;
 }
 

@@ -12,6 +12,8 @@
 
 /* Everything as below: info, label. */
 void filter_init(struct layer *l, const struct layer_ops *ops, struct layer *below);
+/* The same over another layer; what the filter itself adds to its info is the caller's to add. */
+void filter_put_over(struct layer *l, struct layer *below);
 
 /* Ready-made operations. */
 void filter_submit(struct layer *l, struct disk_queue *q, struct request *r);

@@ -84,6 +84,8 @@ struct format_ops {
     int (*create)(struct layer *file, struct disk_queue *q, const struct format_create *c,
                   struct qz_error *err);
     /* The rest is optional. l: from open(). */
+    /* Whether nothing was ever stored in it, so that all of it is the backing file's. */
+    bool (*is_empty)(struct layer *l);
     void (*info)(struct layer *l, struct format_info *i);
     int (*check)(struct layer *l, struct disk_queue *q, struct format_check *c,
                  struct qz_error *err);

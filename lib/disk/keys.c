@@ -6,11 +6,13 @@
  * cannot be used, and whoever reads options for later (a program's command line) finds the same
  * mistakes with the same words.
  */
+#include <limits.h>
+
 #include "disk_internal.h"
 #include "filter.h"
 #include "format.h"
 
-enum kind { TEXT, NEEDED, SWITCH, SIZE, COUNT, WORD, FORMAT, RULES, SIZED_FILE };
+enum kind { TEXT, NEEDED, SWITCH, SIZE, COUNT, NUMBER, WORD, FORMAT, RULES, SIZED_FILE };
 
 struct key {
     const char *name;
@@ -21,6 +23,7 @@ struct key {
 
 static const struct key keys[] = {
     {"file", SIZED_FILE, NULL, {NULL}},
+    {"fd", NUMBER, NULL, {NULL}},
     {"format", FORMAT, NULL, {NULL}},
     {"readonly", SWITCH, NULL, {NULL}},
     {"cache", WORD, NULL, {"writeback", "writethrough", "none", "unsafe"}},
@@ -71,6 +74,8 @@ static int unknown(const char *name, struct qz_error *err)
     for (unsigned i = 1; i < QZ_ARRAY_LEN(keys); i++) {
         size_t used = strlen(list);
 
+        if (keys[i].kind == NUMBER) /* fd=: programs say that, not who reads this */
+            continue;
         if (!strchr(keys[i].name, '-') || keys[i].kind == WORD || keys[i].kind == NEEDED ||
             keys[i].kind == RULES)
             snprintf(list + used, sizeof(list) - used, "%s%s", used ? ", " : "", keys[i].name);
@@ -130,6 +135,8 @@ static int check_value(struct options *o, const struct key *k, const char *value
         return options_size(o, k->name, &number, err);
     case COUNT:
         return options_number(o, k->name, 1, 1000000000, &number, err);
+    case NUMBER:
+        return options_number(o, k->name, 0, INT_MAX, &number, err);
     case WORD:
         return options_word(o, k->name, k->words, &word, err);
     case FORMAT:

@@ -115,6 +115,22 @@ int layer_resize(struct layer *l, struct disk_queue *q, uint64_t size, struct qz
     return l->ops->resize(l, q, size, err);
 }
 
+int layer_freeze(struct layer *l, struct disk_queue *q, struct qz_error *err)
+{
+    int r = l->ops->freeze ? l->ops->freeze(l, q, err) : 0;
+
+    if (r == 0)
+        l->info.readonly = true;
+    return r;
+}
+
+void layer_thaw(struct layer *l)
+{
+    l->info.readonly = false;
+    if (l->ops->thaw)
+        l->ops->thaw(l);
+}
+
 int layer_close(struct layer *l, struct disk_queue *q, struct qz_error *err)
 {
     return l->ops->close ? l->ops->close(l, q, err) : 0;

@@ -75,6 +75,7 @@ struct layer_info {
     uint32_t preferred;        /* bytes; what the layer likes requests to be multiples of */
     uint64_t max_transfer;     /* bytes in one request; 0: any */
     bool readonly, discard, write_zeroes, is_rotational, secure_erase;
+    bool encrypted; /* what is stored cannot be read without a key */
 };
 
 /*
@@ -95,6 +96,14 @@ struct layer_ops {
     /* Bytes that this layer's caches may hold from now on; gives memory back before it returns as
      * far as nothing in flight needs it (optional). Any thread. */
     void (*set_memory)(struct layer *l, uint64_t bytes);
+    /*
+     * [task] The image is about to stay as it is: what is held is written out, the image marked
+     * clean, and others may read its file. Nothing else is in flight. On failure the layer is as
+     * before (optional: there is nothing to do).
+     */
+    int (*freeze)(struct layer *l, struct disk_queue *q, struct qz_error *err);
+    /* It will be written again: undoes freeze (optional). */
+    void (*thaw)(struct layer *l);
     /* [task] Writes out what is held and marks the image clean. Nothing else is in flight. */
     int (*close)(struct layer *l, struct disk_queue *q, struct qz_error *err);
     /* After close, or instead of it when opening failed. */
@@ -125,9 +134,20 @@ int layer_write_zeroes(struct layer *l, struct disk_queue *q, uint64_t offset, u
 int layer_map(struct layer *l, struct disk_queue *q, uint64_t offset, uint64_t length,
               struct extent *e);
 int layer_resize(struct layer *l, struct disk_queue *q, uint64_t size, struct qz_error *err);
+/* This layer only: readonly from now on, and back. */
+int layer_freeze(struct layer *l, struct disk_queue *q, struct qz_error *err);
+void layer_thaw(struct layer *l);
 /* Closes this layer only: whoever holds a layer below or a backing file closes it after. */
 int layer_close(struct layer *l, struct disk_queue *q, struct qz_error *err);
 void layer_set_memory(struct layer *l, uint64_t bytes);
+
+/* The protocol. */
+static inline struct layer *layer_lowest(struct layer *l)
+{
+    while (l->below)
+        l = l->below;
+    return l;
+}
 
 static inline void layer_submit(struct layer *l, struct disk_queue *q, struct request *r)
 {

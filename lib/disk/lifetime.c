@@ -5,7 +5,6 @@
 #include "lifetime.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 QZ_SYSCALLS(io, "pread64");
@@ -25,15 +24,10 @@ static int open_fact(const char *sysfs, dev_t device, const char *name)
     return fd;
 }
 
-void lifetime_open(struct lifetime *l, const char *sysfs, const char *path)
+void lifetime_open(struct lifetime *l, const char *sysfs, const struct stat *st)
 {
-    struct stat st;
-    dev_t device;
+    dev_t device = lifetime_device(st);
 
-    l->wear_fd = l->end_fd = -1;
-    if (stat(path, &st) < 0)
-        return;
-    device = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
     l->wear_fd = open_fact(sysfs, device, "life_time");
     l->end_fd = open_fact(sysfs, device, "pre_eol_info");
 }

@@ -31,7 +31,7 @@ void options_clear(struct options *o)
     *o = (struct options){0};
 }
 
-static struct option *find(const struct options *o, const char *key)
+struct option *options_find(const struct options *o, const char *key)
 {
     for (unsigned i = 0; i < o->count; i++)
         if (!strcmp(o->list[i].key, key))
@@ -71,7 +71,7 @@ static int add_part(struct options *o, char *part, const char *first, struct qz_
     if (!*key)
         return qz_fail(err, -EINVAL, "an option without a name (before \"=%s\")",
                        value ? value : "");
-    if (find(o, key))
+    if (options_find(o, key))
         return qz_fail(err, -EINVAL, "%s is given twice", key);
     if (o->count >= OPTIONS_MAX)
         return qz_fail(err, -E2BIG, "more than %d options", OPTIONS_MAX);
@@ -125,7 +125,7 @@ int options_split(struct options *o, const char *prefix, struct options *out)
 
 bool options_has(const struct options *o, const char *key)
 {
-    const struct option *p = find(o, key);
+    const struct option *p = options_find(o, key);
 
     return p && (!p->value || (strcmp(p->value, "off") && strcmp(p->value, "no")));
 }
@@ -134,7 +134,7 @@ bool options_has(const struct options *o, const char *key)
 
 static struct option *take(struct options *o, const char *key)
 {
-    struct option *p = find(o, key);
+    struct option *p = options_find(o, key);
 
     if (p)
         p->taken = true;

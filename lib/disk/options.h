@@ -26,6 +26,8 @@ void options_clear(struct options *o);
 /* All options whose key begins with prefix and a dot, without both, moved to *out. */
 int options_split(struct options *o, const char *prefix, struct options *out);
 
+/* Not taken by that; NULL: not there. */
+struct option *options_find(const struct options *o, const char *key);
 /* Whether the key is there and not off; it is not taken by that. */
 bool options_has(const struct options *o, const char *key);
 /* NULL: not there. A switch is "". */

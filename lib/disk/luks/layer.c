@@ -163,6 +163,7 @@ static int fill_info(struct luks *l, struct layer *file, bool readonly, struct q
                              : QZ_ALIGN_DOWN(size - start, (uint64_t)l->volume.sector_bytes);
     l->layer.info.alignment = QZ_MAX(file->info.alignment, l->volume.sector_bytes);
     l->layer.info.write_zeroes = false;
+    l->layer.info.encrypted = true;
     l->layer.info.readonly = readonly || file->info.readonly;
     return 0;
 }

@@ -4,6 +4,7 @@
  * A worker changes a disk; between any two of its requests to the file, even in the middle of a
  * commit, the power is cut on a copy. The copy must open, have no error but leaks (a repair mends
  * those), and hold in each sector what was flushed last or something that was written since.
+ * A copy of a frozen image has no leaks either, and holds all.
  */
 #include "rig.h"
 #include <setjmp.h>
@@ -24,7 +25,7 @@ struct sector {
 struct crash {
     struct rig r;
     struct sector *sectors;
-    unsigned left, cuts, leaky;
+    unsigned left, cuts, leaky, frozen;
     bool working, repair;
     struct task *cutter;
 };
@@ -71,14 +72,68 @@ static bool room(struct crash *c, uint64_t from, uint64_t to)
     return true;
 }
 
+static void set_floors(struct crash *c)
+{
+    for (uint64_t n = 0; n < c->r.size / SECTOR; n++)
+        c->sectors[n].floor = c->sectors[n].count - 1;
+}
+
 static int flush(struct crash *c, struct disk_queue *q)
 {
     int rc;
 
-    for (uint64_t n = 0; n < c->r.size / SECTOR; n++)
-        c->sectors[n].floor = c->sectors[n].count - 1;
+    set_floors(c);
     rc = layer_flush(c->r.image, q);
     settle(c);
+    return rc;
+}
+
+/* Nothing to repair, nothing lost, nothing missing. */
+static int is_whole(struct crash *c, struct disk_queue *q, struct layer *file)
+{
+    struct format_open o = {.label = "frozen.qcow2", .readonly = true};
+    struct format_check check = {.repair = false};
+    struct qz_error err = {0};
+    struct layer *l;
+    uint8_t *b = malloc(c->r.size);
+    int rc = b ? qcow2_open(&l, file, q, &o, &err) : -ENOMEM;
+
+    if (rc) {
+        print_message("frozen: %s\n", err.text);
+        free(b);
+        return rc;
+    }
+    l->backing = c->r.backing;
+    rc = qcow2_check(l, q, &check, &err);
+    if (!rc && (check.errors || check.leaks ||
+                qcow2_of(l)->header.incompatible & (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_LOG)))
+        rc = -EUCLEAN;
+    if (!rc)
+        rc = layer_read(l, q, 0, b, c->r.size);
+    if (!rc && memcmp(b, c->r.model, c->r.size))
+        rc = -EBADMSG;
+    free(b);
+    l->ops->free(l);
+    return rc;
+}
+
+/* The image is frozen, the power cut (on a copy), and then it is written again. */
+static int freeze(struct crash *c, struct disk_queue *q)
+{
+    struct qz_error err = {0};
+    struct layer *after;
+    int rc;
+
+    set_floors(c);
+    rc = layer_freeze(c->r.image, q, &err);
+    settle(c);
+    if (rc)
+        return rc;
+    assert_int_equal(memory_power_cut(c->r.file, rig_random(&c->r), &after, &err), 0);
+    rc = is_whole(c, q, after);
+    after->ops->free(after);
+    layer_thaw(c->r.image);
+    c->frozen++;
     return rc;
 }
 
@@ -124,7 +179,9 @@ static void worker(struct disk_queue *q, void *argument)
         uint64_t n = SECTOR * (1 + rig_random(&c->r) % 40);
         uint64_t from = QZ_ALIGN_DOWN(rig_random(&c->r) % (c->r.size - n), SECTOR);
 
-        if (rig_random(&c->r) % 8 == 0 || !room(c, from, from + n))
+        if (rig_random(&c->r) % 64 == 0)
+            rc = freeze(c, q);
+        else if (rig_random(&c->r) % 8 == 0 || !room(c, from, from + n))
             rc = flush(c, q);
         else
             rc = change(c, q, from, n);
@@ -230,8 +287,9 @@ static void crash_with(const char *options, uint64_t backing, bool repair, unsig
     rc = rig_run(&c.r, cutter, &c);
     if (rc)
         fail_msg("%s: cut %u: %d", options, c.cuts, rc);
-    print_message("%s: %u cuts, %u with leaks\n", options, c.cuts, c.leaky);
-    assert_true(c.cuts > 100);
+    print_message("%s: %u cuts, %u with leaks, %u times frozen\n", options, c.cuts, c.leaky,
+                  c.frozen);
+    assert_true(c.cuts > 100 && c.frozen > 10);
     rig_compare(&c.r, options);
     free(c.sectors);
     rig_close(&c.r);

@@ -146,6 +146,8 @@ static int make_plan(struct plan *p, const struct format_create *c, struct qz_er
     h->incompatible = (c->data_file_name ? QCOW2_INCOMPAT_DATA_FILE : 0) |
                       (h->compression != QCOW2_ZLIB ? QCOW2_INCOMPAT_COMPRESSION : 0) |
                       (extended ? QCOW2_INCOMPAT_EXTENDED_L2 : 0);
+    /* A header of one sector is written whole: it needs no room, and may have none. */
+    h->log_slot = h->version >= 3 && h->cluster_bits > QCOW2_CLUSTER_BITS_MIN;
     h->compatible = lazy ? QCOW2_COMPAT_LAZY_REFCOUNTS : 0;
     h->autoclear = raw ? QCOW2_AUTOCLEAR_DATA_RAW : 0;
     /* Borrowed: the plan's header is never cleared. */

@@ -89,6 +89,10 @@ static int once(struct disk_queue *q, struct layer *file, bool readonly, bool re
     use(l, q);
     if (!readonly)
         whole(l, q);
+    if (!layer_freeze(l, q, &err))
+        layer_read(l, q, 0, bytes, QZ_MIN(l->info.size, (uint64_t)PIECE));
+    else
+        use(l, q);
     layer_close(l, q, &err);
     l->ops->free(l);
     return 1;

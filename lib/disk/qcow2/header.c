@@ -173,7 +173,8 @@ static int crypto_extension(struct qcow2_header *h, struct reader *r, uint64_t a
 
 static int log_extension(struct qcow2_header *h, struct reader *r, uint64_t at, uint32_t length)
 {
-    /* Without its bit a program that did not know it has been here: it means nothing. */
+    h->log_slot = true;
+    /* Without its bit it is room, or a program that did not know it has been here. */
     if (!(h->incompatible & QCOW2_INCOMPAT_LOG))
         return 0;
     if (length != 16)

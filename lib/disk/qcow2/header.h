@@ -33,6 +33,7 @@ struct qcow2_header {
     uint64_t bitmap_directory, bitmap_directory_size;
     uint64_t crypto_offset, crypto_length; /* length 0: no pointer to a LUKS header */
     uint64_t log_offset, log_bytes;        /* bytes 0: no metadata log */
+    bool log_slot;                         /* the header has the log's extension, in use or not */
     struct qcow2_extension *unknown;
     unsigned unknown_count;
 };

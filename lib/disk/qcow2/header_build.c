@@ -3,6 +3,10 @@
  *
  * Order: header, extensions (known, then those we only keep), end, backing file name, as every
  * reader expects it: the name's offset bounds the extensions.
+ *
+ * A medium may lose its power between two sectors of the header. So what changes while an image is
+ * in use, the fixed fields and the metadata log's extension, lies in the first one, and what comes
+ * behind does not move for it: a header that we made has room for the log from the beginning.
  */
 #include "header.h"
 
@@ -77,7 +81,7 @@ static int put_log(struct writer *w, const struct qcow2_header *h)
 {
     uint8_t b[16];
 
-    if (!h->log_bytes)
+    if (!h->log_bytes && !h->log_slot)
         return 0;
     qz_store_be64(b, h->log_offset);
     qz_store_be64(b + 8, h->log_bytes);
@@ -86,14 +90,14 @@ static int put_log(struct writer *w, const struct qcow2_header *h)
 
 static int put_extensions(struct writer *w, const struct qcow2_header *h)
 {
-    int rc = put_text(w, QCOW2_EXT_BACKING_FORMAT, h->backing_format);
+    int rc = put_log(w, h);
 
+    if (!rc)
+        rc = put_text(w, QCOW2_EXT_BACKING_FORMAT, h->backing_format);
     if (!rc)
         rc = put_text(w, QCOW2_EXT_DATA_FILE, h->data_name);
     if (!rc)
         rc = put_crypto(w, h);
-    if (!rc)
-        rc = put_log(w, h);
     /* Names are a courtesy: a cluster of 512 bytes has no room for them beside a long file name. */
     if (!rc && h->version >= 3 && h->cluster_bits > 11)
         rc = put_feature_names(w);

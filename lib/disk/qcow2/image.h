@@ -13,6 +13,9 @@ int qcow2_open(struct layer **l, struct layer *file, struct disk_queue *q,
 int qcow2_create(struct layer *file, struct disk_queue *q, const struct format_create *c,
                  struct qz_error *err);
 int qcow2_resize(struct layer *l, struct disk_queue *q, uint64_t size, struct qz_error *err);
+/* close.c */
+int qcow2_close(struct layer *l, struct disk_queue *q, struct qz_error *err);
+int qcow2_freeze(struct layer *l, struct disk_queue *q, struct qz_error *err);
 /* Before the first change of an image: what others' data would make stale is marked so. */
 int qcow2_touch(struct qcow2 *i, struct disk_queue *q);
 /* A table of 64-bit offsets from the file into memory. */

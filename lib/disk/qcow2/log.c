@@ -196,6 +196,7 @@ int qcow2_log_begin(struct qcow2 *i, struct disk_queue *q)
         return rc;
     i->header.log_offset = first << i->cluster_bits;
     i->header.log_bytes = bytes;
+    i->header.log_slot = true;
     i->header.incompatible |= QCOW2_INCOMPAT_LOG;
     qcow2_guard_add(i, i->header.log_offset, bytes);
     rc = qcow2_write_header(i, q);
@@ -208,10 +209,21 @@ int qcow2_log_begin(struct qcow2 *i, struct disk_queue *q)
     return rc;
 }
 
+/* Which of two headers the medium has is not known: with the log's it would bring back old tables,
+ * without it lose new ones. So it gets the one with the log again, or is changed no more. */
+static void log_stays(struct qcow2 *i, struct disk_queue *q, uint64_t offset, uint64_t bytes)
+{
+    i->log = true;
+    i->header.log_offset = offset;
+    i->header.log_bytes = bytes;
+    i->header.incompatible |= QCOW2_INCOMPAT_LOG;
+    if (qcow2_write_header(i, q))
+        qcow2_corrupt(i, "its header cannot be written");
+}
+
 int qcow2_log_end(struct qcow2 *i, struct disk_queue *q)
 {
-    uint64_t first = i->header.log_offset >> i->cluster_bits;
-    uint64_t count = i->header.log_bytes >> i->cluster_bits;
+    uint64_t offset = i->header.log_offset, bytes = i->header.log_bytes;
     int rc;
 
     if (!i->log)
@@ -226,5 +238,8 @@ int qcow2_log_end(struct qcow2 *i, struct disk_queue *q)
     i->header.log_offset = i->header.log_bytes = 0;
     i->header.incompatible &= ~QCOW2_INCOMPAT_LOG;
     rc = qcow2_write_header(i, q);
-    return rc ? rc : qcow2_release(i, first, count);
+    if (!rc)
+        return qcow2_release(i, offset >> i->cluster_bits, bytes >> i->cluster_bits);
+    log_stays(i, q, offset, bytes);
+    return rc;
 }

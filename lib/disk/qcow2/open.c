@@ -1,5 +1,5 @@
 /*
- * open.c - an image from its file, and its end.
+ * open.c - an image from its file.
  *
  * Nothing is written by opening. The first change (qcow2_touch) clears what programs that did not
  * know it would make stale, and only then.
@@ -153,6 +153,7 @@ static void fill_info(struct qcow2 *i, bool readonly)
         .discard = true,
         .write_zeroes = true,
         .is_rotational = file->info.is_rotational,
+        .encrypted = i->header.crypt != QCOW2_CRYPT_NONE,
     };
     if (i->header.crypt)
         info->alignment = QZ_MAX(info->alignment, 512u);
@@ -220,38 +221,6 @@ static int load(struct qcow2 *i, struct disk_queue *q, const struct format_open 
     return i->header.crypt ? qcow2_crypto_open(i, q, o, err) : 0;
 }
 
-static int close_image(struct layer *l, struct disk_queue *q, struct qz_error *err)
-{
-    struct qcow2 *i = qcow2_of(l);
-    uint64_t end = QZ_MAX(i->file_size, atomic_load(&i->fresh) << i->cluster_bits);
-    int rc;
-
-    if (l->info.readonly || (i->untouched && !i->log))
-        return 0;
-    atomic_store(&i->closing, true);
-    rc = qcow2_packer_end(i, q);
-    if (!rc)
-        rc = qcow2_log_end(i, q);
-    for (int turn = 0; !rc && turn < 2; turn++) {
-        rc = qcow2_commit(i, q, true);
-        task_mutex_lock(&i->lock);
-        if (!rc && !atomic_load(&i->corrupt))
-            rc = qcow2_release_settle(i, q);
-        task_mutex_unlock(&i->lock);
-    }
-    if (!rc)
-        rc = qcow2_commit(i, q, true);
-    if (!rc && (i->dirty_bit || atomic_load(&i->corrupt))) {
-        i->header.incompatible &= ~QCOW2_INCOMPAT_DIRTY;
-        if (atomic_load(&i->corrupt) && i->header.version >= 3)
-            i->header.incompatible |= QCOW2_INCOMPAT_CORRUPT;
-        rc = qcow2_write_header(i, q);
-    }
-    if (!rc && l->below->info.size > end)
-        rc = layer_resize(l->below, q, end, NULL);
-    return rc ? qz_fail(err, rc, "%s: cannot be closed cleanly: %s", l->label, strerror(-rc)) : 0;
-}
-
 static void free_image(struct layer *l)
 {
     struct qcow2 *i = qcow2_of(l);
@@ -280,7 +249,8 @@ static const struct layer_ops ops = {
     .map = qcow2_map_layer,
     .resize = qcow2_resize,
     .set_memory = set_memory,
-    .close = close_image,
+    .freeze = qcow2_freeze,
+    .close = qcow2_close,
     .free = free_image,
 };
 

@@ -29,6 +29,16 @@ static int names(struct layer *file, struct disk_queue *q, struct format_names *
     return 0;
 }
 
+static bool is_empty(struct layer *l)
+{
+    struct qcow2 *i = qcow2_of(l);
+
+    for (uint32_t n = 0; n < i->l1.count; n++)
+        if (qcow2_top_get(&i->l1, n))
+            return false;
+    return !i->log && !i->snapshot_count && !i->header.bitmaps;
+}
+
 static void info(struct layer *l, struct format_info *f)
 {
     const struct qcow2 *i = qcow2_of(l);
@@ -65,6 +75,7 @@ const struct format_ops qcow2_format = {
     .names = names,
     .open = qcow2_open,
     .create = qcow2_create,
+    .is_empty = is_empty,
     .info = info,
     .check = qcow2_check,
     .snapshot_list = qcow2_snapshot_list,
