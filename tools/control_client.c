@@ -17,8 +17,10 @@ static int connect_to(const char *path, struct qz_error *err)
                        path);
     strcpy(a.sun_path, path);
     if (fd < 0 || connect(fd, (const struct sockaddr *)&a, sizeof(a)) < 0)
-        return qz_fail(err, -errno, "control socket %s: %s: name the socket that a machine was given by "
-                                    "--control", path, strerror(errno));
+        return qz_fail(err, -errno,
+                       "control socket %s: %s: name the socket that a machine was given by "
+                       "--control",
+                       path, strerror(errno));
     return QZ_TAKE_FD(fd);
 }
 
@@ -126,7 +128,8 @@ int control_ask(const char *socket_path, const json_t *request, struct control_a
     r = line ? send_line(fd, request) : -ENOMEM;
     n = r < 0 ? r : receive_line(fd, line, a);
     if (n < 0)
-        r = qz_fail(err, (int)n, "control socket %s: no answer: %s", socket_path, strerror((int)-n));
+        r = qz_fail(err, (int)n, "control socket %s: no answer: %s", socket_path,
+                    strerror((int)-n));
     else
         r = understand(line, (size_t)n, a, err);
     if (r < 0)

@@ -9,11 +9,10 @@
 #include "cpu/accel.h"
 #include "machine_start.h"
 #include "queztl-hv.h"
+#include "snapshot_source.h"
 
 #define OVMF_CODE "/usr/share/OVMF/OVMF_CODE_4M.fd"
 #define OVMF_VARS "/usr/share/OVMF/OVMF_VARS_4M.fd"
-
-enum { ARGS_ADDED_MAX = 16 };
 
 static int copy_file(const char *from, const char *to, struct qz_error *err)
 {
@@ -67,7 +66,7 @@ static int resolve(struct vm_config *c, struct qz_error *err)
 
     if (c->image && !c->kernel && !c->firmware && (r = prepare_firmware(c, err)) < 0)
         return r;
-    if (!c->kernel && !c->firmware)
+    if (!c->kernel && !c->firmware && !c->snapshot)
         return qz_fail(err, -ENOENT, "nothing to boot: name a disk image, or --kernel FILE");
     r = vm_config_check_files(c, err);
     if (r < 0)
@@ -81,51 +80,114 @@ static int resolve(struct vm_config *c, struct qz_error *err)
     return 0;
 }
 
+static int add_option(struct words *w, const char *name, const char *value)
+{
+    return value && (words_add(w, name) < 0 || words_add(w, value) < 0) ? -ENOMEM : 0;
+}
+
+/* What was typed, then what was decided: a later option wins over an earlier one. */
+static int decided_words(struct words *w, const struct vm_config *c, int given, char **argv)
+{
+    int r = 0;
+
+    for (int i = 1; r == 0 && i < given; i++)
+        r = words_add(w, argv[i]);
+    if (r == 0 &&
+        (add_option(w, "--accel", c->accel) < 0 || add_option(w, "--disk", c->image) < 0 ||
+         add_option(w, "--net", c->net_given || c->snapshot ? NULL : "user") < 0 ||
+         add_option(w, "--firmware", c->firmware) < 0 ||
+         add_option(w, "--firmware-vars", c->firmware_vars) < 0))
+        r = -ENOMEM;
+    if (r == 0 && c->command)
+        r = words_add(w, "--");
+    for (char **word = c->command; r == 0 && word && *word; word++)
+        r = words_add(w, *word);
+    return r;
+}
+
+/* A saved option that this run has its own of instead. */
+static bool is_replaced(const struct vm_config *c, const char *option)
+{
+    return (!strcmp(option, "--net") && c->net_given) || (!strcmp(option, "--disk") && c->disks);
+}
+
+/* The machine's own options, those typed now, and its memory and state as descriptors 3 and 4. */
+static int snapshot_words(struct words *w, const struct vm_config *c, int given, char **argv,
+                          const struct snapshot_source *s, struct qz_error *err)
+{
+    const json_t *options = json_object_get(s->description, "options");
+    const json_t *command = json_object_get(s->description, "command");
+    int r = json_is_array(options) && json_is_array(command) ? 0 : -EINVAL;
+
+    for (size_t i = 0; r == 0 && i + 1 < json_array_size(options); i += 2) {
+        const char *name = json_string_value(json_array_get(options, i)),
+                   *value = json_string_value(json_array_get(options, i + 1));
+
+        r = !name || !value ? -EINVAL : is_replaced(c, name) ? 0 : add_option(w, name, value);
+    }
+    if (r == -EINVAL)
+        return qz_fail(err, r, "%s: no list of options: it is no machine's snapshot", c->snapshot);
+    if (r == 0)
+        r = decided_words(w, c, given, argv);
+    if (r == 0)
+        r = add_option(w, "--snapshot", "fd:3,4");
+    if (r == 0 && json_array_size(command))
+        r = words_add(w, "--") < 0 || words_add_list(w, command) < 0 ? -ENOMEM : 0;
+    return r < 0 ? qz_fail(err, r, "no memory") : 0;
+}
+
+/* As queztl-vmm --snapshot fd:3,4 finds them. */
+static int place_descriptors(const struct snapshot_source *s, struct qz_error *err)
+{
+    const int state = fcntl(s->state, F_DUPFD_CLOEXEC, 10),
+              memory = fcntl(s->memory, F_DUPFD_CLOEXEC, 10);
+
+    if (state < 0 || memory < 0 || dup2(state, 3) < 0 || dup2(memory, 4) < 0)
+        return qz_fail(err, -errno, "no descriptors: %s", strerror(errno));
+    return 0;
+}
+
+static int go_on(struct words *w, struct vm_config *c, int given, char **argv, struct qz_error *err)
+{
+    struct snapshot_source s;
+    int r;
+
+    if (c->image || c->command)
+        return qz_fail(err, -EINVAL,
+                       "a machine that goes on from a snapshot boots no image and takes no "
+                       "command: it has its own");
+    r = snapshot_source_open(&s, c->snapshot, err);
+    if (r < 0)
+        return r;
+    r = snapshot_words(w, c, given, argv, &s, err);
+    if (r == 0)
+        r = place_descriptors(&s, err);
+    if (r < 0)
+        snapshot_source_close(&s);
+    return r;
+}
+
 int hv_run(int argc, char **argv)
 {
     struct vm_config c;
     struct qz_error err = {0};
+    struct words w = {0};
     char vmm[4096];
-    char **args;
-    int n = 0, given;
+    int given, r;
 
     if (vm_config_parse(&c, argc, argv, &err) < 0)
         return qz_complain("queztl-hv run", QZ_EXIT_USAGE, &err);
-    if (find_vmm(vmm, sizeof(vmm), &err) < 0 || resolve(&c, &err) < 0)
+    given = qz_options_parse(vm_options, argc, argv, &(struct vm_config){0}, &err);
+    if (find_vmm(vmm, sizeof(vmm), &err) < 0 || words_add(&w, vmm) < 0 || resolve(&c, &err) < 0)
         return qz_complain("queztl-hv run",
                            err.code == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED, &err);
-    args = calloc(argc + ARGS_ADDED_MAX, sizeof(*args));
-    if (!args)
-        return QZ_EXIT_FAILED;
-    /* What was typed, then what was decided: a later option wins over an earlier one. */
-    args[n++] = vmm;
-    given = qz_options_parse(vm_options, argc, argv, &(struct vm_config){0}, &err);
-    for (int i = 1; i < given; i++)
-        args[n++] = argv[i];
-    args[n++] = (char *)"--accel";
-    args[n++] = (char *)c.accel;
-    if (c.image) {
-        args[n++] = (char *)"--disk";
-        args[n++] = (char *)c.image;
-    }
-    if (!c.net_given) {
-        args[n++] = (char *)"--net";
-        args[n++] = (char *)"user";
-    }
-    if (c.firmware) {
-        args[n++] = (char *)"--firmware";
-        args[n++] = (char *)c.firmware;
-    }
-    if (c.firmware_vars) {
-        args[n++] = (char *)"--firmware-vars";
-        args[n++] = (char *)c.firmware_vars;
-    }
-    if (c.command) {
-        args[n++] = (char *)"--";
-        for (char **arg = c.command; *arg; arg++)
-            args[n++] = *arg;
-    }
-    execv(vmm, args);
+    r = c.snapshot ? go_on(&w, &c, given, argv, &err) : decided_words(&w, &c, given, argv);
+    if (r == -ENOMEM)
+        qz_fail(&err, r, "no memory");
+    if (r < 0)
+        return qz_complain("queztl-hv run", r == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED,
+                           &err);
+    execv(vmm, w.word);
     qz_fail(&err, -errno, "%s: %s", vmm, strerror(errno));
     return qz_complain("queztl-hv run", QZ_EXIT_FAILED, &err);
 }

@@ -13,6 +13,15 @@ static const struct qz_command commands[] = {
      "is missing,\n"
      "70 when the guest panicked or triple-faulted, 124 on time-out.",
      vm_options, hv_run},
+    {"snapshot", "freeze a running machine and write its moment to a folder", "SOCKET DIR",
+     "SOCKET is what the machine was given by --control. It stands only while its CPUs and devices "
+     "are noted;\nmemory is written while it runs on. DIR appears when it is whole.",
+     hv_snapshot_options, hv_snapshot},
+    {"clone", "begin machines that go on from one moment of another", "SOCKET|DIR",
+     "From a running machine (its control socket) or a snapshot's folder. Clones share memory "
+     "until "
+     "they write to\nit. Prints name, process and control socket of each, and leaves them running.",
+     hv_clone_options, hv_clone},
     {"doctor", "what this host can do, and the cure for what it cannot", NULL, NULL,
      hv_doctor_options, hv_doctor},
     {0},

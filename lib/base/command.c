@@ -48,6 +48,24 @@ int qz_options_parse(const struct qz_option *options, int argc, char **argv, voi
     return i;
 }
 
+int qz_operands_parse(const struct qz_option *options, int argc, char **argv, void *target,
+                      char **operand, int count, const char *missing, struct qz_error *err)
+{
+    int found = 0, i = qz_options_parse(options, argc, argv, target, err);
+
+    while (i >= 0 && i < argc && found < count) {
+        operand[found++] = argv[i];
+        argc -= i; /* the operand stands where a command's name does */
+        argv += i;
+        i = qz_options_parse(options, argc, argv, target, err);
+    }
+    if (i < 0)
+        return i;
+    if (i < argc)
+        return qz_fail(err, -EINVAL, "%s is too much", argv[i]);
+    return found < count ? qz_fail(err, -EINVAL, "%s", missing) : 0;
+}
+
 int qz_complain(const char *program, int code, const struct qz_error *err)
 {
     fprintf(stderr, "%s: %s\n", program, err->text);

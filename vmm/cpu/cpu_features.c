@@ -301,19 +301,44 @@ int cpu_feature_names(const struct cpuid_table *t, char *text, size_t size)
     return 0;
 }
 
-static bool has_named(const struct cpuid_table *t, const char *name, size_t len)
+static const struct feature *find(const char *name, size_t len)
 {
     for (size_t i = 0; i < QZ_ARRAY_LEN(features); i++)
         if (strlen(features[i].name) == len && !memcmp(features[i].name, name, len))
-            return has(t, &features[i]);
-    return false;
+            return &features[i];
+    return NULL;
 }
 
-const char *cpu_feature_lacking(const struct cpuid_table *t, const char *words, size_t *len)
+static enum feature_loss loss_of(const struct feature *f)
+{
+    static const struct {
+        const char *name;
+        enum feature_loss loss;
+    } mild[] = {
+        {"ssb_no", LOSS_EXPOSES},       {"btc_no", LOSS_EXPOSES},
+        {"srso_no", LOSS_EXPOSES},      {"null_sel_clr_base", LOSS_EXPOSES},
+        {"auto_ibrs", LOSS_EXPOSES},    {"lfence_rdtsc", LOSS_EXPOSES},
+        {"arch_capabilities", LOSS_EXPOSES}, /* its register is read when the guest boots */
+        {"kvmclock_old", LOSS_NOTHING}, /* the new registers are used where they are */
+        {"nop_io_delay", LOSS_NOTHING}, {"pv_eoi", LOSS_NOTHING},
+    };
+
+    for (size_t i = 0; f && i < QZ_ARRAY_LEN(mild); i++)
+        if (!strcmp(f->name, mild[i].name))
+            return mild[i].loss;
+    return LOSS_BREAKS;
+}
+
+const char *cpu_feature_lacking(const struct cpuid_table *t, const char *words, size_t *len,
+                                enum feature_loss *loss)
 {
     for (words += strspn(words, " "); *words; words += strspn(words, " ")) {
+        const struct feature *f;
+
         *len = strcspn(words, " ");
-        if (!has_named(t, words, *len))
+        f = find(words, *len);
+        *loss = loss_of(f);
+        if (!f || !has(t, f))
             return words;
         words += *len;
     }

@@ -36,10 +36,17 @@ uint32_t cpu_feature_word(enum cpu_model model, const struct cpuid_table *suppor
 /* The XSAVE components that the model lets the guest enable, 0 when it has no XSAVE. */
 uint64_t cpu_feature_xcr0(enum cpu_model model, const struct cpuid_table *supported);
 
-/* The features that the table names and `t` has, as words: "fpu de pse". -ENOSPC: they do not fit.
- */
+/* The features that the table names and `t` has, as words: "fpu de pse". -ENOSPC: they do not fit. */
 int cpu_feature_names(const struct cpuid_table *t, char *text, size_t size);
-/* The first of these words that is no feature of `t`, and its length; NULL: it has them all. */
-const char *cpu_feature_lacking(const struct cpuid_table *t, const char *words, size_t *len);
+
+/* What it means for a guest, which was told that it has a feature, when it goes on without. */
+enum feature_loss {
+    LOSS_BREAKS,  /* it uses it, and fails */
+    LOSS_EXPOSES, /* it relies on a processor without a hole that this one may have */
+    LOSS_NOTHING, /* a hint */
+};
+/* The first of these words that `t` does not have, and its length; NULL: it has them all. */
+const char *cpu_feature_lacking(const struct cpuid_table *t, const char *words, size_t *len,
+                                enum feature_loss *loss);
 
 #endif

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "cpu/cpu_model.h"
+#include "cpu/cpu_features.h"
 
 enum vendor { INTEL, AMD };
 
@@ -149,6 +149,32 @@ static void test_portable_bits(void **unused)
     assert_int_equal(leaf(&t, 0x80000001, 0)->edx, 1u << 11 | 1u << 20 | 1u << 27 | 1u << 29);
     assert_int_equal(leaf(&t, 0x80000007, 0)->edx, 1u << 8);
     assert_int_equal(leaf(&t, 0, 0)->ebx, 0x756e6547);
+}
+
+/* What a guest was given, looked for where it goes on. */
+static void test_lost_features(void **unused)
+{
+    struct cpuid_table t = {.count = 1, .entry = {{.leaf = 1, .edx = 1 << 4 | 1 << 5}}};
+    enum feature_loss loss;
+    char words[64];
+    const char *w;
+    size_t len;
+
+    assert_int_equal(cpu_feature_names(&t, words, sizeof(words)), 0);
+    assert_string_equal(words, "tsc msr");
+    assert_int_equal(cpu_feature_names(&t, words, 7), -ENOSPC);
+    assert_null(cpu_feature_lacking(&t, "msr  tsc ", &len, &loss));
+    w = cpu_feature_lacking(&t, "tsc pv_eoi sse2", &len, &loss);
+    assert_int_equal(len, 6);
+    assert_memory_equal(w, "pv_eoi", 6);
+    assert_int_equal(loss, LOSS_NOTHING);
+    w = cpu_feature_lacking(&t, w + len, &len, &loss);
+    assert_memory_equal(w, "sse2", 4);
+    assert_int_equal(loss, LOSS_BREAKS);
+    assert_non_null(cpu_feature_lacking(&t, "auto_ibrs", &len, &loss));
+    assert_int_equal(loss, LOSS_EXPOSES);
+    assert_non_null(cpu_feature_lacking(&t, "unheard_of", &len, &loss));
+    assert_int_equal(loss, LOSS_BREAKS);
 }
 
 static void test_missing_features_are_named(void **unused)
@@ -330,6 +356,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_portable_is_the_same_everywhere),
         cmocka_unit_test(test_portable_bits),
+        cmocka_unit_test(test_lost_features),
         cmocka_unit_test(test_missing_features_are_named),
         cmocka_unit_test(test_v3),
         cmocka_unit_test(test_host_hides_what_has_nothing_behind_it),

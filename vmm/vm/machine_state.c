@@ -10,6 +10,7 @@
 #include "vm/machine_state.h"
 
 #include "cpu/cpu_features.h"
+#include "cpu/x86.h"
 #include "devices/acpi_pm.h"
 #include "devices/fw_cfg.h"
 #include "devices/isa_ports.h"
@@ -60,11 +61,33 @@ static void interrupts_part(struct vm *vm, unsigned i, struct qz_state *s)
     irq_fabric_state(vm->machine.irq, s);
 }
 
+/* What a guest was given and this CPU lacks. */
+static void check_features(const struct cpuid_table *table, const char *words, struct qz_state *s)
+{
+    enum feature_loss loss;
+    char exposed[200] = "";
+    const char *word;
+    size_t len;
+
+    for (word = words; (word = cpu_feature_lacking(table, word, &len, &loss)); word += len) {
+        const size_t used = strlen(exposed);
+
+        if (loss == LOSS_BREAKS)
+            qz_state_refuse(s, "the guest was given the CPU feature %.*s, which the CPU here does not "
+                               "have: --cpu portable is for machines that move",
+                            (int)QZ_MIN(len, (size_t)32), word);
+        else if (loss == LOSS_EXPOSES)
+            snprintf(exposed + used, sizeof(exposed) - used, " %.*s", (int)len, word);
+    }
+    if (*exposed && !qz_state_failed(s))
+        qz_warn("until it is booted again, the guest leaves out protections that the CPU it began on "
+                "did not need:%s", exposed);
+}
+
 /* The features that the guest was told of: it uses them wherever it goes on. */
 static void features_state(const struct cpuid_table *table, struct qz_state *s)
 {
     char words[FEATURES_MAX + 1] = "";
-    const char *lacking;
     size_t len;
 
     if (cpu_feature_names(table, words, sizeof(words)) < 0)
@@ -72,18 +95,18 @@ static void features_state(const struct cpuid_table *table, struct qz_state *s)
     len = strlen(words);
     qz_state_data_of(s, "features", words, &len, FEATURES_MAX);
     words[len] = '\0';
-    lacking = cpu_feature_lacking(table, words, &len);
-    if (lacking)
-        qz_state_refuse(
-            s,
-            "the guest was given the CPU feature %.*s, which the CPU here does not have: "
-            "--cpu portable is for machines that move",
-            (int)QZ_MIN(len, (size_t)32), lacking);
+    if (words[strspn(words, "abcdefghijklmnopqrstuvwxyz0123456789_ ")])
+        return qz_state_refuse(s, "names of CPU features with strange characters");
+    if (qz_state_loading(s) && !qz_state_failed(s))
+        check_features(table, words, s);
 }
 
 static void cpu_part(struct vm *vm, unsigned i, struct qz_state *s)
 {
     QZ_AUTO_FREE struct vcpu_state *v = NULL;
+    struct accel_vm *accel = vm->machine.accel;
+    enum feature_loss loss;
+    size_t len;
     int r;
 
     if (posix_memalign((void **)&v, 64, sizeof(*v)))
@@ -92,11 +115,14 @@ static void cpu_part(struct vm *vm, unsigned i, struct qz_state *s)
     r = qz_state_loading(s) ? 0 : vcpu_group_save(vm->vcpus, i, v);
     if (r == 0) {
         vcpu_registers_state(v, s);
+        /* One of the features that may be lost (check_features) has a bit that is refused then. */
+        if (cpu_feature_lacking(accel->ops->cpuid(accel), "auto_ibrs", &len, &loss))
+            v->efer &= ~(uint64_t)EFER_AUTOIBRS;
         if (qz_state_loading(s) && !qz_state_failed(s))
             r = vcpu_group_load(vm->vcpus, i, v);
     }
     if (r < 0)
-        qz_state_refuse(s, "%s does not %s it: %s", vm->machine.accel->ops->name,
+        qz_state_refuse(s, "%s does not %s it: %s", accel->ops->name,
                         qz_state_loading(s) ? "take" : "give", strerror(-r));
 }
 

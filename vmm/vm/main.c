@@ -41,6 +41,13 @@ static int run(int argc, char **argv)
                 "--kernel or --firmware is needed (queztl-hv run finds one by itself)");
         return qz_complain("queztl-vmm", QZ_EXIT_USAGE, &err);
     }
+    if (config.snapshot && config.snapshot_memory < 0) {
+        qz_fail(&err, -EINVAL,
+                "--snapshot %s: queztl-hv run takes folders; this program takes "
+                "fd:STATE,MEMORY",
+                config.snapshot);
+        return qz_complain("queztl-vmm", QZ_EXIT_USAGE, &err);
+    }
     use_little_memory();
     if (config.verbose)
         qz_log_set_level(QZ_LOG_INFO);

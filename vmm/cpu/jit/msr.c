@@ -28,6 +28,7 @@ enum {
     MSR_DEBUGCTL = 0x1d9,
     MSR_KVM_WALL_CLOCK = 0x4b564d00,
     MSR_KVM_SYSTEM_TIME = 0x4b564d01,
+    MSR_KVM_PV_EOI = 0x4b564d04,
 };
 #define MSR_EFER           0xc0000080u
 #define MSR_STAR           0xc0000081u
@@ -248,6 +249,7 @@ static bool constant_write(struct jit_cpu *cpu, uint32_t index, uint64_t value)
         return true;
     case MSR_MISC_FEATURES_ENABLES:
     case MSR_MCG_CAP:
+    case MSR_KVM_PV_EOI: /* a guest from KVM switches it off again */
         return value == 0;
     case MSR_PRED_CMD:
         return has_ibpb(cpu) && !(value & ~1ull);
@@ -398,6 +400,8 @@ bool msr_restore(struct jit_cpu *cpu, uint32_t index, uint64_t value)
     case MSR_KVM_WALL_CLOCK: /* was written to memory once, where something else may be now */
         cpu->msrs->kvm_wall_clock = value;
         return value == 0 || has_kvmclock(cpu);
+    case MSR_KVM_PV_EOI: /* says where the host may allow to leave an EOI out: it never does */
+        return true;
     default:
         return msr_write(cpu, index, value);
     }
