@@ -1,0 +1,127 @@
+/* snapshot_source.c - folders and running machines as what clones are made of
+ * (snapshot_source.h). */
+#include "snapshot_source.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "control_client.h"
+#include "snapshot/snapshot_dir.h"
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x10
+#endif
+
+static int memory_file(const char *name, uint64_t size)
+{
+    QZ_AUTO_FD int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    return fd < 0 || ftruncate(fd, (off_t)size) < 0 ? -errno : QZ_TAKE_FD(fd);
+}
+
+static int seal(int fd)
+{
+    return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE) < 0 ? -errno
+                                                                                         : 0;
+}
+
+static int load_state(struct snapshot_source *s, struct snapshot_dir *dir, struct qz_error *err)
+{
+    QZ_AUTO_FREE void *bytes = NULL;
+    size_t len = 0;
+    int r = snapshot_dir_read_state(dir, &bytes, &len, err);
+
+    if (r < 0)
+        return r;
+    s->state = memory_file("queztl-state", len);
+    if (s->state < 0)
+        return qz_fail(err, s->state, "no file in memory: %s", strerror(-s->state));
+    if (pwrite(s->state, bytes, len, 0) != (ssize_t)len || (r = seal(s->state)) < 0)
+        return qz_fail(err, -ENOMEM, "no memory for %zu bytes of state", len);
+    return 0;
+}
+
+static int load_memory(struct snapshot_source *s, struct snapshot_dir *dir, struct qz_error *err)
+{
+    const uint64_t size = snapshot_dir_memory_size(dir);
+    void *to;
+    int r;
+
+    s->memory = memory_file("queztl-ram", size);
+    if (s->memory < 0)
+        return qz_fail(err, s->memory, "no file in memory: %s", strerror(-s->memory));
+    to = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, s->memory, 0);
+    if (to == MAP_FAILED)
+        return qz_fail(err, -errno, "cannot map the machine's memory: %s", strerror(errno));
+    r = snapshot_dir_read_memory(dir, to, err);
+    munmap(to, size);
+    if (r == 0 && (r = seal(s->memory)) < 0)
+        qz_fail(err, r, "memory cannot be sealed: %s (Linux 5.1 can)", strerror(-r));
+    return r;
+}
+
+static int load_folder(struct snapshot_source *s, const char *path, struct qz_error *err)
+{
+    struct snapshot_dir *dir;
+    int r = snapshot_dir_open(&dir, path, err);
+
+    if (r < 0)
+        return r;
+    s->description = json_deep_copy(snapshot_dir_description(dir));
+    r = load_state(s, dir, err);
+    if (r == 0)
+        r = load_memory(s, dir, err);
+    snapshot_dir_close(dir);
+    return r;
+}
+
+int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path, struct qz_error *err)
+{
+    json_t *request = json_pack("{s:s}", "cmd", "snapshot");
+    struct control_answer a;
+    int r = control_ask(socket_path, request, &a, err);
+
+    *s = (struct snapshot_source){.state = -1, .memory = -1};
+    json_decref(request);
+    if (r < 0)
+        return r;
+    if (a.fds == 2 && a.data) {
+        s->description = json_incref(a.data);
+        s->state = a.fd[0];
+        s->memory = a.fd[1];
+        a.fds = 0;
+    } else {
+        r = qz_fail(err, -EREMOTEIO,
+                    "control socket %s: the answer has %u descriptors instead of 2", socket_path,
+                    a.fds);
+    }
+    control_answer_free(&a);
+    return r;
+}
+
+int snapshot_source_open(struct snapshot_source *s, const char *where, struct qz_error *err)
+{
+    struct stat st;
+    int r;
+
+    *s = (struct snapshot_source){.state = -1, .memory = -1};
+    if (stat(where, &st) < 0)
+        return qz_fail(err, -errno,
+                       "%s: %s: name a snapshot's folder, or a machine's control socket", where,
+                       strerror(errno));
+    r = S_ISSOCK(st.st_mode) ? snapshot_source_freeze(s, where, err) : load_folder(s, where, err);
+    if (r < 0)
+        snapshot_source_close(s);
+    return r;
+}
+
+void snapshot_source_close(struct snapshot_source *s)
+{
+    json_decref(s->description);
+    if (s->state >= 0)
+        close(s->state);
+    if (s->memory >= 0)
+        close(s->memory);
+    *s = (struct snapshot_source){.state = -1, .memory = -1};
+}

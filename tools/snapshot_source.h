@@ -1,0 +1,24 @@
+/*
+ * snapshot_source.h - where machines can go on from: the folder of a snapshot, or a machine that
+ * runs and is frozen for it.
+ */
+#ifndef TOOLS_SNAPSHOT_SOURCE_H
+#define TOOLS_SNAPSHOT_SOURCE_H
+
+#include <jansson.h>
+#include <queztl/base.h>
+
+struct snapshot_source {
+    json_t
+        *description;  /* "options", "command", "memory" (bytes) and what else it tells of itself */
+    int state, memory; /* sealed files in memory, as queztl-vmm --snapshot fd: takes them */
+};
+
+/* `where`: a folder, or a machine's control socket. -ENOENT: neither is there. */
+int snapshot_source_open(struct snapshot_source *s, const char *where, struct qz_error *err);
+/* Freezes the machine behind this control socket. */
+int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path,
+                           struct qz_error *err);
+void snapshot_source_close(struct snapshot_source *s);
+
+#endif
