@@ -86,11 +86,6 @@ static const struct feature features[] = {
     {7, CPUID_EBX, 29, CPU_SHA, true},
     {7, CPUID_ECX, 2, CPU_UMIP, false},
     {7, CPUID_ECX, 22, CPU_RDPID, false},
-    /* MSRs that guests plug holes with, and the one that says there are none (msr.c). */
-    {7, CPUID_EDX, 26, CPU_BASE, false}, /* spec_ctrl */
-    {7, CPUID_EDX, 27, CPU_BASE, false}, /* stibp */
-    {7, CPUID_EDX, 29, CPU_BASE, false}, /* arch_capabilities */
-    {7, CPUID_EDX, 31, CPU_BASE, false}, /* ssbd */
 
     {PV_FEATURES, CPUID_EAX, 1, CPU_BASE, false},  /* nop_io_delay */
     {PV_FEATURES, CPUID_EAX, 3, CPU_BASE, false},  /* kvmclock */
@@ -106,6 +101,17 @@ static const struct feature features[] = {
     {EXTENDED + 1, CPUID_EDX, 27, CPU_RDTSCP, false},
     {EXTENDED + 1, CPUID_EDX, 29, CPU_BASE, false}, /* lm */
     {EXTENDED + 7, CPUID_EDX, 8, CPU_BASE, false},  /* invtsc */
+};
+
+/*
+ * Intel: MSRs that guests plug holes with, and the one that says there are none (msr.c). AMD's own
+ * processors name none of these, and a guest that has none can go on where KVM offers none.
+ */
+static const struct feature intel_features[] = {
+    {7, CPUID_EDX, 26, CPU_BASE, false}, /* spec_ctrl */
+    {7, CPUID_EDX, 27, CPU_BASE, false}, /* stibp */
+    {7, CPUID_EDX, 29, CPU_BASE, false}, /* arch_capabilities */
+    {7, CPUID_EDX, 31, CPU_BASE, false}, /* ssbd */
 };
 
 /* AMD's words for the same, and for what it says of its processors' holes. */
@@ -195,6 +201,8 @@ void jit_cpuid_supported(struct cpuid_table *t)
     offer(t, features, QZ_ARRAY_LEN(features));
     if (is_amd(&vendor))
         offer(t, amd_features, QZ_ARRAY_LEN(amd_features));
+    else
+        offer(t, intel_features, QZ_ARRAY_LEN(intel_features));
 
     e = entry_of(t, PV_SIGNATURE); /* "KVMKVMKVM" */
     e->eax = PV_FEATURES;
