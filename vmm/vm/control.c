@@ -7,7 +7,7 @@
  */
 #include "vm/control.h"
 #include "vm/driver_mailbox.h"
-#include "vm/vm_snapshot.h"
+#include "vm/vm_disks.h"
 
 #include <fcntl.h>
 #include <stddef.h>
@@ -15,12 +15,22 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-QZ_SYSCALLS(main, "accept4 recvfrom sendmsg getsockopt unlink");
+QZ_SYSCALLS(main, "accept4 recvmsg sendmsg getsockopt unlink");
 
-enum { CLIENTS_MAX = 8, LINE_MAX_BYTES = 4096, DESCRIPTORS_MAX = 2 };
+enum {
+    CLIENTS_MAX = 8,
+    LINE_MAX_BYTES = 16384,
+    DESCRIPTORS_MAX = 2,      /* with an answer */
+    GIVEN_MAX = VM_DISKS_MAX, /* with a request */
+};
 
-/* What an answer has beside "ok"; descriptors go along with its first byte and are closed then. */
+/*
+ * What came with a request, and what an answer has beside "ok"; its descriptors go along with its
+ * first byte and are closed then.
+ */
 struct reply {
+    int *given; /* -1: taken over */
+    unsigned givens;
     json_t *data;
     int fd[DESCRIPTORS_MAX];
     unsigned fds;
@@ -36,6 +46,8 @@ struct client {
     size_t answer_len, answer_sent;
     int fd[DESCRIPTORS_MAX]; /* the answer's, until its first byte is out */
     unsigned fds;
+    int given[GIVEN_MAX]; /* came with the line that is not complete yet */
+    unsigned givens;
 };
 
 struct control {
@@ -53,9 +65,17 @@ static void close_descriptors(struct client *c)
         close(c->fd[--c->fds]);
 }
 
+static void close_given(struct client *c)
+{
+    while (c->givens)
+        if (c->given[--c->givens] >= 0)
+            close(c->given[c->givens]);
+}
+
 static void client_close(struct client *c)
 {
     close_descriptors(c);
+    close_given(c);
     qz_loop_remove(&c->watch);
     close(c->watch.fd);
     free(c->answer);
@@ -150,12 +170,38 @@ static int cmd_resize(struct vm *vm, const json_t *request, struct reply *reply,
     return r < 0 ? r : vm_resize_disk(vm, disk, bytes, err);
 }
 
+/* "overlays": [[disk, name], ...], each with its descriptor, in this order. */
+static int read_overlays(const json_t *list, const struct reply *reply, struct vm_overlay *overlays,
+                         struct qz_error *err)
+{
+    if (json_array_size(list) != reply->givens)
+        return qz_fail(err, -EINVAL, "snapshot: %zu overlays and %u descriptors",
+                       json_array_size(list), reply->givens);
+    for (unsigned i = 0; i < reply->givens; i++) {
+        json_int_t disk;
+        const char *name;
+
+        if (json_unpack(json_array_get(list, i), "[Is]", &disk, &name) < 0 || disk < 0 ||
+            disk >= VM_DISKS_MAX)
+            return qz_fail(err, -EINVAL, "snapshot: an overlay is [number of the disk, name]");
+        overlays[i] = (struct vm_overlay){(unsigned)disk, name, reply->given[i]};
+    }
+    return 0;
+}
+
 /* Two descriptors come along: the state, and memory. */
 static int cmd_snapshot(struct vm *vm, const json_t *request, struct reply *reply,
                         struct qz_error *err)
 {
-    struct vm_snapshot s;
-    int r = vm_snapshot(vm, &s, err);
+    struct vm_overlay overlays[GIVEN_MAX];
+    struct vm_snapshot s = {.state = -1, .memory = -1};
+    int r = read_overlays(json_object_get(request, "overlays"), reply, overlays, err);
+
+    if (r < 0)
+        return r;
+    r = vm_snapshot(vm, overlays, reply->givens, &s, err);
+    for (unsigned i = 0; i < reply->givens; i++)
+        reply->given[i] = overlays[i].fd;
 
     if (s.state >= 0)
         reply->fd[reply->fds++] = s.state;
@@ -258,9 +304,10 @@ static bool send_answer(struct client *c)
 
 static void answer_line(struct client *c, size_t len)
 {
-    struct reply reply = {0};
+    struct reply reply = {.given = c->given, .givens = c->givens};
     json_t *answer = execute(c->control->vm, c->line, len, &reply);
 
+    close_given(c);
     c->fds = reply.fds;
     memcpy(c->fd, reply.fd, sizeof(c->fd));
     c->answer = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
@@ -291,6 +338,44 @@ static bool serve_lines(struct client *c)
     return true;
 }
 
+/* More descriptors than any request has are closed. */
+static void take_given(struct client *c, struct msghdr *m)
+{
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
+        const size_t count = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; i < count; i++) {
+            int fd;
+
+            memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
+            if (c->givens < GIVEN_MAX)
+                c->given[c->givens++] = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
+static ssize_t receive_some(struct client *c)
+{
+    struct iovec rest = {c->line + c->line_len, LINE_MAX_BYTES - c->line_len};
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(c->given))];
+    } rights;
+    struct msghdr m = {.msg_iov = &rest,
+                       .msg_iovlen = 1,
+                       .msg_control = rights.room,
+                       .msg_controllen = sizeof(rights.room)};
+    const ssize_t n = recvmsg(c->watch.fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+    if (n > 0)
+        take_given(c, &m);
+    return n;
+}
+
 static void client_ready(struct qz_watch *w, uint32_t events)
 {
     struct client *c = QZ_CONTAINER_OF(w, struct client, watch);
@@ -298,7 +383,7 @@ static void client_ready(struct qz_watch *w, uint32_t events)
     if (events & EPOLLOUT && !send_answer(c))
         return client_close(c);
     if (events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !c->answer) {
-        ssize_t n = recv(w->fd, c->line + c->line_len, LINE_MAX_BYTES - c->line_len, MSG_DONTWAIT);
+        ssize_t n = receive_some(c);
 
         if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
             return client_close(c);

@@ -73,15 +73,18 @@ static void check_features(const struct cpuid_table *table, const char *words, s
         const size_t used = strlen(exposed);
 
         if (loss == LOSS_BREAKS)
-            qz_state_refuse(s, "the guest was given the CPU feature %.*s, which the CPU here does not "
-                               "have: --cpu portable is for machines that move",
+            qz_state_refuse(s,
+                            "the guest was given the CPU feature %.*s, which the CPU here does not "
+                            "have: --cpu portable is for machines that move",
                             (int)QZ_MIN(len, (size_t)32), word);
         else if (loss == LOSS_EXPOSES)
             snprintf(exposed + used, sizeof(exposed) - used, " %.*s", (int)len, word);
     }
     if (*exposed && !qz_state_failed(s))
-        qz_warn("until it is booted again, the guest leaves out protections that the CPU it began on "
-                "did not need:%s", exposed);
+        qz_warn(
+            "until it is booted again, the guest leaves out protections that the CPU it began on "
+            "did not need:%s",
+            exposed);
 }
 
 /* The features that the guest was told of: it uses them wherever it goes on. */

@@ -55,8 +55,8 @@ int pc_new(struct pc *pc, struct machine *m, const struct vm_config *config,
 void pc_free(struct pc *pc);
 /* The first disk that keeps a request, with what it met; NULL: none. */
 const char *pc_disk_kept(struct pc *pc, char *text, size_t size);
-/* The first disk that the guest may write to; NULL: none. */
-const char *pc_disk_writable(const struct pc *pc);
+/* The disk of this position; NULL: there are not so many. */
+struct virtio_device *pc_disk(struct pc *pc, unsigned position);
 /* Tries again what disks keep. */
 void pc_disks_retry(struct pc *pc);
 /* The disk of this path or position ("0" is the first) grows; -ENOENT. */

@@ -1,8 +1,6 @@
 /* pc_disks.c - what the machine does with its disks while it runs (pc.h). */
 #include "vm/pc.h"
 
-#include <linux/virtio_blk.h>
-
 static bool is_disk(const struct pc_virtio *v)
 {
     return v->device->ops->device_id == VIRTIO_ID_BLOCK;
@@ -16,11 +14,11 @@ const char *pc_disk_kept(struct pc *pc, char *text, size_t size)
     return NULL;
 }
 
-const char *pc_disk_writable(const struct pc *pc)
+struct virtio_device *pc_disk(struct pc *pc, unsigned position)
 {
     for (unsigned i = 0; i < pc->virtio_count; i++)
-        if (is_disk(&pc->virtio[i]) && !(pc->virtio[i].device->offered & QZ_BIT(VIRTIO_BLK_F_RO)))
-            return pc->virtio[i].device->label;
+        if (is_disk(&pc->virtio[i]) && position-- == 0)
+            return pc->virtio[i].device;
     return NULL;
 }
 

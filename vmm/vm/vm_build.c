@@ -10,6 +10,7 @@
 
 #include "machine/io_gate.h"
 #include "vm/config_options.h"
+#include "vm/vm_disks.h"
 
 static void *io_main(void *arg)
 {
@@ -227,6 +228,7 @@ int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mo
     vm->born_ns = qz_now_ns();
     vm->config = *config;
     vm->confine = mode;
+    vm_disks_learn(vm);
     vm->options = vm_config_options(config);
     vm->command = vm_config_command(config);
     vm->statm_fd = vm->machine.memory.fd = vm->pc.debug_fd = vm->signals.fd = -1;
@@ -290,6 +292,7 @@ void vm_free(struct vm *vm)
         guest_memory_free(&m->memory);
     if (vm->statm_fd >= 0)
         close(vm->statm_fd);
+    vm_disks_free(vm);
     json_decref(vm->options);
     json_decref(vm->command);
     pthread_mutex_destroy(&vm->lock);

@@ -60,12 +60,14 @@ struct vm {
     size_t exit_text_len;
 
     struct {
-        void *state; /* bytes; NULL: there is none */
+        json_t *disks; /* the images that it has frozen */
+        void *state;   /* bytes; NULL: there is none */
         size_t len;
         int memory;
-    } last;                    /* the snapshot taken last, or begun from (vm_snapshot.c) */
-    json_t *options, *command; /* that make the same machine again */
-    bool clock_stands;         /* the accelerator's clocks were stopped with the vCPUs */
+    } last;                        /* the snapshot taken last, or begun from (vm_snapshot.c) */
+    char *disk_file[VM_DISKS_MAX]; /* absolute names of the images written; vm_disks.c */
+    json_t *options, *command;     /* that make the same machine again */
+    bool clock_stands;             /* the accelerator's clocks were stopped with the vCPUs */
     int landlock_abi;
     unsigned resets;
     int64_t born_ns, built_ns, loaded_ns, confined_ns, resumed_ns, first_exit_ns;

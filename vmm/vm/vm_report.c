@@ -1,5 +1,5 @@
 /* vm_report.c - what a machine says of itself: state, phases of its start, counters (vm.h). */
-#include "vm/vm_internal.h"
+#include "vm/vm_disks.h"
 
 QZ_SYSCALLS(main, "pread64");
 
@@ -46,6 +46,7 @@ json_t *vm_info(struct vm *vm)
                   (json_int_t)(vm->resumed_ns - vm->born_ns) / 1000, "first_exit",
                   (json_int_t)(vm->first_exit_ns ? vm->first_exit_ns - vm->born_ns : 0) / 1000));
     json_object_set_new(o, "devices", pc_info(&vm->pc));
+    json_object_set_new(o, "disks", vm_disks_images(vm));
     return o;
 }
 
@@ -83,8 +84,8 @@ json_t *vm_snapshot_info(struct vm *vm, const struct vm_snapshot *s)
 {
     const struct accel_ops *ops = vm->machine.accel->ops;
 
-    return json_pack("{s:I,s:I,s:s,s:i,s:O,s:O}", "paused_us", (json_int_t)s->paused_ns / 1000,
+    return json_pack("{s:I,s:I,s:s,s:i,s:O,s:O,s:O}", "paused_us", (json_int_t)s->paused_ns / 1000,
                      "memory", (json_int_t)vm->machine.memory.size, "accelerator", ops->name,
                      "tsc_khz", (int)ops->tsc_khz(vm->machine.accel), "options", vm->options,
-                     "command", vm->command);
+                     "command", vm->command, "disks", vm->last.disks);
 }

@@ -15,6 +15,7 @@
 
 #include "snapshot/state_file.h"
 #include "vm/machine_state.h"
+#include "vm/vm_disks.h"
 
 QZ_SYSCALLS(main, "memfd_create fcntl pread64 pwrite64 clock_nanosleep");
 
@@ -139,8 +140,8 @@ static int hand_out(struct vm *vm, struct vm_snapshot *s, struct qz_error *err)
     return s->memory < 0 ? qz_fail(err, -errno, "no descriptor: %s", strerror(errno)) : 0;
 }
 
-/* The machine can be sent back to this: its memory is frozen. Takes `state` over. */
-static int keep(struct vm *vm, void *state, size_t len, struct qz_error *err)
+/* The machine can be sent back to this: its memory is frozen. Takes `state` and `disks` over. */
+static int keep(struct vm *vm, json_t *disks, void *state, size_t len, struct qz_error *err)
 {
     const int memory = fcntl(vm->machine.memory.fd, F_DUPFD_CLOEXEC, 3);
 
@@ -148,9 +149,11 @@ static int keep(struct vm *vm, void *state, size_t len, struct qz_error *err)
         const int e = errno;
 
         free(state);
+        json_decref(disks);
         return qz_fail(err, -e, "no descriptor: %s", strerror(e));
     }
     vm_snapshot_forget(vm);
+    vm->last.disks = disks;
     vm->last.state = state;
     vm->last.len = len;
     vm->last.memory = memory;
@@ -161,23 +164,28 @@ void vm_snapshot_forget(struct vm *vm)
 {
     if (!vm->last.state)
         return;
+    json_decref(vm->last.disks);
     free(vm->last.state);
     close(vm->last.memory);
     vm->last.state = NULL;
 }
 
 /* Nothing moves. */
-static int freeze(struct vm *vm, struct qz_error *err)
+static int freeze(struct vm *vm, struct vm_overlay *overlays, unsigned count, struct qz_error *err)
 {
+    json_t *disks = vm_disks_images(vm);
     void *state = NULL;
     size_t len;
     int r = machine_state_save(vm, &state, &len, err);
 
     if (r == 0)
+        r = vm_disks_overlay(vm, overlays, count, err);
+    if (r == 0)
         r = guest_memory_freeze(&vm->machine.memory, err);
     if (r == 0)
-        return keep(vm, state, len, err);
+        return keep(vm, disks, state, len, err);
     free(state);
+    json_decref(disks);
     return r;
 }
 
@@ -195,24 +203,17 @@ static int check_moment(struct vm *vm, struct qz_error *err)
                 : 0;
 }
 
-static int check_kind(struct vm *vm, struct qz_error *err)
+static int check_kind(struct vm *vm, const struct vm_overlay *overlays, unsigned count,
+                      struct qz_error *err)
 {
-    const char *disk;
-
     if (vm->machine.gate)
         return qz_fail(err, -ENOTSUP,
                        "a deterministic machine has no snapshots: it can be run again");
-    disk = pc_disk_writable(&vm->pc);
-    if (disk)
-        return qz_fail(err, -ENOTSUP,
-                       "disk %s can be written, and snapshots of such disks are not built "
-                       "yet: open it with readonly",
-                       disk);
-    return 0;
+    return vm_disks_check(vm, overlays, count, err);
 }
 
 /* Parked vCPUs and clocks that stand. */
-static int take(struct vm *vm, struct qz_error *err)
+static int take(struct vm *vm, struct vm_overlay *overlays, unsigned count, struct qz_error *err)
 {
     struct standstill loops;
     int r;
@@ -228,25 +229,26 @@ static int take(struct vm *vm, struct qz_error *err)
     r = drain(vm, err);
     if (r == 0) {
         stop_loops(vm, &loops);
-        r = freeze(vm, err);
+        r = freeze(vm, overlays, count, err);
         start_loops(&loops);
     }
     hold_devices(vm, false);
     return r;
 }
 
-int vm_snapshot(struct vm *vm, struct vm_snapshot *s, struct qz_error *err)
+int vm_snapshot(struct vm *vm, struct vm_overlay *overlays, unsigned count, struct vm_snapshot *s,
+                struct qz_error *err)
 {
     const int64_t began = qz_now_ns();
     const bool running = vm->state == VM_RUNNING;
     int r = check_moment(vm, err);
 
     *s = (struct vm_snapshot){.state = -1, .memory = -1};
-    if (r < 0 || (r = check_kind(vm, err)) < 0)
+    if (r < 0 || (r = check_kind(vm, overlays, count, err)) < 0)
         return r;
     if (running)
         vm_stop_running(vm);
-    r = take(vm, err);
+    r = take(vm, overlays, count, err);
     if (running)
         vm_start_running(vm, NULL);
     s->paused_ns = qz_now_ns() - began;
@@ -305,7 +307,7 @@ int vm_begin_from_snapshot(struct vm *vm, struct qz_error *err)
         start_loops(&loops);
     }
     if (r == 0 && vm->machine.memory.frozen)
-        return keep(vm, state, len, err);
+        return keep(vm, NULL, state, len, err);
     free(state);
     return r < 0 ? qz_error_prefix(err, "snapshot") : 0;
 }
@@ -349,6 +351,12 @@ int vm_revert(struct vm *vm, struct qz_error *err)
 
     if (r < 0)
         return r;
+    for (unsigned i = 0; pc_disk(&vm->pc, i); i++)
+        if (!virtio_blk_readonly(pc_disk(&vm->pc, i)))
+            return qz_fail(err, -ENOTSUP,
+                           "disk %u can be written, and disks are not sent back yet: begin a "
+                           "machine from the snapshot instead",
+                           i);
     if (!vm->last.state)
         return qz_fail(err, -ENOENT, "there is no snapshot to go back to: take one first");
     if (running)

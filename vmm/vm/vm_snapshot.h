@@ -12,6 +12,7 @@
 #include <queztl/base.h>
 
 struct vm;
+struct vm_overlay; /* vm_disks.h */
 
 struct vm_snapshot {
     int state, memory; /* descriptors, the caller's to close; -1: none */
@@ -19,10 +20,12 @@ struct vm_snapshot {
 };
 
 /*
- * Freezes the machine; it goes on as it was, running or paused. Main thread. -EBUSY: not now,
- * -ENOTSUP: not this machine; then all is as before.
+ * Freezes the machine; it goes on as it was, running or paused, and its disks in overlays: one for
+ * each that can be written. Main thread. -EBUSY: not now, -ENOTSUP: not this machine; then all is
+ * as before.
  */
-int vm_snapshot(struct vm *vm, struct vm_snapshot *s, struct qz_error *err);
+int vm_snapshot(struct vm *vm, struct vm_overlay *overlays, unsigned count, struct vm_snapshot *s,
+                struct qz_error *err);
 /* What is to be known of it: pause, sizes, and the options that make the same machine again. */
 json_t *vm_snapshot_info(struct vm *vm, const struct vm_snapshot *s);
 /* Back to the last snapshot that was taken of this machine, or that it began from. -ENOENT: none.

@@ -43,7 +43,8 @@ struct block_info {
     uint64_t capacity;   /* bytes, a multiple of 512 */
     uint32_t block_size; /* what the medium likes best, at least 512 */
     bool readonly, discard, write_zeroes, secure_erase;
-    bool lifetime; /* the backend knows how worn the medium is */
+    bool lifetime;      /* the backend knows how worn the medium is */
+    const char *format; /* "raw", "qcow2", ... of the image that is written */
 };
 
 struct block_backend_ops {
@@ -59,6 +60,11 @@ struct block_backend_ops {
     int (*lifetime)(struct block_backend *b, struct qz_disk_lifetime *l);
     /* A new capacity, on lane 0's thread; waits, and completes requests of that lane meanwhile. */
     int (*resize)(struct block_backend *b, uint64_t capacity, struct qz_error *err);
+    /*
+     * What is written from now on goes to the empty overlay behind fd, which is taken over (as
+     * qz_disk_overlay() does it). Nothing in flight, no lane runs; any thread. NULL: it cannot.
+     */
+    int (*overlay)(struct block_backend *b, int fd, const char *name, struct qz_error *err);
     void (*free)(struct block_backend *b); /* nothing in flight */
 };
 

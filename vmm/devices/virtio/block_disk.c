@@ -104,6 +104,17 @@ static int resize(struct block_backend *b, uint64_t capacity, struct qz_error *e
     return r;
 }
 
+static int overlay(struct block_backend *b, int fd, const char *name, struct qz_error *err)
+{
+    struct disk_backend *d = backend_of(b);
+    struct qz_disk_info i;
+    int r = qz_disk_overlay(d->disk, fd, name, err);
+
+    qz_disk_get_info(d->disk, &i);
+    d->info.format = i.format;
+    return r;
+}
+
 static void disk_free(struct block_backend *b)
 {
     struct disk_backend *d = backend_of(b);
@@ -118,8 +129,8 @@ static void disk_free(struct block_backend *b)
     free(d);
 }
 
-static const struct block_backend_ops ops = {info,     attach, queue,    submit,
-                                             lifetime, resize, disk_free};
+static const struct block_backend_ops ops = {info,     attach, queue,   submit,
+                                             lifetime, resize, overlay, disk_free};
 
 static int learn(struct disk_backend *d, struct qz_error *err)
 {
@@ -140,6 +151,7 @@ static int learn(struct disk_backend *d, struct qz_error *err)
         .write_zeroes = i.write_zeroes,
         .secure_erase = i.secure_erase,
         .lifetime = qz_disk_get_lifetime(d->disk, &worn) == 0,
+        .format = i.format,
     };
     return 0;
 }

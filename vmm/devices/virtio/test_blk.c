@@ -126,7 +126,7 @@ static int disk_resize(struct block_backend *b, uint64_t capacity, struct qz_err
 }
 
 static const struct block_backend_ops disk_ops = {
-    disk_info, disk_attach, disk_queue, disk_submit, disk_lifetime, disk_resize, disk_free};
+    disk_info, disk_attach, disk_queue, disk_submit, disk_lifetime, disk_resize, NULL, disk_free};
 
 void memory_disk_init(struct memory_disk *m, uint64_t capacity)
 {

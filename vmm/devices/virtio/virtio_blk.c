@@ -287,3 +287,27 @@ int virtio_blk_resize(struct virtio_device *d, uint64_t capacity, struct qz_erro
     pthread_mutex_destroy(&c.lock);
     return c.result;
 }
+
+static const struct blk *const_blk_of(const struct virtio_device *d)
+{
+    return QZ_CONTAINER_OF(d, struct blk, d);
+}
+
+bool virtio_blk_readonly(const struct virtio_device *d)
+{
+    return const_blk_of(d)->info->readonly;
+}
+
+const char *virtio_blk_format(const struct virtio_device *d)
+{
+    return const_blk_of(d)->info->format;
+}
+
+int virtio_blk_overlay(struct virtio_device *d, int fd, const char *name, struct qz_error *err)
+{
+    struct block_backend *b = blk_of(d)->backend;
+
+    if (!b->ops->overlay)
+        return qz_fail(err, -ENOTSUP, "disk %s: it cannot go on in another image", d->label);
+    return b->ops->overlay(b, fd, name, err);
+}

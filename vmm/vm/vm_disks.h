@@ -1,0 +1,33 @@
+/*
+ * vm_disks.h - a machine's disks in its snapshots: which image each is written to, and overlays.
+ */
+#ifndef VMM_VM_DISKS_H
+#define VMM_VM_DISKS_H
+
+#include "vm/vm_internal.h"
+
+/* An image made outside, for a disk to go on in. */
+struct vm_overlay {
+    unsigned disk; /* by position */
+    const char *name;
+    int fd; /* -1: it was taken over */
+};
+
+/* Learns the images' absolute names, before confinement. */
+void vm_disks_learn(struct vm *vm);
+void vm_disks_free(struct vm *vm);
+/* [{"file": NAME or null, "format": ..., "size": bytes, "readonly": ...}], in order; NULL: no
+ * memory. */
+json_t *vm_disks_images(struct vm *vm);
+/* Whether these are what a snapshot takes: one for each disk that can be written, no other. */
+int vm_disks_check(struct vm *vm, const struct vm_overlay *overlays, unsigned count,
+                   struct qz_error *err);
+/*
+ * Each disk goes on in its overlay; what it wrote to is frozen. Nothing in flight, loops stand.
+ * After a failure those that came before it have gone on in theirs: nothing is lost, and no
+ * snapshot made.
+ */
+int vm_disks_overlay(struct vm *vm, struct vm_overlay *overlays, unsigned count,
+                     struct qz_error *err);
+
+#endif
