@@ -105,10 +105,19 @@ static void empty_children(int folder)
     closedir(d);
 }
 
+static const char *const files[] = {SNAPSHOT_JSON, SNAPSHOT_STATE, SNAPSHOT_MEMORY, SNAPSHOT_INDEX,
+                                    SNAPSHOT_INDEX ".new"};
+
+bool is_snapshot_file(const char *name)
+{
+    for (size_t i = 0; i < QZ_ARRAY_LEN(files); i++)
+        if (!strcmp(name, files[i]))
+            return true;
+    return !strcmp(name, SNAPSHOT_CHILDREN) || !strcmp(name, ".") || !strcmp(name, "..");
+}
+
 int remove_snapshot_files(int parent, const char *name)
 {
-    static const char *const files[] = {SNAPSHOT_JSON, SNAPSHOT_STATE, SNAPSHOT_MEMORY,
-                                        SNAPSHOT_INDEX, SNAPSHOT_INDEX ".new"};
     QZ_AUTO_FD int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 
     if (folder < 0)
