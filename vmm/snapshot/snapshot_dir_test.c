@@ -203,7 +203,7 @@ static void test_progress(void **state)
     const struct snapshot_options o = {.compress = true, .progress = see, .context = &seen};
 
     assert_int_equal(snapshot_dir_write("seen", NULL, "", 0, memory, KIT_MEMORY, &o, NULL), 0);
-    assert_true(seen.last == 1 && seen.calls > 1);
+    assert_true(seen.last == 1 && seen.calls > 0);
     close(memory);
 }
 
