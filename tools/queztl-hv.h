@@ -4,9 +4,10 @@
 
 #include "vm/config.h"
 
-extern const struct qz_option hv_doctor_options[];
+extern const struct qz_option hv_doctor_options[], hv_snapshots_options[];
 
 int hv_run(int argc, char **argv);
 int hv_doctor(int argc, char **argv);
+int hv_snapshots(int argc, char **argv);
 
 #endif

@@ -200,13 +200,30 @@ static int resolve(struct snapshot_dir *s, const struct memory_index *index, str
     return 0;
 }
 
+/* Characters of the path before its last name; -1: what is before it cannot be told from the path,
+ * because the name is a link, "." or "..". */
+static int folder_length(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    struct stat st;
+
+    if (!*name || !strcmp(name, ".") || !strcmp(name, "..") || lstat(path, &st) < 0 ||
+        S_ISLNK(st.st_mode))
+        return -1;
+    return (int)(name - path);
+}
+
 char *snapshot_parent_path(const char *path, const json_t *description)
 {
     const char *parent = json_string_value(json_object_get(description, "parent"));
+    const int folder = folder_length(path);
     char *joined = NULL;
 
     if (!parent || *parent == '/')
         return parent ? strdup(parent) : NULL;
+    /* Beside it: "a/../b" is "b", for who reads a message. */
+    if (folder >= 0 && !strncmp(parent, "../", 3))
+        return asprintf(&joined, "%.*s%s", folder, path, parent + 3) < 0 ? NULL : joined;
     return asprintf(&joined, "%s/%s", path, parent) < 0 ? NULL : joined;
 }
 

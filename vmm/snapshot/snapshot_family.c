@@ -210,7 +210,7 @@ int snapshot_flatten(const char *path, const struct snapshot_options *o, struct 
 
 /* ---- collect */
 
-static bool is_partial(const char *name)
+bool snapshot_is_unfinished(const char *name)
 {
     const size_t len = strlen(name), tail = strlen(SNAPSHOT_PARTIAL) + 6;
 
@@ -241,7 +241,7 @@ int snapshot_collect(const char *path, unsigned *removed, struct qz_error *err)
     if (!d)
         return qz_fail(err, -errno, "%s: %s", path, strerror(errno));
     while (r >= 0 && (e = readdir(d))) {
-        if (!is_partial(e->d_name))
+        if (!snapshot_is_unfinished(e->d_name))
             continue;
         r = collect_one(dirfd(d), e->d_name);
         *removed += r == 1;

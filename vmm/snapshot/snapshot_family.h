@@ -33,6 +33,8 @@ int snapshot_flatten(const char *path, const struct snapshot_options *o, struct 
  * somebody writes just now stays.
  */
 int snapshot_collect(const char *folder, unsigned *removed, struct qz_error *err);
+/* A folder of this name is an unfinished snapshot. */
+bool snapshot_is_unfinished(const char *name);
 
 /* Reads all of it and its parents and checks every checksum. */
 int snapshot_verify(const char *path, const struct snapshot_options *o, struct qz_error *err);
