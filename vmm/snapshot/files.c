@@ -69,7 +69,7 @@ int read_file(int folder, const char *name, size_t max, void **data, size_t *len
     int r;
 
     if (fd == -EINVAL || fd == -ELOOP)
-        return qz_fail(err, -EINVAL, "%s: not a regular file", name);
+        return qz_fail(err, fd, "%s: not a regular file", name);
     if (fd < 0)
         return qz_fail(err, fd, "%s: cannot be opened: %s", name, strerror(-fd));
     if (size > max)
