@@ -70,10 +70,10 @@ int snapshot_dir_read_chunk(const struct snapshot_dir *s, uint64_t n, void *to,
         memset(to, 0, chunk_length(&s->index, n));
         return 0;
     }
-    r = chunk_reader_init(&reader, s->index.chunk_size, err);
-    if (r < 0)
-        return r;
-    r = chunk_read(s, &reader, n, to, err);
+    r = s->index.chunk[n].kind == CHUNK_ZSTD ? chunk_reader_init(&reader, s->index.chunk_size, err)
+                                             : 0;
+    if (r == 0)
+        r = chunk_read(s, &reader, n, to, err);
     chunk_reader_free(&reader);
     return r;
 }
