@@ -6,7 +6,7 @@
 #include <limits.h>
 #include <sys/stat.h>
 
-QZ_SYSCALLS(main, "mkdirat openat fsync unlinkat newfstatat getdents64 lseek close");
+QZ_SYSCALLS(main, "mkdirat openat fcntl fsync unlinkat newfstatat getdents64 lseek close");
 
 static int open_children(int parent)
 {
@@ -40,11 +40,15 @@ int child_register(int parent, const uint8_t id[SNAPSHOT_ID], const char *path,
     return note(parent, name, path, err);
 }
 
-void child_unregister(int parent, const char *id)
+void child_unregister(int parent, const char *id, const char *path)
 {
     QZ_AUTO_FD int folder = open_children(parent);
+    QZ_AUTO_FREE void *noted = NULL;
+    size_t len;
 
-    if (folder >= 0 && is_id_text(id))
+    /* The id and the parent are a file's words: they might be another child's. */
+    if (folder >= 0 && is_id_text(id) && read_file(folder, id, PATH_MAX, &noted, &len, NULL) == 0 &&
+        !strcmp(noted, path))
         unlinkat(folder, id, 0);
 }
 

@@ -5,7 +5,8 @@
 
 #include "snapshot/snapshot_internal.h"
 
-QZ_SYSCALLS(main, "openat fstat newfstatat pread64 pwrite64 fsync close unlinkat getdents64 lseek");
+QZ_SYSCALLS(main,
+            "openat fcntl fstat newfstatat pread64 pwrite64 fsync close unlinkat getdents64 lseek");
 
 int open_regular(int folder, const char *name, uint64_t *size)
 {

@@ -120,7 +120,7 @@ static int remove_locked(const char *path, int folder, struct qz_error *err)
     }
     draft_end(&d);
     if (r == 0 && parent >= 0)
-        child_unregister(parent, id_of(description));
+        child_unregister(parent, id_of(description), path);
     json_decref(description);
     return r;
 }
@@ -189,7 +189,7 @@ static int flatten_open(struct snapshot_dir *s, const char *path, const struct s
         r = draft_exchange(&d, err);
     draft_end(&d);
     if (r == 0)
-        child_unregister(s->layer[1].folder, id_of(s->description));
+        child_unregister(s->layer[1].folder, id_of(s->description), path);
     return r;
 }
 

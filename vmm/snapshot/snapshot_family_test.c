@@ -124,8 +124,14 @@ static void test_notes(void **state)
     /* Beside it, no note is needed. */
     kit_write("base", memory, NULL, true);
     kit_write("near", memory, "base", true);
-    kit_remove("base/children");
+    assert_int_equal(rename("base/children", "away"), 0);
     expect_kept("base", -EBUSY, "near builds upon it");
+    assert_int_equal(rename("away", "base/children"), 0);
+    /* A copy of a child takes no note with it. */
+    kit_copy("near", "twin");
+    expect_kept("base", -EBUSY, "builds upon it");
+    expect_removed("twin");
+    assert_int_equal(kit_names_with("base/children", ""), 3);
     /* A copy of a parent is nobody's parent. */
     kit_copy("base", "copy");
     expect_removed("copy");

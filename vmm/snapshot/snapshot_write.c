@@ -9,7 +9,7 @@
 #include "snapshot/draft.h"
 #include "snapshot/state_file.h"
 
-QZ_SYSCALLS(main, "getrandom newfstatat readlink clock_gettime");
+QZ_SYSCALLS(main, "getrandom newfstatat readlink getcwd clock_gettime");
 
 /* RFC 3339, in UTC. */
 static json_t *time_now(void)
@@ -105,8 +105,8 @@ static int commit_upon(struct draft *d, const struct snapshot_dir *parent,
         qz_error_prefix(err, "snapshot %s: its parent %s", d->path, parent->layer[0].path);
     if (r == 0)
         r = draft_commit(d, err);
-    if (r < 0 && d->partial) /* it is not there */
-        child_unregister(parent->layer[0].folder, text);
+    if (r < 0 && path && d->partial) /* it is not there */
+        child_unregister(parent->layer[0].folder, text, path);
     return r;
 }
 
