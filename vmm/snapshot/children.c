@@ -6,8 +6,6 @@
 #include <limits.h>
 #include <sys/stat.h>
 
-QZ_SYSCALLS(main, "mkdirat openat fcntl fsync unlinkat newfstatat getdents64 lseek close");
-
 static int open_children(int parent)
 {
     return openat(parent, SNAPSHOT_CHILDREN, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);

@@ -9,10 +9,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-QZ_SYSCALLS(main,
-            "openat newfstatat fstat mkdir rmdir getrandom flock renameat2 renameat fsync unlinkat "
-            "close clock_gettime");
-
 enum { BEGIN_TRIES = 3 };
 
 /* ---- names */

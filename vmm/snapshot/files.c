@@ -5,9 +5,6 @@
 
 #include "snapshot/snapshot_internal.h"
 
-QZ_SYSCALLS(main,
-            "openat fcntl fstat newfstatat pread64 pwrite64 fsync close unlinkat getdents64 lseek");
-
 int open_regular(int folder, const char *name, uint64_t *size)
 {
     /* O_NONBLOCK: a pipe with nobody at its other end is not waited for. */

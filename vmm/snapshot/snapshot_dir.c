@@ -8,8 +8,6 @@
 #include "snapshot/snapshot_internal.h"
 #include "snapshot/state_file.h"
 
-QZ_SYSCALLS(main, "openat fstat newfstatat flock close");
-
 enum { OPEN_TRIES = 3 };
 
 /* ---- one folder */

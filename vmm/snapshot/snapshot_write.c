@@ -9,8 +9,6 @@
 #include "snapshot/draft.h"
 #include "snapshot/state_file.h"
 
-QZ_SYSCALLS(main, "getrandom newfstatat readlink getcwd clock_gettime");
-
 /* RFC 3339, in UTC. */
 static json_t *time_now(void)
 {
