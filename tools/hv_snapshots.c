@@ -141,40 +141,38 @@ static void put_text(const char *text, int width)
     putchar(' ');
 }
 
-/* The last value of an option in a machine's command line, which may be anything. */
-static const char *option_value(const json_t *options, const char *name)
+/* An option in a machine's command line, which may be anything: how often it is there, and the last
+ * value. */
+static unsigned find_option(const json_t *options, const char *name, const char **value)
 {
     const size_t len = strlen(name);
-    const char *value = NULL;
+    unsigned n = 0;
 
     for (size_t i = 0; i < json_array_size(options); i++) {
         const char *word = json_string_value(json_array_get(options, i)),
                    *next = json_string_value(json_array_get(options, i + 1));
+        const bool joined = word && !strncmp(word, name, len) && word[len] == '=';
 
-        if (word && !strncmp(word, name, len) && word[len] == '=')
-            value = word + len + 1;
-        else if (word && !strcmp(word, name) && next)
-            value = next;
+        if (!joined && !(word && next && !strcmp(word, name)))
+            continue;
+        *value = joined ? word + len + 1 : next;
+        n++;
     }
-    return value;
+    return n;
 }
 
 static void print_machine(const json_t *d)
 {
     const json_t *options = json_object_get(d, "options");
-    const char *cpus = option_value(options, "--cpus");
-    const size_t disks = json_array_size(json_object_get(d, "disks"));
+    const char *cpus = "1", *disk;
+    const unsigned disks = find_option(options, "--disk", &disk);
     char text[128];
-    int n = 0;
 
-    if (json_is_array(options))
-        n = snprintf(text, sizeof(text), "%.*s vCPUs%s", (int)(cpus ? strcspn(cpus, ",") : 1),
-                     cpus ? cpus : "1", *text_of(d, "accelerator") || disks ? ", " : "");
-    if (disks && n < (int)sizeof(text))
-        n += snprintf(text + n, sizeof(text) - (size_t)n, "%zu disks%s", disks,
-                      *text_of(d, "accelerator") ? ", " : "");
-    if (n < (int)sizeof(text))
-        snprintf(text + n, sizeof(text) - (size_t)n, "%s", text_of(d, "accelerator"));
+    if (!json_is_array(options))
+        return;
+    find_option(options, "--cpus", &cpus);
+    snprintf(text, sizeof(text), "%.*s vCPUs, %u disks%s%s", (int)strcspn(cpus, ","), cpus, disks,
+             *text_of(d, "accelerator") ? ", " : "", text_of(d, "accelerator"));
     put_text(text, 0);
 }
 

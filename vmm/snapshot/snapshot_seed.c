@@ -58,8 +58,9 @@ int main(int argc, char **argv)
     QZ_AUTO_FREE void *state = NULL;
     struct qz_error err = {0};
     long differs = -1;
-    json_t *description = json_pack("{s:[s,s,s],s:[s],s:s}", "options", "--memory=8M", "--cpus",
-                                    "4,sockets=2", "disks", "disk.qcow2", "accelerator", "jit");
+    json_t *description =
+        json_pack("{s:[s,s,s,s,s,s],s:s}", "options", "--memory=8M", "--cpus", "4,sockets=2",
+                  "--disk=a.qcow2", "--disk", "b.qcow2", "accelerator", "jit");
     size_t len = 0;
     int r;
 
