@@ -86,8 +86,8 @@ static void look(void)
 /* In place of a good file, which is there again afterwards. */
 static void try_file(const char *name, const void *data, size_t size)
 {
-    void *was;
-    size_t len;
+    void *was = NULL;
+    size_t len = 0;
 
     must(read_file(tried, name, 1 << 20, &was, &len, NULL) == 0);
     put(name, data, size);
@@ -101,8 +101,8 @@ static void try_sections(const uint8_t *data, size_t size)
 {
     struct state_file *f = malloc(sizeof(*f));
     struct state_section *h, *c;
-    void *was;
-    size_t len;
+    void *was = NULL;
+    size_t len = 0;
 
     must(f && read_file(tried, SNAPSHOT_INDEX, 1 << 20, &was, &len, NULL) == 0);
     must(state_file_parse(was, len, f, NULL) == 0 && f->count == 2);
