@@ -24,6 +24,17 @@ static const struct qz_command commands[] = {
      hv_clone_options, hv_clone},
     {"doctor", "what this host can do, and the cure for what it cannot", NULL, NULL,
      hv_doctor_options, hv_doctor},
+    {"snapshots", "list the snapshots in a folder, or check, flatten or remove them",
+     "[FOLDER] | check DIR... | flatten DIR... | rm DIR... | gc FOLDER...",
+     "Without a verb, the snapshots in FOLDER (default: the current one) are listed, the oldest "
+     "first.\n\n"
+     "check reads all of a snapshot and of what it builds upon, and compares every checksum.\n"
+     "flatten makes it independent of its parent: it holds all of the memory itself then.\n"
+     "rm removes it, unless another one builds upon it or a machine runs from it.\n"
+     "gc removes what was left half-written in a folder by a program that is gone.\n\n"
+     "Ends with 0, or with what the first failure was: 3 there is none, 4 it is in use, 5 no right "
+     "to, 1 anything else.",
+     hv_snapshots_options, hv_snapshots},
     {0},
 };
 

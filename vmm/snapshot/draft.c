@@ -9,9 +9,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-QZ_SYSCALLS(main, "openat newfstatat fstat mkdir getrandom flock renameat2 renameat fsync unlinkat "
-                  "close clock_gettime");
-
 enum { BEGIN_TRIES = 3 };
 
 /* ---- names */
@@ -163,6 +160,21 @@ static int rename_new(int in, const char *from, const char *to)
     return errno == ENOTEMPTY || errno == ENOTDIR ? -EEXIST : -errno;
 }
 
+char *draft_absolute_path(const struct draft *d)
+{
+    QZ_AUTO_FREE char *where = realpath(d->where, NULL);
+    char *path;
+
+    return where && asprintf(&path, "%s/%s", where, d->name) >= 0 ? path : NULL;
+}
+
+static int sync_place(const struct draft *d, struct qz_error *err)
+{
+    return fsync(d->in) < 0 ? qz_fail(err, -errno, "snapshot %s: the folder that it is in: %s",
+                                      d->path, strerror(errno))
+                            : 0;
+}
+
 int draft_commit(struct draft *d, struct qz_error *err)
 {
     const int r = rename_new(d->in, d->partial, d->name);
@@ -173,9 +185,7 @@ int draft_commit(struct draft *d, struct qz_error *err)
     if (r < 0)
         return qz_fail(err, r, "snapshot %s: cannot be renamed: %s", d->path, strerror(-r));
     free(QZ_TAKE_PTR(d->partial));
-    return fsync(d->in) < 0 ? qz_fail(err, -errno, "snapshot %s: the folder that it is in: %s",
-                                      d->path, strerror(errno))
-                            : 0;
+    return sync_place(d, err);
 }
 
 int draft_exchange(struct draft *d, struct qz_error *err)
@@ -186,9 +196,14 @@ int draft_exchange(struct draft *d, struct qz_error *err)
                        errno == EINVAL ? ": this file system cannot exchange two folders; copy it "
                                          "to another one"
                                        : "");
-    return fsync(d->in) < 0 ? qz_fail(err, -errno, "snapshot %s: the folder that it is in: %s",
-                                      d->path, strerror(errno))
-                            : 0;
+    return sync_place(d, err);
+}
+
+int draft_displace(struct draft *d, struct qz_error *err)
+{
+    if (renameat(d->in, d->name, d->in, d->partial) < 0)
+        return qz_fail(err, -errno, "snapshot %s: cannot be removed: %s", d->path, strerror(errno));
+    return sync_place(d, err);
 }
 
 void draft_end(struct draft *d)

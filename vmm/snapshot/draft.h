@@ -22,10 +22,14 @@ int draft_fill(struct draft *d, json_t *description, const void *state, size_t s
                const struct memory_source *from, struct memory_index *index,
                const struct snapshot_dir *parent, const struct snapshot_options *o,
                struct qz_error *err);
+/* Where it will be, from the root; the caller's to free. */
+char *draft_absolute_path(const struct draft *d);
 /* It has its place from now on; -EEXIST: there is something. */
 int draft_commit(struct draft *d, struct qz_error *err);
 /* It is in the place of what was there, which draft_end removes. */
 int draft_exchange(struct draft *d, struct qz_error *err);
+/* Nothing is in the place of what was there, which draft_end removes; for a draft not filled. */
+int draft_displace(struct draft *d, struct qz_error *err);
 void draft_end(struct draft *d);
 
 #endif

@@ -5,8 +5,6 @@
 
 #include "snapshot/snapshot_internal.h"
 
-QZ_SYSCALLS(main, "openat fstat newfstatat pread64 pwrite64 fsync close unlinkat getdents64 lseek");
-
 int open_regular(int folder, const char *name, uint64_t *size)
 {
     /* O_NONBLOCK: a pipe with nobody at its other end is not waited for. */
@@ -69,7 +67,7 @@ int read_file(int folder, const char *name, size_t max, void **data, size_t *len
     int r;
 
     if (fd == -EINVAL || fd == -ELOOP)
-        return qz_fail(err, -EINVAL, "%s: not a regular file", name);
+        return qz_fail(err, fd, "%s: not a regular file", name);
     if (fd < 0)
         return qz_fail(err, fd, "%s: cannot be opened: %s", name, strerror(-fd));
     if (size > max)
@@ -105,10 +103,19 @@ static void empty_children(int folder)
     closedir(d);
 }
 
+static const char *const files[] = {SNAPSHOT_JSON, SNAPSHOT_STATE, SNAPSHOT_MEMORY, SNAPSHOT_INDEX,
+                                    SNAPSHOT_INDEX ".new"};
+
+bool is_snapshot_file(const char *name)
+{
+    for (size_t i = 0; i < QZ_ARRAY_LEN(files); i++)
+        if (!strcmp(name, files[i]))
+            return true;
+    return !strcmp(name, SNAPSHOT_CHILDREN) || !strcmp(name, ".") || !strcmp(name, "..");
+}
+
 int remove_snapshot_files(int parent, const char *name)
 {
-    static const char *const files[] = {SNAPSHOT_JSON, SNAPSHOT_STATE, SNAPSHOT_MEMORY,
-                                        SNAPSHOT_INDEX, SNAPSHOT_INDEX ".new"};
     QZ_AUTO_FD int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 
     if (folder < 0)

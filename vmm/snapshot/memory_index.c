@@ -28,6 +28,12 @@ void id_to_text(const uint8_t id[SNAPSHOT_ID], char text[SNAPSHOT_ID_TEXT])
         snprintf(text + 2 * i, 3, "%02x", id[i]);
 }
 
+bool is_id_text(const char *text)
+{
+    return strlen(text) == SNAPSHOT_ID_TEXT - 1 &&
+           strspn(text, "0123456789abcdef") == SNAPSHOT_ID_TEXT - 1;
+}
+
 /* ---- writing */
 
 static void put_head(uint8_t *p, const struct memory_index *index)

@@ -70,10 +70,10 @@ int snapshot_dir_read_chunk(const struct snapshot_dir *s, uint64_t n, void *to,
         memset(to, 0, chunk_length(&s->index, n));
         return 0;
     }
-    r = chunk_reader_init(&reader, s->index.chunk_size, err);
-    if (r < 0)
-        return r;
-    r = chunk_read(s, &reader, n, to, err);
+    r = s->index.chunk[n].kind == CHUNK_ZSTD ? chunk_reader_init(&reader, s->index.chunk_size, err)
+                                             : 0;
+    if (r == 0)
+        r = chunk_read(s, &reader, n, to, err);
     chunk_reader_free(&reader);
     return r;
 }
@@ -82,30 +82,56 @@ int snapshot_dir_read_chunk(const struct snapshot_dir *s, uint64_t n, void *to,
 
 struct whole {
     const struct snapshot_dir *s;
-    uint8_t *to;
+    uint8_t *to; /* NULL: nobody wants it */
     struct chunk_reader reader[WORKERS_MAX];
+    uint8_t *chunk[WORKERS_MAX]; /* for nobody */
 };
 
 static int read_one(void *context, unsigned worker, uint64_t n, struct qz_error *err)
 {
     struct whole *w = context;
+    uint8_t *to = w->to ? w->to + n * w->s->index.chunk_size : w->chunk[worker];
 
-    if (snapshot_dir_chunk_is_zero(w->s, n))
-        return 0;
-    return chunk_read(w->s, &w->reader[worker], n, w->to + n * w->s->index.chunk_size, err);
+    return snapshot_dir_chunk_is_zero(w->s, n) ? 0
+                                               : chunk_read(w->s, &w->reader[worker], n, to, err);
+}
+
+static int init_worker(struct whole *w, unsigned i, struct qz_error *err)
+{
+    const uint32_t size = w->s->index.chunk_size;
+
+    if (!w->to && !(w->chunk[i] = malloc(size)))
+        return qz_fail(err, -ENOMEM, "no memory to read chunks of %u bytes", size);
+    return chunk_reader_init(&w->reader[i], size, err);
+}
+
+static int read_whole(struct whole *w, const struct snapshot_options *o, struct qz_error *err)
+{
+    const unsigned workers = workers_usable();
+    int r = 0;
+
+    for (unsigned i = 0; i < workers && r == 0; i++)
+        r = init_worker(w, i, err);
+    if (r == 0)
+        r = workers_run(w->s->index.chunks, read_one, w, o->progress, o->context, err);
+    for (unsigned i = 0; i < workers; i++) {
+        chunk_reader_free(&w->reader[i]);
+        free(w->chunk[i]);
+    }
+    return r;
 }
 
 int snapshot_dir_read_memory(struct snapshot_dir *s, void *to, struct qz_error *err)
 {
     struct whole w = {.s = s, .to = to};
-    const unsigned workers = workers_usable();
-    int r = 0;
 
-    for (unsigned i = 0; i < workers && r == 0; i++)
-        r = chunk_reader_init(&w.reader[i], s->index.chunk_size, err);
-    if (r == 0)
-        r = workers_run(s->index.chunks, read_one, &w, NULL, NULL, err);
-    for (unsigned i = 0; i < workers; i++)
-        chunk_reader_free(&w.reader[i]);
-    return r;
+    return read_whole(&w, &(struct snapshot_options){0}, err);
+}
+
+int memory_check(const struct snapshot_dir *s, const struct snapshot_options *o,
+                 struct qz_error *err)
+{
+    struct whole w = {.s = s};
+
+    return read_whole(&w, o, err);
 }

@@ -10,8 +10,6 @@
 #include "snapshot/crc32c.h"
 #include "snapshot/snapshot_internal.h"
 
-QZ_SYSCALLS(main, "lseek pread64 pwrite64 ftruncate");
-
 /* Level 1: the machine may be waiting. A sixteenth saved is worth unpacking it again. */
 enum { LEVEL = 1, PAGE = 4096, WORTH = 16 };
 

@@ -8,10 +8,6 @@
 
 #include "snapshot/snapshot_internal.h"
 
-/* What making and ending a thread takes. */
-QZ_SYSCALLS(main, "clone set_robust_list rseq rt_sigprocmask mmap mprotect munmap madvise futex "
-                  "exit sched_getaffinity");
-
 struct parallel {
     uint64_t jobs, next; /* next: atomic */
     bool failed;         /* atomic */

@@ -8,8 +8,6 @@
 #include "snapshot/snapshot_internal.h"
 #include "snapshot/state_file.h"
 
-QZ_SYSCALLS(main, "openat fstat newfstatat flock close");
-
 enum { OPEN_TRIES = 3 };
 
 /* ---- one folder */
@@ -23,7 +21,7 @@ static bool still_there(int folder, const char *path)
            mine.st_ino == now.st_ino;
 }
 
-static int open_folder(const char *path, struct qz_error *err)
+int snapshot_folder_open(const char *path, bool exclusive, struct qz_error *err)
 {
     for (unsigned i = 0; i < OPEN_TRIES; i++) {
         QZ_AUTO_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
@@ -31,15 +29,16 @@ static int open_folder(const char *path, struct qz_error *err)
         if (fd < 0)
             return qz_fail(err, -errno, "snapshot %s: %s%s", path, strerror(errno),
                            errno == ENOTDIR ? " (a snapshot is a folder)" : "");
-        if (flock(fd, LOCK_SH | LOCK_NB) == 0) {
+        if (flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0) {
             if (still_there(fd, path))
                 return QZ_TAKE_FD(fd);
         } else if (errno != EWOULDBLOCK) {
             return qz_fail(err, -errno, "snapshot %s: cannot be locked: %s", path, strerror(errno));
         }
     }
-    return qz_fail(err, -EBUSY, "snapshot %s: it is being removed or replaced just now; try again",
-                   path);
+    return qz_fail(err, -EBUSY, "snapshot %s: %s; try again later", path,
+                   exclusive ? "it is in use: a machine runs from it, or a snapshot is made upon it"
+                             : "it is being removed or replaced just now");
 }
 
 /* Characters that a message can show: it is another file's word. */
@@ -147,7 +146,7 @@ static int open_layer(struct snapshot_dir *s, const char *path, json_t **descrip
     s->layers++;
     if (!l->path)
         return qz_fail(err, -ENOMEM, "snapshot %s: no memory", path);
-    l->folder = open_folder(path, err);
+    l->folder = snapshot_folder_open(path, false, err);
     if (l->folder < 0)
         return l->folder;
     r = read_layer(l, description, index, err);
@@ -199,15 +198,31 @@ static int resolve(struct snapshot_dir *s, const struct memory_index *index, str
     return 0;
 }
 
-/* As the child names it: a relative path begins in the child's own folder. */
-static char *parent_path(const char *child, const json_t *description)
+/* Characters of the path before its last name; -1: what is before it cannot be told from the path,
+ * because the name is a link, "." or "..". */
+static int folder_length(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    struct stat st;
+
+    if (!*name || !strcmp(name, ".") || !strcmp(name, "..") || lstat(path, &st) < 0 ||
+        S_ISLNK(st.st_mode))
+        return -1;
+    return (int)(name - path);
+}
+
+char *snapshot_parent_path(const char *path, const json_t *description)
 {
     const char *parent = json_string_value(json_object_get(description, "parent"));
-    char *path = NULL;
+    const int folder = folder_length(path);
+    char *joined = NULL;
 
-    if (*parent == '/')
-        return strdup(parent);
-    return asprintf(&path, "%s/%s", child, parent) < 0 ? NULL : path;
+    if (!parent || *parent == '/')
+        return parent ? strdup(parent) : NULL;
+    /* Beside it: "a/../b" is "b", for who reads a message. */
+    if (folder >= 0 && !strncmp(parent, "../", 3))
+        return asprintf(&joined, "%.*s%s", folder, path, parent + 3) < 0 ? NULL : joined;
+    return asprintf(&joined, "%s/%s", path, parent) < 0 ? NULL : joined;
 }
 
 /* The parent of the last layer, whose description this is; *expected: the parent's id, then that
@@ -216,7 +231,7 @@ static int open_parent(struct snapshot_dir *s, json_t **description, uint8_t exp
                        bool *more, struct qz_error *err)
 {
     const char *child = s->layer[s->layers - 1].path;
-    QZ_AUTO_FREE char *path = parent_path(child, *description);
+    QZ_AUTO_FREE char *path = snapshot_parent_path(child, *description);
     struct memory_index index = {0};
     json_t *next = NULL;
     int r;

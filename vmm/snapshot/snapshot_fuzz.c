@@ -2,7 +2,6 @@
  * snapshot_fuzz.c - any bytes as snapshot.json, as memory.index with a good checksum, and as
  * memory, in folders that are otherwise good.
  */
-#include <assert.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -12,6 +11,13 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { MEMORY = 4 * CHUNK_SIZE_MIN - 4096, READ_MAX = 16 << 20 };
+
+/* What this program itself needs. */
+static void must(bool happened)
+{
+    if (!happened)
+        abort();
+}
 
 static char base[] = "/dev/shm/queztl-snapshot-fuzz-XXXXXX"; /* fsync costs nothing there */
 static int good, tried;
@@ -32,30 +38,30 @@ static void write_good(const char *path, const char *parent)
     const struct snapshot_options o = {.compress = true, .parent = parent};
     const int memory = memfd_create("guest", MFD_CLOEXEC);
 
-    assert(ftruncate(memory, MEMORY) == 0);
-    assert(pwrite(memory, "some", 4, 100000) == 4 && pwrite(memory, "more", 4, 3) == 4);
+    must(ftruncate(memory, MEMORY) == 0);
+    must(pwrite(memory, "some", 4, 100000) == 4 && pwrite(memory, "more", 4, 3) == 4);
     if (parent)
-        assert(pwrite(memory, "else", 4, 150000) == 4);
-    assert(snapshot_dir_write(path, NULL, "", 0, memory, MEMORY, &o, NULL) == 0);
+        must(pwrite(memory, "else", 4, 150000) == 4);
+    must(snapshot_dir_write(path, NULL, "", 0, memory, MEMORY, &o, NULL) == 0);
     close(memory);
 }
 
 static void begin(void)
 {
-    assert(mkdtemp(base) && chdir(base) == 0);
+    must(mkdtemp(base) && chdir(base) == 0);
     atexit(remove_all);
     write_good("good", NULL);
     write_good("tried", "good");
     good = open("good", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     tried = open("tried", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    assert(good >= 0 && tried >= 0);
+    must(good >= 0 && tried >= 0);
 }
 
 static void put(const char *name, const void *data, size_t len)
 {
     const int fd = openat(tried, name, O_WRONLY | O_TRUNC | O_CLOEXEC);
 
-    assert(fd >= 0 && write_all(fd, data, len, 0) == 0);
+    must(fd >= 0 && write_all(fd, data, len, 0) == 0);
     close(fd);
 }
 
@@ -70,7 +76,7 @@ static void look(void)
         return;
     if (snapshot_dir_memory_size(s) <= READ_MAX) {
         memory = calloc(1, snapshot_dir_memory_size(s));
-        assert(memory);
+        must(memory);
         snapshot_dir_read_memory(s, memory, &err);
         free(memory);
     }
@@ -80,10 +86,10 @@ static void look(void)
 /* In place of a good file, which is there again afterwards. */
 static void try_file(const char *name, const void *data, size_t size)
 {
-    void *was;
-    size_t len;
+    void *was = NULL;
+    size_t len = 0;
 
-    assert(read_file(tried, name, 1 << 20, &was, &len, NULL) == 0);
+    must(read_file(tried, name, 1 << 20, &was, &len, NULL) == 0);
     put(name, data, size);
     look();
     put(name, was, len);
@@ -94,13 +100,12 @@ static void try_file(const char *name, const void *data, size_t size)
 static void try_sections(const uint8_t *data, size_t size)
 {
     struct state_file *f = malloc(sizeof(*f));
-    QZ_AUTO_FREE uint8_t *head = NULL, *chunks = NULL, *file = NULL;
     struct state_section *h, *c;
-    void *was;
-    size_t len;
+    void *was = NULL;
+    size_t len = 0;
 
-    assert(f && read_file(tried, SNAPSHOT_INDEX, 1 << 20, &was, &len, NULL) == 0);
-    assert(state_file_parse(was, len, f, NULL) == 0 && f->count == 2);
+    must(f && read_file(tried, SNAPSHOT_INDEX, 1 << 20, &was, &len, NULL) == 0);
+    must(state_file_parse(was, len, f, NULL) == 0 && f->count == 2);
     h = &f->section[0];
     c = &f->section[1];
     /* First byte: whether the head is the input's, too. */
@@ -110,7 +115,7 @@ static void try_sections(const uint8_t *data, size_t size)
         size -= QZ_MIN(size, h->len);
     }
     memcpy((void *)c->data, data, QZ_MIN(size, c->len));
-    assert(state_file_write(tried, SNAPSHOT_INDEX, f->section, 2, NULL) == 0);
+    must(state_file_write(tried, SNAPSHOT_INDEX, f->section, 2, NULL) == 0);
     look();
     free(was);
     free(f);

@@ -11,6 +11,7 @@
 #ifndef VMM_SNAPSHOT_INTERNAL_H
 #define VMM_SNAPSHOT_INTERNAL_H
 
+#include "snapshot/files.h"
 #include "snapshot/snapshot_dir.h"
 
 enum {
@@ -63,6 +64,7 @@ int memory_index_parse(const uint8_t *head, size_t head_len, const uint8_t *chun
                        struct qz_error *err);
 
 void id_to_text(const uint8_t id[SNAPSHOT_ID], char text[SNAPSHOT_ID_TEXT]);
+bool is_id_text(const char *text);
 
 /* One folder of the chain. */
 struct layer {
@@ -93,6 +95,15 @@ int chunk_read(const struct snapshot_dir *s, struct chunk_reader *r, uint64_t n,
 
 /* snapshot.json, with the keys that this program relies on; the caller's to release. */
 int snapshot_json_read(int folder, json_t **description, struct qz_error *err);
+/* The path of the parent that the snapshot at `path` names, the caller's to free; NULL: it has
+ * none, or no memory. A relative one begins in the child's own folder. */
+char *snapshot_parent_path(const char *path, const json_t *description);
+/* The folder with a shared flock, or an exclusive one; -EBUSY: somebody has the other kind. */
+int snapshot_folder_open(const char *path, bool exclusive, struct qz_error *err);
+
+/* Reads all of memory for its checksums. */
+int memory_check(const struct snapshot_dir *s, const struct snapshot_options *o,
+                 struct qz_error *err);
 
 /* ---- memory_writer.c */
 
@@ -123,19 +134,5 @@ int workers_run(uint64_t jobs,
                 int (*job)(void *context, unsigned worker, uint64_t i, struct qz_error *err),
                 void *context, void (*progress)(void *context, double share),
                 void *progress_context, struct qz_error *err);
-
-/* ---- files.c */
-
-/* Opened for reading only when it is a regular file and no link. */
-int open_regular(int folder, const char *name, uint64_t *size);
-int read_all(int fd, void *to, size_t len, uint64_t offset);
-int write_all(int fd, const void *from, size_t len, uint64_t offset);
-/* A whole new file, on the medium. */
-int write_file(int folder, const char *name, const void *data, size_t len, struct qz_error *err);
-/* At most `max` bytes of a file; a zero byte behind them. */
-int read_file(int folder, const char *name, size_t max, void **data, size_t *len,
-              struct qz_error *err);
-/* The folder with all a snapshot's files; other things in it keep it (-ENOTEMPTY). */
-int remove_snapshot_files(int parent, const char *name);
 
 #endif

@@ -6,7 +6,9 @@
 #include <ftw.h>
 #include <sys/stat.h>
 
-static char home[] = "/tmp/queztl-snapshot-XXXXXX";
+#include "snapshot/state_file.h"
+
+static char home[] = "/dev/shm/queztl-snapshot-XXXXXX"; /* fsync costs nothing there */
 
 int kit_setup(void **state)
 {
@@ -65,15 +67,28 @@ void kit_change(int memory, uint64_t at)
     put(memory, &byte, 1, at);
 }
 
+void kit_state(void **state, size_t *len)
+{
+    const struct state_section section = {"cpu", "its registers", 13};
+    const int here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    assert_true(here >= 0);
+    assert_int_equal(state_file_write(here, "kit-state", &section, 1, NULL), 0);
+    assert_int_equal(qz_read_file("kit-state", 4096, state, len, NULL), 0);
+    assert_int_equal(unlink("kit-state"), 0);
+    close(here);
+}
+
 void kit_write(const char *path, int memory, const char *parent, bool compress)
 {
     const struct snapshot_options o = {.compress = compress, .parent = parent};
     json_t *d = json_pack("{s:[s,s],s:i}", "options", "--cpus", "2", "tsc_khz", 1000);
+    QZ_AUTO_FREE void *state = NULL;
     struct qz_error err = {0};
-    char state[256];
+    size_t len;
 
-    snprintf(state, sizeof(state), "state of %s", path);
-    if (snapshot_dir_write(path, d, state, strlen(state), memory, KIT_MEMORY, &o, &err) < 0)
+    kit_state(&state, &len);
+    if (snapshot_dir_write(path, d, state, len, memory, KIT_MEMORY, &o, &err) < 0)
         fail_msg("%s", err.text);
     json_decref(d);
 }
@@ -97,6 +112,7 @@ void kit_expect(const char *path, int memory)
 {
     QZ_AUTO_FREE uint8_t *expected = malloc(KIT_MEMORY), *got = calloc(1, KIT_MEMORY);
     QZ_AUTO_FREE void *state = NULL;
+    static struct state_file file;
     struct qz_error err = {0};
     struct snapshot_dir *s;
     size_t len = 0;
@@ -107,8 +123,8 @@ void kit_expect(const char *path, int memory)
     assert_int_equal(snapshot_dir_memory_size(s), KIT_MEMORY);
     if (snapshot_dir_read_state(s, &state, &len, &err) < 0)
         fail_msg("%s", err.text);
-    assert_non_null(strstr(state, "state of "));
-    assert_int_equal(strlen(state), len);
+    assert_int_equal(state_file_parse(state, len, &file, NULL), 0);
+    assert_memory_equal(state_file_find(&file, "cpu")->data, "its registers", 13);
     if (snapshot_dir_read_memory(s, got, &err) < 0)
         fail_msg("%s", err.text);
     assert_memory_equal(got, expected, KIT_MEMORY);

@@ -21,7 +21,9 @@ int kit_memory(uint64_t seed);
 /* Another byte at this place. */
 void kit_change(int memory, uint64_t at);
 
-/* Writes a snapshot with the state "state of NAME"; fails the test if that fails. */
+/* A machine's state, the caller's to free. */
+void kit_state(void **state, size_t *len);
+/* Writes a snapshot with that state; fails the test if that fails. */
 void kit_write(const char *path, int memory, const char *parent, bool compress);
 /* It opens, its state is right, and its memory is that of the memfd, read whole and by chunks. */
 void kit_expect(const char *path, int memory);

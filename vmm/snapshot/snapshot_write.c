@@ -5,10 +5,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "snapshot/children.h"
 #include "snapshot/draft.h"
 #include "snapshot/state_file.h"
-
-QZ_SYSCALLS(main, "getrandom newfstatat readlink clock_gettime");
 
 /* RFC 3339, in UTC. */
 static json_t *time_now(void)
@@ -91,6 +90,24 @@ static int make_index(struct memory_index *index, uint64_t size, const struct sn
     return 0;
 }
 
+/* The parent knows of it first: at no time is there a child that nobody knows of. */
+static int commit_upon(struct draft *d, const struct snapshot_dir *parent,
+                       const uint8_t id[SNAPSHOT_ID], struct qz_error *err)
+{
+    QZ_AUTO_FREE char *path = draft_absolute_path(d);
+    char text[SNAPSHOT_ID_TEXT];
+    int r = path ? 0 : qz_fail(err, -ENOMEM, "snapshot %s: no memory", d->path);
+
+    id_to_text(id, text);
+    if (r == 0 && (r = child_register(parent->layer[0].folder, id, path, err)) < 0)
+        qz_error_prefix(err, "snapshot %s: its parent %s", d->path, parent->layer[0].path);
+    if (r == 0)
+        r = draft_commit(d, err);
+    if (r < 0 && path && d->partial) /* it is not there */
+        child_unregister(parent->layer[0].folder, text, path);
+    return r;
+}
+
 static int write_draft(struct draft *d, const json_t *given, const void *state, size_t state_len,
                        const struct memory_source *from, struct memory_index *index,
                        const struct snapshot_dir *parent, const struct snapshot_options *o,
@@ -102,7 +119,7 @@ static int write_draft(struct draft *d, const json_t *given, const void *state, 
     if (r == 0)
         r = draft_fill(d, description, state, state_len, from, index, parent, o, err);
     if (r == 0)
-        r = draft_commit(d, err);
+        r = parent ? commit_upon(d, parent, index->id, err) : draft_commit(d, err);
     json_decref(description);
     return r;
 }

@@ -1,8 +1,8 @@
 /* state_file.c - writing and checking the file of state_file.h. */
 #include "snapshot/state_file.h"
+#include "snapshot/files.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <zlib.h>
 
 enum { VERSION = 1, HEAD = 16, ENTRY = STATE_FILE_NAME + 24, CHECK = 4 };
@@ -49,30 +49,16 @@ static uint8_t *make_table(const struct state_section *section, unsigned count)
     return t;
 }
 
-static int write_all(int fd, const void *data, size_t len)
-{
-    const uint8_t *p = data;
-
-    while (len) {
-        const ssize_t n = write(fd, p, len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        p += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
-static int write_file(int fd, const struct state_section *section, unsigned count)
+static int write_sections(int fd, const struct state_section *section, unsigned count)
 {
     QZ_AUTO_FREE uint8_t *table = make_table(section, count);
-    int r = table ? write_all(fd, table, table_size(count)) : -ENOMEM;
+    uint64_t at = table_size(count);
+    int r = table ? write_all(fd, table, at, 0) : -ENOMEM;
 
-    for (unsigned i = 0; r == 0 && i < count; i++)
-        r = write_all(fd, section[i].data, section[i].len);
+    for (unsigned i = 0; r == 0 && i < count; i++) {
+        r = write_all(fd, section[i].data, section[i].len, at);
+        at += section[i].len;
+    }
     if (r == 0 && fsync(fd) < 0)
         r = -errno;
     return r;
@@ -116,7 +102,7 @@ int state_file_write(int folder, const char *name, const struct state_section *s
     fd = openat(folder, beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return qz_fail(err, -errno, "%s: cannot be created: %s", beside, strerror(errno));
-    r = write_file(fd, section, count);
+    r = write_sections(fd, section, count);
     if (r == 0 && renameat(folder, beside, folder, name) < 0)
         r = -errno;
     if (r == 0 && fsync(folder) < 0)
@@ -233,46 +219,16 @@ int state_file_parse(const void *data, size_t len, struct state_file *file, stru
                                    (unsigned long long)(len - offset));
 }
 
-static int read_whole(int folder, const char *name, uint8_t **bytes, size_t *len)
-{
-    QZ_AUTO_FD int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    struct stat st;
-    size_t done = 0;
-
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return -errno;
-    if (!S_ISREG(st.st_mode))
-        return -EINVAL;
-    if (st.st_size > STATE_FILE_MAX)
-        return -EFBIG;
-    *len = (size_t)st.st_size;
-    *bytes = malloc(*len + 1);
-    if (!*bytes)
-        return -ENOMEM;
-    while (done < *len) {
-        const ssize_t n = read(fd, *bytes + done, *len - done);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        done += (size_t)n;
-    }
-    return 0;
-}
-
 int state_file_read(int folder, const char *name, struct state_file *file, struct qz_error *err)
 {
-    uint8_t *bytes = NULL;
+    void *bytes = NULL;
     size_t len = 0;
-    int r = read_whole(folder, name, &bytes, &len);
+    int r = read_file(folder, name, STATE_FILE_MAX, &bytes, &len, err);
 
     file->count = 0;
     file->bytes = NULL;
-    if (r < 0) {
-        free(bytes);
-        return qz_fail(err, r, "%s: cannot be read: %s", name, strerror(-r));
-    }
+    if (r < 0)
+        return r;
     r = state_file_parse(bytes, len, file, err);
     file->bytes = bytes;
     if (r < 0) {
