@@ -57,6 +57,7 @@ void round_kill_snapshot(struct torture *t)
     pid = begin_snapshot(t, folder, NULL, compress);
     wait_a_part(t, t->snapshot_ns);
     program_kill(pid);
+    machine_answers(&t->origin); /* whatever was asked is done */
     machine_goes_on(&t->origin, 2);
     at.high = t->origin.position;
     kept_collect(t);
@@ -155,6 +156,7 @@ void round_kill_clone(struct torture *t)
     wait_a_part(t, t->clone_ns);
     program_kill(pid);
     kill_orphans(t->origin.pid);
+    machine_answers(&t->origin); /* whatever was asked is done */
     machine_goes_on(&t->origin, 2);
     at.high = t->origin.position;
     remove_tree(folder);

@@ -9,7 +9,7 @@
 
 #include "control_client.h"
 
-enum { STEP_NS = 300000, SHOWN = 300, JUMP_LINES = 3 };
+enum { STEP_NS = 300000, SHOWN = 300, JUMP_LINES = 3, JUMP_ROOM = 64 * STREAM_LINE };
 
 /* What its console has beyond what was judged; the caller's to free. */
 static char *unread(const struct machine *m, size_t *n)
@@ -85,7 +85,7 @@ void machine_begins(struct machine *m)
 void machine_goes_on(struct machine *m, unsigned lines)
 {
     const int64_t limit = qz_now_ns() + PATIENCE_NS;
-    const size_t enough = m->judged + (size_t)lines * STREAM_LINE;
+    size_t enough = 0; /* counted from what it has said by now */
 
     for (;;) {
         size_t n;
@@ -95,6 +95,8 @@ void machine_goes_on(struct machine *m, unsigned lines)
             complain(m, "does not go on as it must", text, n);
         m->judged += n;
         m->position += n;
+        if (!enough)
+            enough = m->judged + (size_t)lines * STREAM_LINE;
         if (m->judged >= enough)
             return;
         look_again(m, limit, "does not go on", text, n);
@@ -113,7 +115,7 @@ struct moment machine_jumps(struct machine *m)
     for (;;) {
         struct moment to;
         uint64_t next;
-        size_t n;
+        size_t n, old;
         QZ_AUTO_FREE char *text = unread(m, &n);
 
         if (stream_jump(text, n, m->position, &to, &next)) {
@@ -121,7 +123,9 @@ struct moment machine_jumps(struct machine *m)
             m->position = next;
             return to;
         }
-        look_again(m, limit, "was sent back and does not say so", text, n);
+        old = stream_follow(text, n, m->position);
+        look_again(m, n - old < (size_t)JUMP_ROOM ? limit : 0, "was sent back and does not say so",
+                   text, QZ_MIN(n, old + SHOWN / 2));
     }
 }
 

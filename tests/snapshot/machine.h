@@ -45,7 +45,7 @@ struct machine {
 
 /* Begins to say the stream at some position, which is found out. */
 void machine_begins(struct machine *m);
-/* Says so many lines more, all of them the next ones. */
+/* What it said, and so many lines from now on, are the next ones. */
 void machine_goes_on(struct machine *m, unsigned lines);
 /* It was sent back: where to. */
 struct moment machine_jumps(struct machine *m);
