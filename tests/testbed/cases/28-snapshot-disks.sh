@@ -5,7 +5,7 @@
 disk=$BUILD/tools/queztl-disk
 truncate -s 64M a.img
 "$disk" create b.qcow2,format=qcow2 64M
-start --cpus 2 --memory 192M --name origin --disk a.img --disk b.qcow2,format=qcow2,cache=none -- sh -c '
+start --cpus 2 --memory 192M --name origin --disk a.img --disk b.qcow2,format=qcow2 -- sh -c '
     write() { printf "count %s\n" $2 | dd of=$1 bs=4k seek=$2 conv=sync oflag=direct 2>/dev/null; }
     read_back() { dd if=$1 bs=4k skip=$2 count=1 iflag=direct 2>/dev/null | head -n 1 | tr -d "\0"; }
     i=0
