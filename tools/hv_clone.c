@@ -194,13 +194,15 @@ int hv_clone(int argc, char **argv)
     struct qz_error err = {0};
     struct snapshot_source s;
     char vmm[4096], tag[64];
+    struct timespec now; /* overlays are named for it: one machine may be cloned often */
     char *operand;
     int r = qz_operands_parse(hv_clone_options, argc, argv, &c, &operand, 1,
                               "name a machine by its control socket, or a snapshot's folder", &err);
 
     if (r < 0)
         return qz_complain("queztl-hv clone", QZ_EXIT_USAGE, &err);
-    snprintf(tag, sizeof(tag), "clone-%lld", (long long)time(NULL));
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(tag, sizeof(tag), "clone-%lld-%06ld", (long long)now.tv_sec, now.tv_nsec / 1000);
     if (find_vmm(vmm, sizeof(vmm), &err) < 0 || snapshot_source_open(&s, operand, tag, &err) < 0)
         return qz_complain("queztl-hv clone",
                            err.code == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED, &err);
