@@ -18,7 +18,7 @@ _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)
 void kill_all(void);
 /* All of them but one. */
 void kill_orphans(pid_t but);
-/* This process is the parent of those who lose theirs. */
+/* This process is the parent of those who lose theirs, and takes them along when it is ended. */
 void adopt_orphans(void);
 
 void pause_ns(int64_t ns);

@@ -10,16 +10,27 @@
 
 enum { STEP_NS = 500000, CHILDREN_MAX = 64 };
 
+static volatile sig_atomic_t interrupted;
+
 void pause_ns(int64_t ns)
 {
     const struct timespec t = {ns / 1000000000, ns % 1000000000};
 
     nanosleep(&t, NULL);
+    if (interrupted)
+        fail("ended by signal %d", interrupted);
+}
+
+static void on_signal(int number)
+{
+    interrupted = number;
 }
 
 void adopt_orphans(void)
 {
     prctl(PR_SET_CHILD_SUBREAPER, 1);
+    signal(SIGTERM, on_signal);
+    signal(SIGINT, on_signal);
 }
 
 /* True when there was one. They may leave children of their own to us, who are found the next time.
@@ -78,6 +89,7 @@ pid_t program_start(char *const *words, const char *log)
     if (pid < 0)
         fail("%s: %s", log, strerror(errno));
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(in, STDIN_FILENO);
         dup2(out, STDOUT_FILENO);
         dup2(out, STDERR_FILENO);
