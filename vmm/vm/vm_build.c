@@ -258,10 +258,8 @@ void vm_free(struct vm *vm)
     if (terminal)
         terminal_wait_for_reader(terminal, false);
     state_log_stop(vm->log);
-    vcpu_group_free(vm->vcpus);
-    vm->vcpus = NULL;
-    debugger_free(vm->debugger);
-    state_log_free(vm->log);
+    if (vm->vcpus)
+        vcpu_group_stop(vm->vcpus);
     for (unsigned i = 0; i < vm->io_loops; i++)
         if (vm->io[i].started) {
             qz_loop_stop(vm->io[i].loop, 0);
@@ -271,6 +269,10 @@ void vm_free(struct vm *vm)
         vm_clock_stop(m->clock);
         pthread_join(vm->clock_thread, NULL);
     }
+    vcpu_group_free(vm->vcpus);
+    vm->vcpus = NULL;
+    debugger_free(vm->debugger);
+    state_log_free(vm->log);
     vm_snapshot_forget(vm);
     control_free(vm->control);
     pc_free(&vm->pc);
