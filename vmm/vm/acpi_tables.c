@@ -175,7 +175,7 @@ static void add_isa_devices(struct qz_aml *a)
 static void add_generation(struct qz_aml *a)
 {
     qz_aml_device(a, "VGEN");
-    qz_aml_name(a, "_HID", qz_ax_str("QEMUVGID"));
+    qz_aml_name(a, "_HID", qz_ax_str("QZTL0001"));
     qz_aml_name_package(a, "_CID");
     qz_aml_put(a, qz_ax_str("VM_Gen_Counter"));
     qz_aml_put(a, qz_ax_str("VMGENCTR"));
