@@ -7,7 +7,7 @@
 #include <jansson.h>
 #include <queztl/base.h>
 
-enum { CONTROL_DESCRIPTORS_MAX = 2 };
+enum { CONTROL_DESCRIPTORS_MAX = 2, CONTROL_GIVEN_MAX = 16 };
 
 struct control_answer {
     json_t *data; /* NULL: the answer has none */
@@ -16,11 +16,12 @@ struct control_answer {
 };
 
 /*
- * Sends one request and waits for its answer. 0 and *a filled, or a negative errno: -ECONNREFUSED
- * and the like when nobody is there, -EREMOTEIO when the monitor refuses (the text is its own).
+ * Sends one request, with `count` descriptors that stay the caller's, and waits for its answer. 0
+ * and *a filled, or a negative errno: -ECONNREFUSED and the like when nobody is there, -EREMOTEIO
+ * when the monitor refuses (the text is its own).
  */
-int control_ask(const char *socket_path, const json_t *request, struct control_answer *a,
-                struct qz_error *err);
+int control_ask(const char *socket_path, const json_t *request, const int *fds, unsigned count,
+                struct control_answer *a, struct qz_error *err);
 void control_answer_free(struct control_answer *a);
 
 #endif
