@@ -4,31 +4,38 @@
 . "$(dirname "$0")/../lib.sh"
 kernel=$(newest_kernel generic)
 [ -n "$kernel" ] || skip "no generic kernel (apt install linux-image-amd64)"
+release=${kernel#/boot/vmlinuz-}
+grep -q '^CONFIG_VMGENID=y' "/boot/config-$release" || skip "Linux $release has no driver for it (CONFIG_VMGENID)"
 initrd=$work/initrd
-"$here/../guest/image/make-initrd" "$initrd" "/lib/modules/${kernel#/boot/vmlinuz-}"
+"$here/../guest/image/make-initrd" "$initrd" "/lib/modules/$release"
 
-# A line tells how often the kernel was told, and what it would give a program. The generator runs by itself from one
-# reseeding to the next, every minute at the latest, and from equal states it gives equal bytes.
+# A line: how often the kernel was told, then the identifier (vmgenid.h has its address), then what a program is given.
 start --cpus 2 --memory 256M --name origin --net none -- sh -c '
     while :; do
         told=$(dmesg | grep -c "crng reseeded due to virtual machine fork")
-        echo "told $told $(head -c 16 /dev/urandom | md5sum | cut -c 1-32)"
+        echo "told $told $(devmem 0xfed60000 64)$(devmem 0xfed60008 64) $(head -c 16 /dev/urandom | md5sum | cut -c 1-32)"
         usleep 100000
     done'
-wait_for "^told 0 "
-
-told() { # told LOG TIMES: waits for it; prints the first bytes that were drawn then
+# told LOG TIMES: waits for it; the first identifier and the first bytes that were drawn then. A log that was emptied begins
+# with zeros.
+told() {
     steps=1200
-    until drawn=$(tr -d '\r' <"$1" | awk -v times="$2" '$1 == "told" && $2 == times { print $3; exit }') && [ -n "$drawn" ]; do
+    until now=$(tr -d '\r\000' <"$1" | awk -v times="$2" '$1 == "told" && $2 == times && NF == 4 { print $3, $4; exit }') && [ -n "$now" ]; do
         steps=$((steps - 1))
         [ $steps -gt 0 ] || fail "$1 was not told $2 times: $(tail -n 3 "$1")"
         sleep 0.05
     done
-    echo "$drawn"
+    case $now in
+    *0x*0x*) echo "$now" ;;
+    *) fail "$1 does not read its identifier: $now" ;;
+    esac
 }
-different() { # different BYTES...
-    [ "$(printf '%s\n' "$@" | sort -u | wc -l)" = $# ] || fail "the same random bytes twice: $*"
+different() { # different "IDENTIFIER BYTES"...
+    for column in 1 2; do
+        [ "$(printf '%s\n' "$@" | cut -d ' ' -f $column | sort -u | wc -l)" = $# ] || fail "the same twice: $*"
+    done
 }
+origin=$(told "$log" 0)
 
 # Clones, one of them cloned again.
 mkdir clones
@@ -39,7 +46,8 @@ second=$(told clones/origin-2.console 1)
 mkdir again
 "$hv" clone clones/origin-1.sock --folder again >list || fail "clone of a clone"
 helpers="$helpers $(awk '{ print $2 }' list)"
-different "$first" "$second" "$(told again/origin-1-1.console 2)"
+third=$(told again/origin-1-1.console 2)
+different "$origin" "$first" "$second" "$third"
 for of in clones/origin-1 clones/origin-2 again/origin-1-1; do "$ctl" $of.sock '{"cmd":"stop"}' >/dev/null; done
 
 # From a folder, twice.
@@ -52,7 +60,7 @@ for i in 1 2; do
     "$ctl" "$work/from-folder" '{"cmd":"stop"}' >/dev/null
     wait $pid || fail "the machine from the folder ended with $?"
 done
-different "$first" "$second" "$(cat folder-1)" "$(cat folder-2)"
+different "$origin" "$first" "$second" "$(cat folder-1)" "$(cat folder-2)"
 
 # The origin goes on as itself, until it is sent back: then it has been here before.
 lines=$(grep -c "^told 0 " "$log")
@@ -65,17 +73,18 @@ wait_lines() { # wait_lines COUNT
     done
 }
 wait_lines $((lines + 3))
-[ -z "$(grep "^told [1-9]" "$log")" ] || fail "the machine that others began from was told, too"
+[ "$(awk '$1 == "told" && NF == 4 { print $2, $3 }' "$log" | sort -u | wc -l)" = 1 ] || fail "the machine that others began from was told, too"
 for round in 1 2; do
     : >"$log"
     control '{"cmd":"revert"}' >/dev/null
     told "$log" 1 >round-$round
 done
-different "$(cat round-1)" "$(cat round-2)"
+different "$origin" "$(cat round-1)" "$(cat round-2)"
 
 # A guest that boots again is the machine that it was.
 control '{"cmd":"reset"}' >/dev/null
 : >"$log"
-wait_for "^told 0 "
+again=$(told "$log" 0)
+expect "identifier after a reset" "$(cut -d ' ' -f 1 round-2)" "${again% *}"
 control '{"cmd":"stop"}' >/dev/null
 ended || fail "stop: exit code $?"
