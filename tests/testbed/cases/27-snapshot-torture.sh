@@ -17,3 +17,15 @@ rounds() { # rounds OPTIONS...: in a folder of its own
 rounds --accel jit $others --seed "$(date +%s)"
 rounds --accel jit $others --seed 2 --cpus 2
 rounds --accel jit $others --seed 3 --disk
+
+# The guest would notice: one moment put together from two.
+"$hv" run --kernel "$counter" --memory 64M --net none --timeout 60 --control "$socket" </dev/null >"$log" 2>&1 &
+vm=$!
+wait_for "^t 0*50$"
+"$hv" snapshot "$socket" first && wait_for "^t 0*500$" && "$hv" snapshot "$socket" second || fail "snapshot"
+control '{"cmd":"stop"}' >/dev/null
+ended || fail "stop: exit code $?"
+cp second/state first/state
+"$hv" run --snapshot first --timeout 60 --control "$socket" </dev/null >"$log" 2>&1 &
+vm=$!
+wait_for "^FAILED: a page's generation: wanted"
