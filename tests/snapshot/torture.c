@@ -173,9 +173,9 @@ static bool parse(int argc, char **argv, struct torture *t, struct options *o)
         if (++i == argc)
             return false;
         if (!strcmp(name, "--hv"))
-            t->hv = argv[i];
+            t->hv = realpath(argv[i], NULL); /* the folder is entered */
         else if (!strcmp(name, "--guest"))
-            t->guest = argv[i];
+            t->guest = realpath(argv[i], NULL);
         else if (!strcmp(name, "--folder"))
             o->folder = argv[i];
         else if (!strcmp(name, "--rounds"))
