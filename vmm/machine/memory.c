@@ -62,7 +62,7 @@ static int lay_out(struct guest_memory *m, uint64_t size, struct qz_error *err)
     if (!m->low || (m->high_size && !m->high))
         return qz_fail(err, -ENOMEM, "memory: no room for %s in this process (ulimit -v?)",
                        qz_format_size(size, text, sizeof(text)));
-    m->changed = calloc(size / layer_chunk(size) + 1, 1);
+    m->changed = calloc(size / layers_chunk(size) + 1, 1);
     if (!m->changed)
         return qz_fail(err, -ENOMEM, "memory: no memory to note what changes");
     m->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -86,7 +86,7 @@ int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err
     int r = lay_out(m, size, err);
 
     if (r == 0)
-        r = take(m, layer_file_new(size), MAP_SHARED, err);
+        r = take(m, ram_file_new(size), MAP_SHARED, err);
     if (r < 0)
         guest_memory_free(m);
     return r;
@@ -97,7 +97,7 @@ static int check_base(int base, uint64_t size, struct qz_error *err)
 {
     struct stat st;
 
-    if (!layer_is_sealed(base))
+    if (!ram_file_is_sealed(base))
         return qz_fail(err, -EINVAL, "memory: descriptor %d is no frozen memory of a machine",
                        base);
     if (fstat(base, &st) < 0 || (uint64_t)st.st_size != size)

@@ -145,7 +145,7 @@ int guest_memory_clear(struct guest_memory *m)
         return fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)m->size) < 0
                    ? -errno
                    : 0;
-    fd = layer_file_new(m->size);
+    fd = ram_file_new(m->size);
     r = fd < 0 ? fd : memory_map_file(m, fd, MAP_SHARED);
     if (r < 0) {
         if (fd >= 0)
@@ -188,7 +188,7 @@ static int freeze_shared(struct guest_memory *m)
     m->aside[1] = put_aside(m->high, m->high_size);
     r = l ? memory_map_file(m, fd, MAP_PRIVATE) : -ENOMEM;
     if (r == 0)
-        r = layer_seal(fd);
+        r = ram_file_seal(fd);
     if (r < 0) { /* nothing was written through a private mapping */
         memory_map_file(m, fd, MAP_SHARED);
         layers_drop(l);
@@ -206,7 +206,7 @@ static int64_t write_chunk(const struct guest_memory *m, int fd, size_t i)
 {
     const uint64_t offset = i * m->layers->chunk;
 
-    return layer_write(fd, host_of(m, offset), layers_end_of(m->layers, i) - offset, offset);
+    return ram_file_write(fd, host_of(m, offset), layers_end_of(m->layers, i) - offset, offset);
 }
 
 /* Everything into one file: what has changed from here, the rest from the layers. */
@@ -247,7 +247,7 @@ static int freeze_whole(struct guest_memory *m)
 /* What has changed as a new layer upon `l`. */
 static int add_changed(const struct guest_memory *m, struct memory_layers *l, uint8_t *moved)
 {
-    QZ_AUTO_FD int fd = layer_file_new(l->size);
+    QZ_AUTO_FD int fd = ram_file_new(l->size);
     const uint8_t layer = (uint8_t)l->count;
     bool empty = true;
     int r;
@@ -268,7 +268,7 @@ static int add_changed(const struct guest_memory *m, struct memory_layers *l, ui
     }
     if (empty)
         return 0;
-    r = layer_seal(fd);
+    r = ram_file_seal(fd);
     if (r == 0)
         layers_add(l, QZ_TAKE_FD(fd));
     return r;
@@ -349,8 +349,8 @@ static int fold_from(const struct memory_layers *l)
     if (l->count < FOLD_AT)
         return -1;
     for (unsigned i = 1; i < l->count; i++)
-        above += layer_bytes(l->fd[i]);
-    return above >= layer_bytes(l->fd[0]) / 2 ? 0 : 1;
+        above += ram_file_bytes(l->fd[i]);
+    return above >= ram_file_bytes(l->fd[0]) / 2 ? 0 : 1;
 }
 
 bool guest_memory_tidy(struct guest_memory *m)

@@ -35,9 +35,9 @@ static uint64_t allocated(const struct guest_memory *m)
     uint64_t sum = 0;
 
     if (!m->layers)
-        return layer_bytes(m->fd);
+        return ram_file_bytes(m->fd);
     for (unsigned i = 0; i < m->layers->count; i++)
-        sum += layer_bytes(m->layers->fd[i]);
+        sum += ram_file_bytes(m->layers->fd[i]);
     return sum;
 }
 

@@ -17,7 +17,7 @@ struct memory_fold *fold_new(struct memory_layers *of, unsigned from)
     *f = (struct memory_fold){
         .of = layers_hold(of), .from = from, .room_size = QZ_MAX(of->chunk, (uint64_t)ROOM)};
     f->room = malloc(f->room_size);
-    f->fd = layer_file_new(of->size);
+    f->fd = ram_file_new(of->size);
     if (f->fd >= 0 && f->room)
         return f;
     fold_free(f);
@@ -72,7 +72,7 @@ static int64_t copy_some(struct memory_fold *f, size_t first, size_t end)
     n = pread(from, f->room, len, (off_t)data);
     if (n != (ssize_t)len)
         return n < 0 ? -errno : -EIO;
-    r = layer_write(f->fd, f->room, len, data);
+    r = ram_file_write(f->fd, f->room, len, data);
     if (r < 0)
         return r;
     f->next = data + len == limit ? end : (data + len) / f->of->chunk;
@@ -96,7 +96,7 @@ int fold_step(struct memory_fold *f, uint64_t bytes)
             return (int)n;
         done += (uint64_t)n + 64; /* runs cost something, too */
     }
-    return fold_is_done(f) ? layer_seal(f->fd) : 1;
+    return fold_is_done(f) ? ram_file_seal(f->fd) : 1;
 }
 
 struct memory_layers *fold_result(const struct memory_fold *f)

@@ -22,7 +22,7 @@ enum {
 
 /* ---- files */
 
-int layer_file_new(uint64_t size)
+int ram_file_new(uint64_t size)
 {
     QZ_AUTO_FD int fd = memfd_create("queztl-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
@@ -31,19 +31,19 @@ int layer_file_new(uint64_t size)
     return QZ_TAKE_FD(fd);
 }
 
-int layer_seal(int fd)
+int ram_file_seal(int fd)
 {
     return fcntl(fd, F_ADD_SEALS, SEALS) < 0 ? -errno : 0;
 }
 
-bool layer_is_sealed(int fd)
+bool ram_file_is_sealed(int fd)
 {
     const int seals = fcntl(fd, F_GET_SEALS);
 
     return seals >= 0 && (seals & (int)SEALS) == (int)SEALS;
 }
 
-uint64_t layer_bytes(int fd)
+uint64_t ram_file_bytes(int fd)
 {
     struct stat st;
 
@@ -69,7 +69,7 @@ static int write_all(int fd, const uint8_t *from, size_t len, uint64_t offset)
     return 0;
 }
 
-int64_t layer_write(int fd, const uint8_t *from, size_t len, uint64_t offset)
+int64_t ram_file_write(int fd, const uint8_t *from, size_t len, uint64_t offset)
 {
     int64_t written = 0;
 
@@ -95,7 +95,7 @@ static uint64_t chunks_in(uint64_t size, uint64_t chunk)
     return (size + chunk - 1) / chunk;
 }
 
-uint64_t layer_chunk(uint64_t size)
+uint64_t layers_chunk(uint64_t size)
 {
     uint64_t chunk = LAYER_CHUNK_MIN;
 
@@ -106,7 +106,7 @@ uint64_t layer_chunk(uint64_t size)
 
 struct memory_layers *layers_new(uint64_t size)
 {
-    const uint64_t chunk = layer_chunk(size);
+    const uint64_t chunk = layers_chunk(size);
     const size_t chunks = chunks_in(size, chunk);
     struct memory_layers *l = malloc(sizeof(*l) + chunks);
 

@@ -28,18 +28,18 @@ struct memory_layers {
 };
 
 /* A memfd of this size that keeps it; a negative errno. */
-int layer_file_new(uint64_t size);
+int ram_file_new(uint64_t size);
 /* Nobody writes it any more. A shared mapping that is there already still could. */
-int layer_seal(int fd);
+int ram_file_seal(int fd);
 /* Whether it is such a file, and of this size. */
-bool layer_is_sealed(int fd);
+bool ram_file_is_sealed(int fd);
 /* The pages of `from` that are not zero, at `offset` of the file: how many bytes, or -errno. */
-int64_t layer_write(int fd, const uint8_t *from, size_t len, uint64_t offset);
+int64_t ram_file_write(int fd, const uint8_t *from, size_t len, uint64_t offset);
 /* What the file takes in memory. */
-uint64_t layer_bytes(int fd);
+uint64_t ram_file_bytes(int fd);
 
 /* The bytes of a chunk of a machine with that much memory; a power of two. */
-uint64_t layer_chunk(uint64_t size);
+uint64_t layers_chunk(uint64_t size);
 /* No layers yet, all zeroes; one reference. NULL: no memory. */
 struct memory_layers *layers_new(uint64_t size);
 /* One layer that has everything; takes `fd` over, also when there is no memory. */
