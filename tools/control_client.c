@@ -24,7 +24,28 @@ static int connect_to(const char *path, struct qz_error *err)
     return QZ_TAKE_FD(fd);
 }
 
-static int send_line(int fd, const json_t *request)
+/* The descriptors go with the first bytes. */
+static ssize_t send_some(int fd, const char *line, size_t len, const int *fds, unsigned count)
+{
+    struct iovec v = {(char *)line, len};
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(CONTROL_GIVEN_MAX * sizeof(int))];
+    } rights = {0};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1};
+
+    if (count) {
+        m.msg_control = rights.room;
+        m.msg_controllen = CMSG_SPACE(count * sizeof(int));
+        rights.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(count * sizeof(int)),
+                                       .cmsg_level = SOL_SOCKET,
+                                       .cmsg_type = SCM_RIGHTS};
+        memcpy(CMSG_DATA(&rights.head), fds, count * sizeof(int));
+    }
+    return sendmsg(fd, &m, MSG_NOSIGNAL);
+}
+
+static int send_line(int fd, const json_t *request, const int *fds, unsigned count)
 {
     QZ_AUTO_FREE char *line = json_dumps(request, JSON_COMPACT);
     const size_t len = line ? strlen(line) + 1 : 0;
@@ -33,7 +54,7 @@ static int send_line(int fd, const json_t *request)
         return -ENOMEM;
     line[len - 1] = '\n'; /* in the terminating zero's place */
     for (size_t done = 0; done < len;) {
-        const ssize_t n = send(fd, line + done, len - done, MSG_NOSIGNAL);
+        const ssize_t n = send_some(fd, line + done, len - done, fds, done ? 0 : count);
 
         if (n < 0 && errno != EINTR)
             return -errno;
@@ -114,8 +135,8 @@ static int understand(const char *line, size_t len, struct control_answer *a, st
     return r;
 }
 
-int control_ask(const char *socket_path, const json_t *request, struct control_answer *a,
-                struct qz_error *err)
+int control_ask(const char *socket_path, const json_t *request, const int *fds, unsigned count,
+                struct control_answer *a, struct qz_error *err)
 {
     QZ_AUTO_FD int fd = connect_to(socket_path, err);
     QZ_AUTO_FREE char *line = malloc(ANSWER_MAX);
@@ -125,7 +146,7 @@ int control_ask(const char *socket_path, const json_t *request, struct control_a
     *a = (struct control_answer){0};
     if (fd < 0)
         return fd;
-    r = line ? send_line(fd, request) : -ENOMEM;
+    r = line ? send_line(fd, request, fds, count) : -ENOMEM;
     n = r < 0 ? r : receive_line(fd, line, a);
     if (n < 0)
         r = qz_fail(err, (int)n, "control socket %s: no answer: %s", socket_path,

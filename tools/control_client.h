@@ -9,7 +9,10 @@
 
 #include "vm/vm_snapshot.h"
 
-enum { CONTROL_DESCRIPTORS_MAX = VM_SNAPSHOT_FILES }; /* no answer has more */
+enum {
+    CONTROL_DESCRIPTORS_MAX = VM_SNAPSHOT_FILES, /* no answer has more */
+    CONTROL_GIVEN_MAX = 16,
+};
 
 struct control_answer {
     json_t *data; /* NULL: the answer has none */
@@ -18,11 +21,12 @@ struct control_answer {
 };
 
 /*
- * Sends one request and waits for its answer. 0 and *a filled, or a negative errno: -ECONNREFUSED
- * and the like when nobody is there, -EREMOTEIO when the monitor refuses (the text is its own).
+ * Sends one request, with `count` descriptors that stay the caller's, and waits for its answer. 0
+ * and *a filled, or a negative errno: -ECONNREFUSED and the like when nobody is there, -EREMOTEIO
+ * when the monitor refuses (the text is its own).
  */
-int control_ask(const char *socket_path, const json_t *request, struct control_answer *a,
-                struct qz_error *err);
+int control_ask(const char *socket_path, const json_t *request, const int *fds, unsigned count,
+                struct control_answer *a, struct qz_error *err);
 void control_answer_free(struct control_answer *a);
 
 #endif

@@ -4,11 +4,11 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "control_client.h"
-#include "machine_start.h"
 #include "queztl-hv.h"
-#include "snapshot_source.h"
+#include "snapshot_words.h"
 
 enum { CLONES_MAX = 1000, START_LIMIT_MS = 30000 };
 
@@ -50,6 +50,15 @@ struct clone {
     int log;
 };
 
+static int start_machine_from(const struct words *w, const struct snapshot_source *s,
+                              const struct overlays *disks, int messages)
+{
+    int fds[HANDED_MAX];
+    const unsigned count = snapshot_descriptors(s, disks, fds);
+
+    return start_machine(w, fds, count, messages);
+}
+
 static const char *name_of(const json_t *options)
 {
     const char *name = "vm";
@@ -75,12 +84,13 @@ static int add_option(struct words *w, const char *name, const char *value)
 
 /* What makes this clone: the machine's options, and those that tell clones apart. */
 static int clone_words(struct words *w, const char *vmm, const struct config *c,
-                       const struct snapshot_source *s, const struct clone *k)
+                       const struct snapshot_source *s, const struct clone *k,
+                       const struct overlays *disks)
 {
     const json_t *command = json_object_get(s->description, "command");
 
     if (words_add(w, vmm) < 0 ||
-        words_add_list(w, json_object_get(s->description, "options")) < 0 ||
+        words_add_machine(w, json_object_get(s->description, "options"), disks, NULL) < 0 ||
         add_option(w, "--name", k->name) < 0 || add_option(w, "--control", k->socket) < 0 ||
         add_option(w, "--console", k->console) < 0 ||
         add_option(w, "--accel", c->accel ? c->accel : "auto") < 0 ||
@@ -95,6 +105,7 @@ static int begin_clone(struct clone *k, unsigned i, const char *vmm, const struc
                        const struct snapshot_source *s, struct qz_error *err)
 {
     const char *folder = c->folder ? c->folder : ".";
+    struct overlays disks;
     struct words w = {0};
     char log[512];
     int r;
@@ -107,9 +118,13 @@ static int begin_clone(struct clone *k, unsigned i, const char *vmm, const struc
     k->log = open(log, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (k->log < 0)
         return qz_fail(err, -errno, "%s: %s", log, strerror(errno));
-    r = clone_words(&w, vmm, c, s, k);
-    k->pid = r < 0 ? r : start_machine(&w, s->state, s->memory, k->log);
+    r = overlays_in(&disks, json_object_get(s->description, "disks"), folder, k->name, err);
+    if (r < 0)
+        return r;
+    r = clone_words(&w, vmm, c, s, k, &disks);
+    k->pid = r < 0 ? r : start_machine_from(&w, s, &disks, k->log);
     words_free(&w);
+    overlays_end(&disks, k->pid < 0);
     return k->pid < 0
                ? qz_fail(err, k->pid, "%s: cannot be started: %s", k->name, strerror(-k->pid))
                : 0;
@@ -134,7 +149,7 @@ static int wait_for_clone(const struct clone *k, int64_t limit, struct qz_error 
         struct control_answer a;
         char line[200];
 
-        r = control_ask(k->socket, request, &a, err);
+        r = control_ask(k->socket, request, NULL, 0, &a, err);
         if (r == 0) {
             control_answer_free(&a);
         } else if (waitpid(k->pid, NULL, WNOHANG) != 0) {
@@ -178,14 +193,15 @@ int hv_clone(int argc, char **argv)
     struct config c = {.count = 1};
     struct qz_error err = {0};
     struct snapshot_source s;
-    char vmm[4096];
+    char vmm[4096], tag[64];
     char *operand;
     int r = qz_operands_parse(hv_clone_options, argc, argv, &c, &operand, 1,
                               "name a machine by its control socket, or a snapshot's folder", &err);
 
     if (r < 0)
         return qz_complain("queztl-hv clone", QZ_EXIT_USAGE, &err);
-    if (find_vmm(vmm, sizeof(vmm), &err) < 0 || snapshot_source_open(&s, operand, &err) < 0)
+    snprintf(tag, sizeof(tag), "clone-%lld", (long long)time(NULL));
+    if (find_vmm(vmm, sizeof(vmm), &err) < 0 || snapshot_source_open(&s, operand, tag, &err) < 0)
         return qz_complain("queztl-hv clone",
                            err.code == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED, &err);
     if (is_words(json_object_get(s.description, "options")) &&

@@ -7,9 +7,8 @@
 #include <sys/stat.h>
 
 #include "cpu/accel.h"
-#include "machine_start.h"
 #include "queztl-hv.h"
-#include "snapshot_source.h"
+#include "snapshot_words.h"
 
 #define OVMF_CODE "/usr/share/OVMF/OVMF_CODE_4M.fd"
 #define OVMF_VARS "/usr/share/OVMF/OVMF_VARS_4M.fd"
@@ -105,63 +104,69 @@ static int decided_words(struct words *w, const struct vm_config *c, int given, 
     return r;
 }
 
-/* A saved option that this run has its own of instead. */
-static bool is_replaced(const struct vm_config *c, const char *option)
-{
-    return (!strcmp(option, "--net") && c->net_given) || (!strcmp(option, "--disk") && c->disks);
-}
-
-/* The machine's own options, those typed now, and its memory and state as descriptors 3 and 4. */
+/* The machine's own options, those typed now, and its parts as descriptors. */
 static int snapshot_words(struct words *w, const struct vm_config *c, int given, char **argv,
-                          const struct snapshot_source *s, struct qz_error *err)
+                          const struct snapshot_source *s, const struct overlays *disks,
+                          struct qz_error *err)
 {
-    const json_t *options = json_object_get(s->description, "options");
+    const char *without[3] = {0};
     const json_t *command = json_object_get(s->description, "command");
-    int r = json_is_array(options) && json_is_array(command) ? 0 : -EINVAL;
+    unsigned n = 0;
+    int r;
 
-    for (size_t i = 0; r == 0 && i + 1 < json_array_size(options); i += 2) {
-        const char *name = json_string_value(json_array_get(options, i)),
-                   *value = json_string_value(json_array_get(options, i + 1));
-
-        r = !name || !value ? -EINVAL : is_replaced(c, name) ? 0 : add_option(w, name, value);
-    }
-    if (r == -EINVAL)
-        return qz_fail(err, r, "%s: no list of options: it is no machine's snapshot", c->snapshot);
+    if (c->net_given)
+        without[n++] = "--net";
+    if (c->disks)
+        without[n++] = "--disk";
+    r = words_add_machine(w, json_object_get(s->description, "options"), disks, without);
     if (r == 0)
         r = decided_words(w, c, given, argv);
     if (r == 0)
         r = add_option(w, "--snapshot", "fd:3,4");
     if (r == 0 && json_array_size(command))
-        r = words_add(w, "--") < 0 || words_add_list(w, command) < 0 ? -ENOMEM : 0;
+        r = words_add(w, "--") < 0 ? -ENOMEM : words_add_list(w, command);
+    if (r == -EINVAL)
+        return qz_fail(err, r, "%s: no list of options: it is no machine's snapshot", c->snapshot);
     return r < 0 ? qz_fail(err, r, "no memory") : 0;
 }
 
-/* As queztl-vmm --snapshot fd:3,4 finds them. */
-static int place_descriptors(const struct snapshot_source *s, struct qz_error *err)
+/* What this run writes is gone with it: its overlays have no name. */
+static int temporary_overlays(struct overlays *disks, const struct vm_config *c,
+                              const struct snapshot_source *s, struct qz_error *err)
 {
-    const int state = fcntl(s->state, F_DUPFD_CLOEXEC, 10),
-              memory = fcntl(s->memory, F_DUPFD_CLOEXEC, 10);
+    const char *folder = getenv("TMPDIR");
+    char name[32];
+    int r;
 
-    if (state < 0 || memory < 0 || dup2(state, 3) < 0 || dup2(memory, 4) < 0)
-        return qz_fail(err, -errno, "no descriptors: %s", strerror(errno));
-    return 0;
+    *disks = (struct overlays){0};
+    if (c->disks)
+        return 0;
+    snprintf(name, sizeof(name), "queztl-%d", getpid());
+    r = overlays_in(disks, json_object_get(s->description, "disks"), folder ? folder : "/tmp", name,
+                    err);
+    for (unsigned i = 0; r == 0 && i < disks->count; i++)
+        unlink(disks->item[i].path);
+    return r;
 }
 
 static int go_on(struct words *w, struct vm_config *c, int given, char **argv, struct qz_error *err)
 {
     struct snapshot_source s;
-    int r;
+    struct overlays disks;
+    int fds[HANDED_MAX], r;
 
     if (c->image || c->command)
         return qz_fail(err, -EINVAL,
                        "a machine that goes on from a snapshot boots no image and takes no "
                        "command: it has its own");
-    r = snapshot_source_open(&s, c->snapshot, err);
+    r = snapshot_source_open(&s, c->snapshot, "run", err);
     if (r < 0)
         return r;
-    r = snapshot_words(w, c, given, argv, &s, err);
+    r = temporary_overlays(&disks, c, &s, err);
     if (r == 0)
-        r = place_descriptors(&s, err);
+        r = snapshot_words(w, c, given, argv, &s, &disks, err);
+    if (r == 0 && (r = place_descriptors(fds, snapshot_descriptors(&s, &disks, fds))) < 0)
+        qz_fail(err, r, "no descriptors: %s", strerror(-r));
     if (r < 0)
         snapshot_source_close(&s);
     return r;

@@ -64,6 +64,7 @@ int hv_snapshot(int argc, char **argv)
     char *operand[2];
     int r = qz_operands_parse(hv_snapshot_options, argc, argv, &c, operand, 2,
                               "name the machine's control socket, and a folder to make", &err);
+    char tag[128], *end;
     int64_t began;
 
     if (r < 0)
@@ -72,7 +73,12 @@ int hv_snapshot(int argc, char **argv)
         qz_fail(&err, -EEXIST, "%s is there already", operand[1]);
         return qz_complain("queztl-hv snapshot", QZ_EXIT_CONFLICT, &err);
     }
-    if (snapshot_source_freeze(&s, operand[0], &err) < 0)
+    /* Images that the disks go on in are called after the snapshot. */
+    for (end = operand[1] + strlen(operand[1]); end > operand[1] + 1 && end[-1] == '/';)
+        *--end = '\0';
+    end = strrchr(operand[1], '/');
+    snprintf(tag, sizeof(tag), "%s", end ? end + 1 : operand[1]);
+    if (snapshot_source_freeze(&s, operand[0], tag, &err) < 0)
         return qz_complain("queztl-hv snapshot",
                            err.code == -EREMOTEIO ? QZ_EXIT_REFUSED : QZ_EXIT_UNREACHABLE, &err);
     began = qz_now_ns();

@@ -65,29 +65,69 @@ void words_free(struct words *w)
     *w = (struct words){0};
 }
 
-int start_machine(const struct words *words, int state, int memory, int messages)
+/* Copies above all places where the machine wants one, so that none is overwritten. */
+static int copy_above(const int *fds, unsigned count, int *copies)
 {
-    /* Copies above those that the new process has at 3 and 4, so that none is overwritten. */
-    QZ_AUTO_FD int state_copy = fcntl(state, F_DUPFD_CLOEXEC, 10);
-    QZ_AUTO_FD int memory_copy = fcntl(memory, F_DUPFD_CLOEXEC, 10);
-    QZ_AUTO_FD int messages_copy = fcntl(messages, F_DUPFD_CLOEXEC, 10);
+    for (unsigned i = 0; i < count; i++)
+        copies[i] = -1;
+    for (unsigned i = 0; i < count; i++) {
+        copies[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, HANDED_FIRST + HANDED_MAX);
+        if (copies[i] < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+static void close_all(const int *fds, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+}
+
+static int spawn(const struct words *words, const int *fds, unsigned count, int messages)
+{
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
     pid_t pid;
     int r;
 
-    if (state_copy < 0 || memory_copy < 0 || messages_copy < 0)
-        return -errno;
     posix_spawn_file_actions_init(&files);
     posix_spawnattr_init(&attr);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID);
     posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_adddup2(&files, messages_copy, STDERR_FILENO);
-    posix_spawn_file_actions_adddup2(&files, state_copy, 3);
-    posix_spawn_file_actions_adddup2(&files, memory_copy, 4);
+    posix_spawn_file_actions_adddup2(&files, messages, STDERR_FILENO);
+    for (unsigned i = 0; i < count; i++)
+        posix_spawn_file_actions_adddup2(&files, fds[i], HANDED_FIRST + (int)i);
     r = posix_spawn(&pid, words->word[0], &files, &attr, words->word, environ);
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(&files);
     return r ? -r : pid;
+}
+
+int start_machine(const struct words *words, const int *fds, unsigned count, int messages)
+{
+    int copies[HANDED_MAX + 1], all[HANDED_MAX + 1], r;
+
+    if (count > HANDED_MAX)
+        return -E2BIG;
+    memcpy(all, fds, count * sizeof(all[0]));
+    all[count] = messages;
+    r = copy_above(all, count + 1, copies);
+    if (r == 0)
+        r = spawn(words, copies, count, copies[count]);
+    close_all(copies, count + 1);
+    return r;
+}
+
+int place_descriptors(const int *fds, unsigned count)
+{
+    int copies[HANDED_MAX];
+    int r = count > HANDED_MAX ? -E2BIG : copy_above(fds, count, copies);
+
+    for (unsigned i = 0; r == 0 && i < count; i++)
+        if (dup2(copies[i], HANDED_FIRST + (int)i) < 0)
+            r = -errno;
+    return r;
 }

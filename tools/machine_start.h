@@ -18,11 +18,15 @@ int words_add(struct words *w, const char *text);
 int words_add_list(struct words *w, const json_t *list);
 void words_free(struct words *w);
 
+enum { HANDED_FIRST = 3, HANDED_MAX = 32 };
+
 /*
  * Starts it in a session of its own, with standard input and output at /dev/null and its messages
- * on `messages` (a descriptor); state and memory are its descriptors 3 and 4. The process id, or a
- * negative errno.
+ * on `messages` (a descriptor); those of fds are its descriptors from HANDED_FIRST on. The process
+ * id, or a negative errno.
  */
-int start_machine(const struct words *words, int state, int memory, int messages);
+int start_machine(const struct words *words, const int *fds, unsigned count, int messages);
+/* For a process that becomes a machine itself: its own descriptors from HANDED_FIRST on. */
+int place_descriptors(const int *fds, unsigned count);
 
 #endif

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "control_client.h"
+#include "disk_overlays.h"
 #include "snapshot/snapshot_dir.h"
 #include "snapshot_layers.h"
 
@@ -97,14 +98,79 @@ static int take_answer(struct snapshot_source *s, struct control_answer *a, stru
     return 0;
 }
 
-int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path, struct qz_error *err)
+/* "info" names the disks. */
+static int make_overlays(struct overlays *o, const char *socket_path, const char *tag,
+                         struct qz_error *err)
 {
-    json_t *request = json_pack("{s:s}", "cmd", "snapshot");
+    json_t *request = json_pack("{s:s}", "cmd", "info");
     struct control_answer a;
-    int r = control_ask(socket_path, request, &a, err);
+    int r = control_ask(socket_path, request, NULL, 0, &a, err);
+
+    json_decref(request);
+    if (r < 0)
+        return r;
+    r = overlays_beside(o, json_object_get(a.data, "disks"), tag, err);
+    control_answer_free(&a);
+    return r;
+}
+
+static bool is_used(const char *path, const json_t *disks)
+{
+    for (size_t i = 0; i < json_array_size(disks); i++) {
+        const char *file = json_string_value(json_object_get(json_array_get(disks, i), "file"));
+
+        if (file && !strcmp(file, path))
+            return true;
+    }
+    return false;
+}
+
+/* After a failure a disk may go on in its overlay all the same: what is used is asked, not guessed.
+ */
+static void remove_unused(const struct overlays *o, const char *socket_path)
+{
+    json_t *request = json_pack("{s:s}", "cmd", "info");
+    struct control_answer a;
+
+    if (control_ask(socket_path, request, NULL, 0, &a, NULL) == 0) {
+        for (unsigned i = 0; i < o->count; i++)
+            if (!is_used(o->item[i].path, json_object_get(a.data, "disks")))
+                unlink(o->item[i].path);
+        control_answer_free(&a);
+    }
+    json_decref(request);
+}
+
+static int ask_snapshot(const char *socket_path, const struct overlays *o, struct control_answer *a,
+                        struct qz_error *err)
+{
+    json_t *list = json_array(), *request;
+    int fds[OVERLAYS_MAX], r;
+
+    for (unsigned i = 0; i < o->count; i++) {
+        fds[i] = o->item[i].fd;
+        json_array_append_new(list, json_pack("[is]", (int)o->item[i].disk, o->item[i].path));
+    }
+    request = json_pack("{s:s,s:o}", "cmd", "snapshot", "overlays", list);
+    r = control_ask(socket_path, request, fds, o->count, a, err);
+    json_decref(request);
+    return r;
+}
+
+int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path, const char *tag,
+                           struct qz_error *err)
+{
+    struct overlays overlays;
+    struct control_answer a;
+    int r = make_overlays(&overlays, socket_path, tag, err);
 
     *s = (struct snapshot_source){.state = -1, .memory = -1};
-    json_decref(request);
+    if (r < 0)
+        return r;
+    r = ask_snapshot(socket_path, &overlays, &a, err);
+    if (r < 0)
+        remove_unused(&overlays, socket_path);
+    overlays_end(&overlays, false);
     if (r < 0)
         return r;
     r = take_answer(s, &a, err);
@@ -112,7 +178,8 @@ int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path, s
     return r < 0 ? qz_error_prefix(err, "control socket %s", socket_path) : 0;
 }
 
-int snapshot_source_open(struct snapshot_source *s, const char *where, struct qz_error *err)
+int snapshot_source_open(struct snapshot_source *s, const char *where, const char *tag,
+                         struct qz_error *err)
 {
     struct stat st;
     int r;
@@ -122,7 +189,8 @@ int snapshot_source_open(struct snapshot_source *s, const char *where, struct qz
         return qz_fail(err, -errno,
                        "%s: %s: name a snapshot's folder, or a machine's control socket", where,
                        strerror(errno));
-    r = S_ISSOCK(st.st_mode) ? snapshot_source_freeze(s, where, err) : load_folder(s, where, err);
+    r = S_ISSOCK(st.st_mode) ? snapshot_source_freeze(s, where, tag, err)
+                             : load_folder(s, where, err);
     if (r < 0)
         snapshot_source_close(s);
     return r;

@@ -14,10 +14,15 @@ struct snapshot_source {
     int state, memory; /* sealed files in memory, as queztl-vmm --snapshot fd: takes them */
 };
 
-/* `where`: a folder, or a machine's control socket. -ENOENT: neither is there. */
-int snapshot_source_open(struct snapshot_source *s, const char *where, struct qz_error *err);
-/* Freezes the machine behind this control socket. */
-int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path,
+/*
+ * `where`: a folder, or a machine's control socket. -ENOENT: neither is there. tag: for a machine,
+ * what its disks' new images are called after.
+ */
+int snapshot_source_open(struct snapshot_source *s, const char *where, const char *tag,
+                         struct qz_error *err);
+/* Freezes the machine behind this control socket. Its disks go on in images beside those that they
+ * wrote to. */
+int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path, const char *tag,
                            struct qz_error *err);
 void snapshot_source_close(struct snapshot_source *s);
 

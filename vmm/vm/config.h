@@ -23,7 +23,8 @@ enum {
 struct vm_disk_config {
     const char *text; /* as it was typed */
     const char *path;
-    char *options; /* for the disk engine: the path and all keys that are not ours */
+    bool by_descriptor; /* fd=: its path need not be there any more */
+    char *options;      /* for the disk engine: the path and all keys that are not ours */
     bool no_packed;
     unsigned queues;    /* 0: one for each vCPU, up to 4, and at least one for each thread */
     unsigned iothreads; /* the queues are spread over so many */

@@ -95,6 +95,7 @@ static int disk_item(struct vm_disk_config *d, const char *item, struct qz_error
         strcpy(d->serial, v);
         return 0;
     }
+    d->by_descriptor |= value_of(item, "fd") != NULL;
     return add_option(d, item, err);
 }
 

@@ -110,7 +110,8 @@ int vm_config_check_files(const struct vm_config *c, struct qz_error *err)
         r = fd < 0 ? fd : 0;
     }
     for (unsigned i = 0; r == 0 && i < c->disks; i++)
-        if (qz_disk_is_local_file(c->disk[i].path) && stat(local_path(c->disk[i].path), &st) < 0)
+        if (!c->disk[i].by_descriptor && qz_disk_is_local_file(c->disk[i].path) &&
+            stat(local_path(c->disk[i].path), &st) < 0)
             r = qz_fail(err, -errno,
                         "disk \"%s\": %s: correct the path, or make one by truncate -s 10G FILE",
                         c->disk[i].path, strerror(errno));

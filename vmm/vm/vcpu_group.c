@@ -49,14 +49,19 @@ int vcpu_group_new(struct vcpu_group **out, struct machine *m, const struct vcpu
     return 0;
 }
 
+void vcpu_group_stop(struct vcpu_group *g)
+{
+    for (unsigned i = 0; g && i < g->created; i++)
+        vcpu_request(&g->vcpu[i], REQ_STOP);
+    for (unsigned i = 0; g && i < g->created; i++)
+        pthread_join(g->vcpu[i].thread, NULL);
+}
+
 void vcpu_group_free(struct vcpu_group *g)
 {
     if (!g)
         return;
-    for (unsigned i = 0; i < g->created; i++)
-        vcpu_request(&g->vcpu[i], REQ_STOP);
     for (unsigned i = 0; i < g->created; i++) {
-        pthread_join(g->vcpu[i].thread, NULL);
         if (g->vcpu[i].accel)
             g->ops->vcpu_free(g->vcpu[i].accel);
         pthread_cond_destroy(&g->vcpu[i].wake);

@@ -258,8 +258,7 @@ void vm_free(struct vm *vm)
     if (terminal)
         terminal_wait_for_reader(terminal, false);
     state_log_stop(vm->log);
-    vcpu_group_free(vm->vcpus);
-    vm->vcpus = NULL;
+    vcpu_group_stop(vm->vcpus);
     debugger_free(vm->debugger);
     state_log_free(vm->log);
     for (unsigned i = 0; i < vm->io_loops; i++)
@@ -272,6 +271,9 @@ void vm_free(struct vm *vm)
         pthread_join(vm->clock_thread, NULL);
     }
     vm_snapshot_forget(vm);
+    /* No timer and no device is left to wake a vCPU. */
+    vcpu_group_free(vm->vcpus);
+    vm->vcpus = NULL;
     control_free(vm->control);
     pc_free(&vm->pc);
     guest_source_free(vm->guest);

@@ -1,0 +1,67 @@
+# limit: 300 s
+# Memory and disks in one moment: a guest counts on two disks, raw and qcow2, and reads back what it wrote before. It is frozen while
+# it does; goes on, is gone on from, and is cloned; nothing is lost, and nobody sees what another one writes.
+. "$(dirname "$0")/../lib.sh"
+disk=$BUILD/tools/queztl-disk
+truncate -s 64M a.img
+"$disk" create b.qcow2,format=qcow2 64M
+start --cpus 2 --memory 192M --name origin --disk a.img --disk b.qcow2,format=qcow2 -- sh -c '
+    write() { printf "count %s\n" $2 | dd of=$1 bs=4k seek=$2 conv=sync oflag=direct 2>/dev/null; }
+    read_back() { dd if=$1 bs=4k skip=$2 count=1 iflag=direct 2>/dev/null | head -n 1 | tr -d "\0"; }
+    i=0
+    while :; do
+        i=$((i + 1))
+        write /dev/vda $i
+        write /dev/vdb $i
+        echo "tick $i $(read_back /dev/vda $i) $(read_back /dev/vdb $i) $(read_back /dev/vda 1) $(read_back /dev/vdb 1)"
+    done'
+wait_for "^tick 5 "
+
+# Each line is the next one, and the disks have what was written, now and at first.
+whole() { # whole FILE
+    tr -d '\r' <"$1" | awk '
+        $1 == "tick" {
+            if (n && $2 != last + 1) { print "tick " $2 " behind " last; exit 1 }
+            if (NF == 10 && ($4 != $2 || $6 != $2 || $8 != 1 || $10 != 1)) { print; exit 1 }
+            last = $2; n++
+        }
+        END { exit n < 5 }' >why || fail "$1: $(cat why) $(head -c 300 "$1")"
+}
+wait_ticks() { # wait_ticks FILE COUNT
+    steps=1200
+    until [ "$(grep -c '^tick' "$1")" -ge "$2" ]; do
+        steps=$((steps - 1))
+        [ $steps -gt 0 ] || fail "$1 has no $2 ticks: $(head -c 300 "$1")"
+        sleep 0.05
+    done
+}
+
+"$hv" snapshot "$socket" first || fail "snapshot"
+frozen=$(cat a.img b.qcow2 | md5sum)
+wait_ticks "$log" $(($(grep -c '^tick' "$log") + 5))
+"$hv" snapshot "$socket" second || fail "snapshot"
+[ -e a.img.first.second.qcow2 ] && [ -e b.first.second.qcow2 ] || fail "no overlays beside the images: $(ls)"
+mkdir clones
+"$hv" clone first --count 2 --folder clones >list || fail "clone"
+for i in 1 2; do helpers="${helpers:-} $(awk -v i=$i 'NR == i { print $2 }' list)"; done
+"$hv" run --snapshot second --timeout 200 --control "$work/run" </dev/null >run.log 2>&1 &
+run=$!
+helpers="$helpers $run"
+for file in clones/origin-1.console clones/origin-2.console run.log; do wait_ticks $file 8; done
+wait_ticks "$log" $(($(grep -c '^tick' "$log") + 5))
+for i in 1 2; do "$ctl" clones/origin-$i.sock '{"cmd":"stop"}' >/dev/null; done
+"$ctl" run '{"cmd":"stop"}' >/dev/null
+wait $run || fail "the machine from second ended with $?"
+control '{"cmd":"stop"}' >/dev/null
+ended || fail "stop: exit code $?"
+for file in clones/origin-1.console clones/origin-2.console run.log "$log"; do whole "$file"; done
+expect "images that are frozen" "$frozen" "$(cat a.img b.qcow2 | md5sum)"
+for image in a.img.first.second b.first.second b.first clones/origin-1.disk0 clones/origin-2.disk1; do
+    "$disk" check $image.qcow2,format=qcow2 >check.log 2>&1 || fail "$image: $(cat check.log)"
+done
+expect "overlays of the run that are left" "" "$(ls /tmp/queztl-*.qcow2 2>/dev/null)"
+
+# A machine that cannot find its disks again says so, and goes on.
+rm -f b.first.qcow2
+"$hv" run --snapshot second --timeout 20 </dev/null >refused.log 2>&1 && fail "a snapshot without its disk runs"
+grep -q "b.first.qcow2" refused.log || fail "the missing image is not named: $(cat refused.log)"
