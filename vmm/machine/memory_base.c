@@ -11,8 +11,9 @@
  *
  * Layers do not become ever more: when there are some, those above the lowest are folded into one
  * while the guest runs (memory_fold.c), and the lowest, too, when the others have grown to half of
- * it. The next freeze puts the new file in their place. Only if there are too many before that is
- * done, or too many mappings, does the guest stand for all of it.
+ * it. The next times that memory is frozen, more and more of it is mapped from the new file, until
+ * the old ones are needed no more. Only if there are too many before that is done, or too many
+ * mappings, does the guest stand for all of it.
  */
 #include <assert.h>
 
@@ -27,7 +28,9 @@ QZ_SYSCALLS(main, "mmap munmap mremap");
 
 enum {
     FOLD_AT = 6,      /* layers */
-    RUNS_MAX = 16384, /* mappings; the kernel allows a process 65530 of them (vm.max_map_count) */
+    RUNS_MAX = 32768, /* mappings; the kernel allows a process 65530 of them (vm.max_map_count) */
+    FOLD_AT_RUNS = 24576,
+    MOVE_SHARE = 8, /* so many times does a machine stand until all is mapped from the new file */
     TIDY_BYTES = 1 << 20,
     TIDY_UNMAP = 32 << 20,
 };
@@ -274,40 +277,62 @@ static int add_changed(const struct guest_memory *m, struct memory_layers *l, ui
     return r;
 }
 
-/* The present layers, or with those folded that were to be. */
-static struct memory_layers *layers_below(struct guest_memory *m, uint8_t *moved)
+/* A set of layers in the making. */
+struct next_layers {
+    struct memory_layers *l;
+    uint8_t *moved; /* which chunks lie elsewhere than before */
+    size_t folded;  /* up to here they lie in the file that was folded, which has this number */
+    uint8_t folded_as;
+};
+
+/* The present layers, and as much as may be at a time of what was folded from the new file. */
+static struct memory_layers *layers_below(struct guest_memory *m, struct next_layers *n)
 {
+    const bool urgent = m->layers->count >= LAYERS_MAX - 1;
     int r = 0;
 
-    if (m->fold && m->layers->count == LAYERS_MAX) /* it was too slow */
+    if (m->fold && urgent) /* it was too slow */
         while ((r = fold_step(m->fold, UINT64_MAX)) > 0)
             ;
     if (r < 0)
         leave_fold(m);
-    return m->fold && fold_is_done(m->fold) ? fold_apply(m->fold, m->layers, moved)
-                                            : layers_copy(m->layers);
+    if (!m->fold || !fold_is_done(m->fold) || m->layers->count == LAYERS_MAX)
+        return layers_copy(m->layers);
+    return fold_apply(m->fold, m->layers, urgent ? UINT64_MAX : m->fold->cost / MOVE_SHARE + 1,
+                      n->moved, &n->folded, &n->folded_as);
+}
+
+/* The machine has these layers from now on. */
+static void take_layers(struct guest_memory *m, const struct next_layers *n)
+{
+    if (n->folded == n->l->chunks) {
+        leave_fold(m);
+    } else if (n->folded) {
+        m->fold->moved = n->folded;
+        m->fold->as = n->folded_as;
+    }
+    replace_layers(m, n->l);
 }
 
 static int freeze_again(struct guest_memory *m)
 {
     QZ_AUTO_FREE uint8_t *moved = calloc(m->layers->chunks, 1);
-    struct memory_layers *l = moved ? layers_below(m, moved) : NULL;
+    struct next_layers n = {.moved = moved};
     int r;
 
+    n.l = moved ? layers_below(m, &n) : NULL;
     memory_find_written(m, m->changed);
-    r = !l ? -ENOMEM : l->count == LAYERS_MAX ? -E2BIG : add_changed(m, l, moved);
-    if (r == 0 && layers_runs(l) > RUNS_MAX)
+    r = !n.l ? -ENOMEM : n.l->count == LAYERS_MAX ? -E2BIG : add_changed(m, n.l, moved);
+    if (r == 0 && layers_runs(n.l) > RUNS_MAX)
         r = -E2BIG;
-    if (r == 0 && (r = map_chunks(m, l, moved)) < 0)
-        for (size_t i = 0; i < l->chunks; i++)
+    if (r == 0 && (r = map_chunks(m, n.l, moved)) < 0)
+        for (size_t i = 0; i < n.l->chunks; i++)
             m->changed[i] |= moved[i]; /* the same bytes, but nobody knows from which file */
     if (r == 0) {
-        if (m->fold && fold_is_done(m->fold))
-            leave_fold(m);
-        replace_layers(m, l);
+        take_layers(m, &n);
         return 0;
     }
-    layers_drop(l);
+    layers_drop(n.l);
     return r == -E2BIG || r == -ENOMEM ? freeze_whole(m) : r;
 }
 
@@ -344,7 +369,7 @@ static int fold_from(const struct memory_layers *l)
 {
     uint64_t above = 0;
 
-    if (layers_runs(l) > RUNS_MAX / 2)
+    if (layers_runs(l) > FOLD_AT_RUNS)
         return 0;
     if (l->count < FOLD_AT)
         return -1;

@@ -6,7 +6,30 @@
 
 QZ_SYSCALLS(main, "pread64 lseek");
 
-enum { ROOM = 256 << 10 };
+enum {
+    ROOM = 256 << 10,
+    MAPPING_COST = 128, /* in pages that a mapping loses */
+};
+
+/* Whether what this entry of the table stands for goes into the new file. */
+static bool is_folded(const struct memory_fold *f, uint8_t entry)
+{
+    return f->from == 0 || (entry != LAYER_ZERO && entry >= f->from);
+}
+
+static uint64_t whole_cost(const struct memory_fold *f)
+{
+    bool before = false;
+    uint64_t cost = 0;
+
+    for (size_t i = 0; i < f->of->chunks; i++) {
+        const bool now = is_folded(f, f->of->table[i]);
+
+        cost += !now ? 0 : before ? 1 : MAPPING_COST;
+        before = now;
+    }
+    return cost;
+}
 
 struct memory_fold *fold_new(struct memory_layers *of, unsigned from)
 {
@@ -16,6 +39,7 @@ struct memory_fold *fold_new(struct memory_layers *of, unsigned from)
         return NULL;
     *f = (struct memory_fold){
         .of = layers_hold(of), .from = from, .room_size = QZ_MAX(of->chunk, (uint64_t)ROOM)};
+    f->cost = whole_cost(f);
     f->room = malloc(f->room_size);
     f->fd = ram_file_new(of->size);
     if (f->fd >= 0 && f->room)
@@ -33,12 +57,6 @@ void fold_free(struct memory_fold *f)
         close(f->fd);
     free(f->room);
     free(f);
-}
-
-/* Whether what this entry of the table stands for goes into the new file. */
-static bool is_folded(const struct memory_fold *f, uint8_t entry)
-{
-    return f->from == 0 || (entry != LAYER_ZERO && entry >= f->from);
 }
 
 /* Chunks from `first` on that lie in the same layer. */
@@ -107,35 +125,59 @@ struct memory_layers *fold_result(const struct memory_fold *f)
     return fd < 0 ? NULL : layers_of_file(fd, f->of->size);
 }
 
-struct memory_layers *fold_apply(const struct memory_fold *f, const struct memory_layers *now,
-                                 uint8_t *moved)
+/* Without the layers that were folded, and the new one in their place. */
+static int leave_folded(const struct memory_fold *f, struct memory_layers **l, uint8_t as)
 {
-    const unsigned top = f->of->count; /* layers from here on are newer */
-    struct memory_layers *l = layers_new(now->size);
-    int r = l ? 0 : -ENOMEM;
+    struct memory_layers *old = *l, *l2 = layers_new(old->size);
+    uint8_t number[LAYER_ZERO + 1] = {[LAYER_ZERO] = LAYER_ZERO};
+    int r = l2 ? 0 : -ENOMEM;
+
+    for (unsigned i = 0; r == 0 && i < old->count; i++) {
+        const bool is_new = i >= f->of->count && i != as;
+
+        if (i == f->from) { /* the lowest of those that go */
+            number[as] = (uint8_t)l2->count;
+            r = layers_add_again(l2, old->fd[as]);
+        }
+        if (r < 0 || (i >= f->from && !is_new))
+            continue;
+        number[i] = (uint8_t)l2->count;
+        r = layers_add_again(l2, old->fd[i]);
+    }
+    if (r < 0) {
+        layers_drop(l2);
+        return r;
+    }
+    for (size_t i = 0; i < old->chunks; i++)
+        l2->table[i] = number[old->table[i]];
+    layers_drop(old);
+    *l = l2;
+    return 0;
+}
+
+struct memory_layers *fold_apply(const struct memory_fold *f, const struct memory_layers *now,
+                                 uint64_t cost, uint8_t *moved, size_t *end, uint8_t *as)
+{
+    struct memory_layers *l = layers_copy(now);
+    size_t i = f->moved;
 
     assert(fold_is_done(f));
-    for (unsigned i = 0; r == 0 && i < f->from; i++)
-        r = layers_add_again(l, now->fd[i]);
-    if (r == 0)
-        r = layers_add_again(l, f->fd);
-    for (unsigned i = top; r == 0 && i < now->count; i++)
-        r = layers_add_again(l, now->fd[i]);
-    if (r < 0) {
-        layers_drop(l);
+    if (!l)
         return NULL;
-    }
-    for (size_t i = 0; i < now->chunks; i++) {
-        const uint8_t entry = now->table[i];
-
-        if (entry != LAYER_ZERO && entry >= top) { /* written since */
-            l->table[i] = (uint8_t)(entry - top + f->from + 1);
-        } else if (entry == f->of->table[i] && is_folded(f, entry)) {
-            l->table[i] = (uint8_t)f->from;
+    *as = f->as ? f->as : (uint8_t)l->count;
+    if (f->as || layers_add_again(l, f->fd) == 0) {
+        for (uint64_t spent = 0; i < l->chunks && spent < cost; i++) {
+            /* What was written since is in a layer that is newer than these. */
+            if (l->table[i] != f->of->table[i] || !is_folded(f, l->table[i]))
+                continue;
+            spent += i == 0 || l->table[i - 1] != *as ? MAPPING_COST : 1;
+            l->table[i] = *as;
             moved[i] = 1;
-        } else {
-            l->table[i] = entry;
         }
+        *end = i;
+        if (i < l->chunks || leave_folded(f, &l, *as) == 0)
+            return l;
     }
-    return l;
+    layers_drop(l);
+    return NULL;
 }

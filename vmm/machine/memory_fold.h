@@ -13,7 +13,10 @@ struct memory_fold {
     struct memory_layers *of;
     unsigned from; /* this layer and all above it; 0: everything */
     int fd;
-    size_t next;   /* chunk; of->chunks: done */
+    size_t next;   /* chunk to copy; of->chunks: done */
+    size_t moved;  /* chunks before this one have the new file in their table */
+    uint8_t as;    /* its number there; 0: none yet */
+    uint64_t cost; /* of mapping it all from the new file */
     uint8_t *room; /* for bytes on their way */
     size_t room_size;
 };
@@ -31,11 +34,13 @@ static inline bool fold_is_done(const struct memory_fold *f)
  */
 struct memory_layers *fold_result(const struct memory_fold *f);
 /*
- * When it is done: `now`, which begins with the layers that were folded, with the new one in their
- * place. Sets moved[] for the chunks that lie in another file than before. NULL: no memory or no
- * descriptor.
+ * When it is done: `now`, which has grown out of the layers that were folded, with more chunks in
+ * the new file, for which it sets moved[]: as many as `cost` allows, of f->cost in all. When these
+ * are the last ones, the layers that were folded are gone, and *end is of->chunks; otherwise call
+ * it for the set that comes next with *end in f->moved and *as in f->as. NULL: no memory or no
+ * descriptor. now->count < LAYERS_MAX.
  */
 struct memory_layers *fold_apply(const struct memory_fold *f, const struct memory_layers *now,
-                                 uint8_t *moved);
+                                 uint64_t cost, uint8_t *moved, size_t *end, uint8_t *as);
 
 #endif

@@ -13,9 +13,9 @@
 #include <queztl/base.h>
 
 enum {
-    LAYERS_MAX = 12,
+    LAYERS_MAX = 24,
     LAYER_ZERO = 0xff, /* in the table: the chunk is zeroes, and in no file */
-    LAYER_CHUNK_MIN = 16 << 10,
+    LAYER_CHUNK_MIN = 4 << 10,
     LAYER_CHUNKS_MAX = 1 << 20, /* larger machines have larger chunks */
 };
 
