@@ -32,7 +32,7 @@ enum {
     FOLD_AT_RUNS = 24576,
     MOVE_SHARE = 8, /* so many times does a machine stand until all is mapped from the new file */
     TIDY_BYTES = 1 << 20,
-    TIDY_UNMAP = 32 << 20,
+    TIDY_UNMAP = 8 << 20,
 };
 
 /* The mapping that has the byte at `offset` of RAM. */

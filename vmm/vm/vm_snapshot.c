@@ -391,5 +391,6 @@ int vm_revert(struct vm *vm, struct qz_error *err)
     hold_devices(vm, false);
     if (running && vm->state == VM_PAUSED)
         vm_start_running(vm, NULL);
+    qz_loop_post(vm->machine.main_loop, &vm->tidy, tidy);
     return r;
 }
