@@ -172,9 +172,37 @@ static void strange_bases_are_refused(void **state)
     assert_int_equal(guest_memory_over(&m, open("/dev/null", O_RDWR), 8 << 20, &err), -EINVAL);
 }
 
+/* The last chunk below the hole under 4 GiB and the first above it are neighbours in the files, but
+ * not in the process. */
+static void the_hole_ends_a_mapping(void **state)
+{
+    const uint64_t size = 5ull << 30, chunk = layers_chunk(size);
+    struct qz_error err = {0};
+    struct guest_memory m;
+    char text[16];
+
+    assert_true(chunk > LAYER_CHUNK_MIN);
+    assert_int_equal(guest_memory_new(&m, size, &err), 0);
+    for (unsigned round = 0; round < 3; round++) {
+        snprintf(text, sizeof(text), "round %u", round);
+        fill(&m, LOW_RAM_MAX - chunk, text);
+        fill(&m, HIGH_RAM, text);
+        fill(&m, HIGH_RAM + (3ull << 30) - 4096, text);
+        assert_int_equal(guest_memory_freeze(&m, &err), 0);
+        fill(&m, LOW_RAM_MAX - 4096, "gone");
+        fill(&m, HIGH_RAM, "gone");
+        assert_int_equal(guest_memory_revert(&m, m.layers), 0);
+        expect(&m, LOW_RAM_MAX - chunk, text);
+        expect(&m, LOW_RAM_MAX - 4096, "");
+        expect(&m, HIGH_RAM, text);
+        expect(&m, HIGH_RAM + (3ull << 30) - 4096, text);
+    }
+    guest_memory_free(&m);
+}
+
 /* ---- against a model ---- */
 
-enum { MODEL_SIZE = 8 << 20, MODEL_PAGES = MODEL_SIZE / 4096, KEPT = 4 };
+enum { MODEL_SIZE = 4 << 20, MODEL_PAGES = MODEL_SIZE / 4096, KEPT = 4 };
 
 /* Memory as it should be, and as it was whenever it was frozen. */
 struct model {
@@ -394,6 +422,7 @@ int main(void)
         cmocka_unit_test(frozen_again),
         cmocka_unit_test(cleared_memory_is_zero),
         cmocka_unit_test(strange_bases_are_refused),
+        cmocka_unit_test(the_hole_ends_a_mapping),
         cmocka_unit_test(as_the_model_says),
         cmocka_unit_test(as_the_model_says_without_a_page_map),
         cmocka_unit_test(layers_do_not_become_more),
