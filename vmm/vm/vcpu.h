@@ -29,10 +29,9 @@ struct vcpu_events {
  * vCPUs made and their seccomp filters on. */
 int vcpu_group_new(struct vcpu_group **g, struct machine *m, const struct vcpu_events *events,
                    enum confine_mode confine, struct state_log *log, struct qz_error *err);
-/* Ends the threads. The vCPUs stay: timers and devices, which have threads of their own, still kick
- * them. */
+/* Ends the threads; interrupts may still come for the vCPUs, and have no effect. */
 void vcpu_group_stop(struct vcpu_group *g);
-/* Stopped, and nothing is left that could interrupt them. */
+/* Stopped, and nobody is left who could send an interrupt. */
 void vcpu_group_free(struct vcpu_group *g);
 
 /* Puts every vCPU into its reset state, CPU 0 into *bsp. Parked vCPUs only. */

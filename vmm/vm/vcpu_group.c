@@ -51,9 +51,9 @@ int vcpu_group_new(struct vcpu_group **out, struct machine *m, const struct vcpu
 
 void vcpu_group_stop(struct vcpu_group *g)
 {
-    for (unsigned i = 0; i < g->created; i++)
+    for (unsigned i = 0; g && i < g->created; i++)
         vcpu_request(&g->vcpu[i], REQ_STOP);
-    for (unsigned i = 0; i < g->created; i++)
+    for (unsigned i = 0; g && i < g->created; i++)
         pthread_join(g->vcpu[i].thread, NULL);
 }
 

@@ -258,8 +258,9 @@ void vm_free(struct vm *vm)
     if (terminal)
         terminal_wait_for_reader(terminal, false);
     state_log_stop(vm->log);
-    if (vm->vcpus)
-        vcpu_group_stop(vm->vcpus);
+    vcpu_group_stop(vm->vcpus);
+    debugger_free(vm->debugger);
+    state_log_free(vm->log);
     for (unsigned i = 0; i < vm->io_loops; i++)
         if (vm->io[i].started) {
             qz_loop_stop(vm->io[i].loop, 0);
@@ -269,11 +270,10 @@ void vm_free(struct vm *vm)
         vm_clock_stop(m->clock);
         pthread_join(vm->clock_thread, NULL);
     }
+    vm_snapshot_forget(vm);
+    /* No timer and no device is left to wake a vCPU. */
     vcpu_group_free(vm->vcpus);
     vm->vcpus = NULL;
-    debugger_free(vm->debugger);
-    state_log_free(vm->log);
-    vm_snapshot_forget(vm);
     control_free(vm->control);
     pc_free(&vm->pc);
     guest_source_free(vm->guest);
