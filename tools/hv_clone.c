@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "control_client.h"
+#include "cpu/accel.h"
 #include "queztl-hv.h"
 #include "snapshot_words.h"
 
@@ -92,8 +93,7 @@ static int clone_words(struct words *w, const char *vmm, const struct config *c,
     if (words_add(w, vmm) < 0 ||
         words_add_machine(w, json_object_get(s->description, "options"), disks, NULL) < 0 ||
         add_option(w, "--name", k->name) < 0 || add_option(w, "--control", k->socket) < 0 ||
-        add_option(w, "--console", k->console) < 0 ||
-        add_option(w, "--accel", c->accel ? c->accel : "auto") < 0 ||
+        add_option(w, "--console", k->console) < 0 || add_option(w, "--accel", c->accel) < 0 ||
         add_option(w, "--snapshot", "fd:3,4") < 0)
         return -ENOMEM;
     return json_array_size(command) && (words_add(w, "--") < 0 || words_add_list(w, command) < 0)
@@ -188,20 +188,38 @@ static int run_clones(const struct config *c, const char *vmm, const struct snap
     return r;
 }
 
+/* Looked for once, not by each clone: trying what a host can do takes some milliseconds. */
+static int choose_accel(struct config *c, struct qz_error *err)
+{
+    struct accel_probe probe = {0};
+    const struct accel_ops *ops;
+    int r;
+
+    if (strcmp(c->accel, "auto"))
+        return 0;
+    r = accel_choose(c->accel, &ops, &probe, err);
+    if (r == 0)
+        c->accel = ops->name;
+    return r;
+}
+
 int hv_clone(int argc, char **argv)
 {
-    struct config c = {.count = 1};
+    struct config c = {.count = 1, .accel = "auto"};
     struct qz_error err = {0};
     struct snapshot_source s;
     char vmm[4096], tag[64];
+    struct timespec now; /* overlays are named for it: one machine may be cloned often */
     char *operand;
     int r = qz_operands_parse(hv_clone_options, argc, argv, &c, &operand, 1,
                               "name a machine by its control socket, or a snapshot's folder", &err);
 
     if (r < 0)
         return qz_complain("queztl-hv clone", QZ_EXIT_USAGE, &err);
-    snprintf(tag, sizeof(tag), "clone-%lld", (long long)time(NULL));
-    if (find_vmm(vmm, sizeof(vmm), &err) < 0 || snapshot_source_open(&s, operand, tag, &err) < 0)
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(tag, sizeof(tag), "clone-%lld-%06ld", (long long)now.tv_sec, now.tv_nsec / 1000);
+    if (find_vmm(vmm, sizeof(vmm), &err) < 0 || choose_accel(&c, &err) < 0 ||
+        snapshot_source_open(&s, operand, tag, &err) < 0)
         return qz_complain("queztl-hv clone",
                            err.code == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED, &err);
     if (is_words(json_object_get(s.description, "options")) &&

@@ -32,9 +32,9 @@ machine() {
         -kernel "$kernel" -initrd "$bench_initrd" -append "$append"
 }
 
-# words WHO ROUND PREFIX: each KEY=VALUE of `until` on standard input becomes a sample PREFIX.KEY.
+# words WHO ROUND PREFIX: each KEY=VALUE of `until` or `clones` on standard input becomes a sample PREFIX.KEY.
 words() {
-    awk -v who="$1" -v round="$2" -v prefix="$3" '/^wall_ms=/ { for (i = 1; i <= NF; i++) { split($i, w, "="); print who, prefix "." w[1], round, w[2] } }'
+    awk -v who="$1" -v round="$2" -v prefix="$3" '/^[a-z0-9_]*_ms=/ { for (i = 1; i <= NF; i++) { split($i, w, "="); print who, prefix "." w[1], round, w[2] } }'
 }
 
 say() {

@@ -38,7 +38,8 @@ enum { E820_MAX = 32 };
 /*
  * The map every boot path and fw_cfg tell the guest. acpi_reserved: for a kernel, RAM minus
  * EBDA/BIOS area and ACPI, ECAM reserved; otherwise for firmware: the RAM as it is, the firmware
- * reserves for itself what it uses.
+ * reserves for itself what it uses. The page of the generation identifier (vmgenid.h) is reserved
+ * in both: no firmware knows it.
  */
 unsigned boot_e820(const struct guest_memory *m, bool acpi_reserved,
                    struct e820_entry map[E820_MAX]);

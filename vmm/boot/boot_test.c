@@ -12,6 +12,7 @@
 
 #include "boot/boot_internal.h"
 #include "boot/test_images.h"
+#include "devices/vmgenid.h"
 
 #define MIB (1ull << 20)
 
@@ -277,7 +278,7 @@ static void memory_map(void **state)
         .size = 5ull << 30, .low_size = LOW_RAM_MAX, .high_size = 3ull << 30};
     unsigned n = boot_e820(&m, true, map);
     uint64_t ram_bytes = 0;
-    bool rsdp_reserved = false, acpi = false;
+    bool rsdp_reserved = false, acpi = false, identifier = false;
 
     for (unsigned i = 0; i < n; i++) {
         if (i)
@@ -288,13 +289,18 @@ static void memory_map(void **state)
                          map[i].base + map[i].size >= BOOT_RSDP + 36;
         acpi |= map[i].type == 3 && map[i].base == LOW_RAM_MAX - BOOT_ACPI_SIZE &&
                 map[i].size == BOOT_ACPI_SIZE;
+        identifier |=
+            map[i].type == 2 && map[i].base == VMGENID_BASE && map[i].size == VMGENID_PAGE;
     }
-    assert_true(rsdp_reserved && acpi);
+    assert_true(rsdp_reserved && acpi && identifier);
     assert_int_equal(ram_bytes, m.size - BOOT_ACPI_SIZE - (MIB - 0x9fc00));
-    assert_int_equal(boot_e820(&m, false, map), 2);
+    assert_int_equal(boot_e820(&m, false, map), 3);
     assert_int_equal(map[0].size, LOW_RAM_MAX);
-    assert_int_equal(map[1].base, HIGH_RAM);
-    assert_int_equal(map[1].size, m.high_size);
+    assert_int_equal(map[1].base, VMGENID_BASE);
+    assert_int_equal(map[1].size, VMGENID_PAGE);
+    assert_int_equal(map[1].type, 2);
+    assert_int_equal(map[2].base, HIGH_RAM);
+    assert_int_equal(map[2].size, m.high_size);
 }
 
 static void command_line_is_never_cut(void **state)

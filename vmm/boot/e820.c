@@ -5,6 +5,7 @@
 #include "boot/boot.h"
 
 #include "devices/pci.h"
+#include "devices/vmgenid.h"
 
 enum { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3 };
 
@@ -32,6 +33,7 @@ unsigned boot_e820(const struct guest_memory *m, bool acpi_reserved,
     } else {
         map[n++] = (struct e820_entry){0, m->low_size, E820_RAM};
     }
+    map[n++] = (struct e820_entry){VMGENID_BASE, VMGENID_PAGE, E820_RESERVED};
     if (m->high_size)
         map[n++] = (struct e820_entry){HIGH_RAM, m->high_size, E820_RAM};
     return n;

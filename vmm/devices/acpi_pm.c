@@ -6,6 +6,8 @@
  */
 #include "devices/acpi_pm.h"
 
+#include <assert.h>
+
 enum {
     PM1_STS = 0x00,
     PM1_EN = 0x02,
@@ -16,6 +18,7 @@ enum {
     SMI_EN = 0x30
 };
 enum { BLOCK_SIZE = 128 };
+_Static_assert(ACPI_GPES == GPE0_LEN / 2 * 8, "half of the block is status");
 enum {
     TMR = 1 << 0,
     GBL = 1 << 5,
@@ -184,6 +187,15 @@ bool acpi_pm_power_button(struct acpi_pm *pm)
     pm->pm1_sts |= PWRBTN;
     update(pm);
     return pm->pm1_en & PWRBTN;
+}
+
+void acpi_pm_event(struct acpi_pm *pm, unsigned gpe)
+{
+    QZ_LOCKED(&pm->lock);
+
+    assert(gpe < ACPI_GPES);
+    pm->gpe[gpe / 8] |= 1 << gpe % 8;
+    update(pm);
 }
 
 void acpi_pm_map(struct acpi_pm *pm, uint16_t base, bool enabled)

@@ -9,6 +9,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/isa_ports.h"
 #include "devices/pci.h"
+#include "devices/vmgenid.h"
 #include "machine/hpet.h"
 
 enum {
@@ -110,6 +111,7 @@ static void add_pci_root(struct qz_aml *a, const struct machine *m)
     qz_aml_name(a, "_HID", qz_ax_eisaid("PNP0C02"));
     qz_aml_name_resources(a, "_CRS");
     qz_aml_memory32_fixed(a, PCI_ECAM_DEFAULT, PCI_ECAM_SIZE, QZ_AML_MEM_RW);
+    qz_aml_memory32_fixed(a, VMGENID_BASE, VMGENID_PAGE, QZ_AML_MEM_RO);
     qz_aml_io(a, ACPI_PM_BASE, ACPI_PM_BASE, 1, 0x80);
     qz_aml_end(a);
     qz_aml_end(a);
@@ -168,6 +170,39 @@ static void add_isa_devices(struct qz_aml *a)
     qz_aml_end(a);
 }
 
+/* Microsoft's "Virtual Machine Generation ID": a driver finds the device by _CID, which has a
+ * second name since the first is longer than ACPI allows. */
+static void add_generation(struct qz_aml *a)
+{
+    qz_aml_device(a, "VGEN");
+    qz_aml_name(a, "_HID", qz_ax_str("QZTL0001"));
+    qz_aml_name_package(a, "_CID");
+    qz_aml_put(a, qz_ax_str("VM_Gen_Counter"));
+    qz_aml_put(a, qz_ax_str("VMGENCTR"));
+    qz_aml_end(a);
+    qz_aml_name(a, "_DDN", qz_ax_str("VM_Gen_Counter"));
+    qz_aml_method(a, "ADDR", 0, 0); /* lower and upper half */
+    qz_aml_return_package(a);
+    qz_aml_put(a, qz_ax_int(VMGENID_BASE & UINT32_MAX));
+    qz_aml_put(a, qz_ax_int(VMGENID_BASE >> 32));
+    qz_aml_end(a);
+    qz_aml_end(a);
+    qz_aml_end(a);
+}
+
+/* Methods of general-purpose events: _E and the event's number, for one that comes by an edge. */
+static void add_events(struct qz_aml *a)
+{
+    char name[sizeof("_Exx")];
+
+    snprintf(name, sizeof(name), "_E%02X", ACPI_GPE_VMGENID);
+    qz_aml_scope(a, "\\_GPE");
+    qz_aml_method(a, name, 0, 0);
+    qz_aml_notify(a, qz_ax_name("\\_SB.VGEN"), qz_ax_int(0x80)); /* the identifier is new */
+    qz_aml_end(a);
+    qz_aml_end(a);
+}
+
 static void add_dsdt(struct qz_acpi_tables *t, const struct machine *m)
 {
     struct qz_acpi_cpu *cpus = calloc(m->cpus, sizeof(*cpus));
@@ -183,7 +218,9 @@ static void add_dsdt(struct qz_acpi_tables *t, const struct machine *m)
     qz_aml_cpu_devices(&a, cpus, m->cpus, false);
     add_pci_root(&a, m);
     add_isa_devices(&a);
+    add_generation(&a);
     qz_aml_end(&a);
+    add_events(&a);
     qz_aml_finish(&a);
     free(cpus);
 }

@@ -18,6 +18,7 @@
 #include "devices/pflash.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "devices/vmgenid.h"
 #include "machine/hpet.h"
 #include "machine/pit.h"
 #include "snapshot/state_file.h"
@@ -47,6 +48,7 @@ static void platform_part(struct vm *vm, unsigned i, struct qz_state *s)
     serial_state(pc->serial, s);
     isa_ports_state(pc->ports, s);
     fw_cfg_state(pc->fw_cfg, s);
+    vmgenid_state(pc->vmgenid, s);
     if (pc->pflash)
         pflash_state(pc->pflash, s);
 }

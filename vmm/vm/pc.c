@@ -16,6 +16,7 @@
 #include "devices/serial.h"
 #include "devices/virtio/block_backend.h"
 #include "devices/virtio/net_backend.h"
+#include "devices/vmgenid.h"
 #include "machine/hpet.h"
 #include "machine/pit.h"
 
@@ -43,7 +44,8 @@ static int build_platform(struct pc *pc, const struct vm_config *config, const s
         (r = rtc_new(&pc->rtc, m, err)) < 0 ||
         (r = serial_new(&pc->serial, m, COM1_PORT, COM1_IRQ, host->terminal, err)) < 0 ||
         (r = isa_ports_new(&pc->ports, m, pc->debug_fd, err)) < 0 ||
-        (r = fw_cfg_new(&pc->fw_cfg, m, err)) < 0)
+        (r = fw_cfg_new(&pc->fw_cfg, m, err)) < 0 ||
+        (r = vmgenid_new(&pc->vmgenid, m, pc->pm, err)) < 0)
         return r;
     if (config->firmware)
         return pflash_new(&pc->pflash, m, config->firmware, config->firmware_vars, err);
@@ -186,6 +188,7 @@ void pc_free(struct pc *pc)
     while (pc->virtio_count)
         virtio_pci_free(pc->virtio[--pc->virtio_count].transport);
     pflash_free(pc->pflash);
+    vmgenid_free(pc->vmgenid);
     fw_cfg_free(pc->fw_cfg);
     isa_ports_free(pc->ports);
     serial_free(pc->serial);

@@ -27,6 +27,7 @@ struct pc {
     struct serial *serial;
     struct rtc *rtc;
     struct acpi_pm *pm;
+    struct vmgenid *vmgenid;
     struct isa_ports *ports;
     struct fw_cfg *fw_cfg;
     struct pflash *pflash;

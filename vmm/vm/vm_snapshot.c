@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "devices/vmgenid.h"
 #include "snapshot/state_file.h"
 #include "vm/machine_state.h"
 #include "vm/vm_disks.h"
@@ -276,14 +277,19 @@ int vm_snapshot(struct vm *vm, struct vm_overlay *overlays, unsigned count, stru
 
 /* ---- going on from one ---- */
 
-/* The loops stand, and memory is the snapshot's. */
+/*
+ * The loops stand, and memory is the snapshot's. Others may go on from the same moment, or have
+ * done so: the guest is told not to draw the same random numbers as they.
+ */
 static int load(struct vm *vm, const void *state, size_t len, struct qz_error *err)
 {
     struct machine *m = &vm->machine;
+    int r;
 
     machine_written(m, m->memory.low, m->memory.low_size);
     machine_written(m, m->memory.high, m->memory.high_size);
-    return machine_state_load(vm, state, len, err);
+    r = machine_state_load(vm, state, len, err);
+    return r < 0 ? r : vmgenid_renew(vm->pc.vmgenid, err);
 }
 
 /* All of a file, which may be anybody's; the caller's to free. */

@@ -46,22 +46,46 @@ static int jit_probe(struct accel_probe *out, bool measure)
 /* ---- the machine
  * ------------------------------------------------------------------------------------------- */
 
-/* The guest's counter runs as the host's. Measured once, over 5 ms of the monotonic clock: to some
- * millionths. */
+/* The counter and the clock at one time, which lay within `width` ticks. */
+struct tsc_pair {
+    uint64_t tsc, width;
+    int64_t ns;
+};
+
+/* Who is interrupted between the three readings learns nothing: the tightest of some is taken. */
+static struct tsc_pair read_tsc_pair(void)
+{
+    struct tsc_pair best = {.width = UINT64_MAX};
+
+    for (unsigned i = 0; i < 8; i++) {
+        const uint64_t before = __rdtsc();
+        const int64_t ns = qz_now_ns();
+        const uint64_t width = __rdtsc() - before;
+
+        if (width < best.width)
+            best = (struct tsc_pair){.tsc = before + width / 2, .width = width, .ns = ns};
+    }
+    return best;
+}
+
+/*
+ * The guest's counter runs as the host's. Measured once, by the monotonic clock, to some
+ * millionths: until the readings' own width is no more than 1/40000 of the time between them, and
+ * the middle of it is much better known; 5 ms where the clock is slow to read. A machine's start
+ * waits for this.
+ */
 static uint32_t host_tsc_khz(void)
 {
     static uint32_t khz;
-    int64_t from_ns, ns;
-    uint64_t from;
+    struct tsc_pair from, to;
 
     if (khz)
         return khz;
-    from_ns = qz_now_ns();
-    from = __rdtsc();
+    from = read_tsc_pair();
     do
-        ns = qz_now_ns() - from_ns;
-    while (ns < 5000000);
-    khz = (uint32_t)((__rdtsc() - from) * 1000000 / (uint64_t)ns);
+        to = read_tsc_pair();
+    while (to.ns - from.ns < 5000000 && to.tsc - from.tsc < 40000 * (from.width + to.width));
+    khz = (uint32_t)((to.tsc - from.tsc) * 1000000 / (uint64_t)(to.ns - from.ns));
     return khz;
 }
 

@@ -1,0 +1,157 @@
+/* program.c - processes of a test (machine.h). */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "machine.h"
+
+enum { STEP_NS = 500000, CHILDREN_MAX = 64 };
+
+static volatile sig_atomic_t interrupted;
+
+void pause_ns(int64_t ns)
+{
+    const struct timespec t = {ns / 1000000000, ns % 1000000000};
+
+    nanosleep(&t, NULL);
+    if (interrupted)
+        fail("ended by signal %d", interrupted);
+}
+
+static void on_signal(int number)
+{
+    interrupted = number;
+}
+
+void adopt_orphans(void)
+{
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    signal(SIGTERM, on_signal);
+    signal(SIGINT, on_signal);
+}
+
+/* True when there was one. They may leave children of their own to us, who are found the next time.
+ */
+static bool kill_children(pid_t but)
+{
+    pid_t child[CHILDREN_MAX];
+    char path[64];
+    unsigned n = 0;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/children", getpid());
+    f = fopen(path, "re");
+    while (f && n < CHILDREN_MAX && fscanf(f, "%d", &child[n]) == 1)
+        n += child[n] != but;
+    if (f)
+        fclose(f);
+    for (unsigned i = 0; i < n; i++)
+        kill(child[i], SIGKILL);
+    for (unsigned i = 0; i < n; i++)
+        waitpid(child[i], NULL, 0);
+    return n > 0;
+}
+
+void kill_orphans(pid_t but)
+{
+    while (kill_children(but))
+        ;
+}
+
+void kill_all(void)
+{
+    kill_orphans(0);
+}
+
+void fail(const char *format, ...)
+{
+    va_list arguments;
+
+    fflush(stdout);
+    fprintf(stderr, "FAILED: ");
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "\n");
+    kill_all();
+    exit(1);
+}
+
+pid_t program_start(char *const *words, const char *log)
+{
+    const int out = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    const int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    const pid_t pid = out < 0 || in < 0 ? -1 : fork();
+
+    if (pid < 0)
+        fail("%s: %s", log, strerror(errno));
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        dup2(in, STDIN_FILENO);
+        dup2(out, STDOUT_FILENO);
+        dup2(out, STDERR_FILENO);
+        execv(words[0], words);
+        _exit(127);
+    }
+    close(in);
+    close(out);
+    return pid;
+}
+
+static int code_of(int status)
+{
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int program_end(pid_t pid)
+{
+    const int64_t limit = qz_now_ns() + PATIENCE_NS;
+    int status;
+
+    for (;;) {
+        const pid_t r = waitpid(pid, &status, WNOHANG);
+
+        if (r == pid)
+            return code_of(status);
+        if (r < 0)
+            fail("process %d is nobody's child: %s", pid, strerror(errno));
+        if (qz_now_ns() > limit)
+            fail("process %d does not end", pid);
+        pause_ns(STEP_NS);
+    }
+}
+
+void program_kill(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    program_end(pid);
+}
+
+static void show(const char *log)
+{
+    char text[2000];
+    FILE *f = fopen(log, "re");
+    const size_t n = f ? fread(text, 1, sizeof(text), f) : 0;
+
+    fwrite(text, 1, n, stderr);
+    if (f)
+        fclose(f);
+}
+
+int program_code(const char *log, char *const *words)
+{
+    return program_end(program_start(words, log));
+}
+
+void program_run(int wanted, const char *log, char *const *words)
+{
+    const int code = program_code(log, words);
+
+    if (code == wanted)
+        return;
+    show(log);
+    fail("%s %s %s: exit code %d", words[0], words[1], words[1] && words[2] ? words[2] : "", code);
+}

@@ -1,0 +1,19 @@
+# limit: 400 s
+# A bare-metal guest counts in memory, on its console and on a disk, while it is frozen, gone on from, cloned, sent back and killed:
+# nothing is torn, lost or done twice, and no folder is broken (tests/snapshot/torture.c; run-nightly does it a thousand times).
+. "$(dirname "$0")/../lib.sh"
+torture=$BUILD/tests/snapshot/torture
+counter=$BUILD/tests/guest/snapshot/snapshot_counter
+if [ "$TESTBED" = here ]; then
+    others="--accel jit,interpret"
+else
+    others="--accel kvm"
+fi
+rounds() { # rounds OPTIONS...: in a folder of its own
+    mkdir "$work/rounds"
+    "$torture" --hv "$hv" --guest "$counter" --folder "$work/rounds" --seconds 8 "$@" || fail "with $*"
+    rm -rf "$work/rounds"
+}
+rounds --accel jit $others --seed "$(date +%s)"
+rounds --accel jit $others --seed 2 --cpus 2
+rounds --accel jit $others --seed 3 --disk
