@@ -7,7 +7,12 @@
 #include <jansson.h>
 #include <queztl/base.h>
 
-enum { CONTROL_DESCRIPTORS_MAX = 2, CONTROL_GIVEN_MAX = 16 };
+#include "vm/vm_snapshot.h"
+
+enum {
+    CONTROL_DESCRIPTORS_MAX = VM_SNAPSHOT_FILES, /* no answer has more */
+    CONTROL_GIVEN_MAX = 16,
+};
 
 struct control_answer {
     json_t *data; /* NULL: the answer has none */

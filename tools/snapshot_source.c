@@ -9,6 +9,7 @@
 #include "control_client.h"
 #include "disk_overlays.h"
 #include "snapshot/snapshot_dir.h"
+#include "snapshot_layers.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x10
@@ -75,6 +76,26 @@ static int load_folder(struct snapshot_source *s, const char *path, struct qz_er
         r = load_memory(s, dir, err);
     snapshot_dir_close(dir);
     return r;
+}
+
+/* What the answer to "snapshot" brings; its state is taken out of it. */
+static int take_answer(struct snapshot_source *s, struct control_answer *a, struct qz_error *err)
+{
+    const json_t *size = json_object_get(a->data, "memory");
+    const json_t *chunk = json_object_get(a->data, "layer_chunk");
+
+    if (a->fds < 2)
+        return qz_fail(err, -EREMOTEIO, "the answer has %u descriptors instead of 2 or more",
+                       a->fds);
+    s->memory = snapshot_layers_join(a->fd + 1, a->fds - 1, (uint64_t)json_integer_value(size),
+                                     (uint64_t)json_integer_value(chunk), err);
+    if (s->memory < 0)
+        return s->memory;
+    json_object_del(a->data, "layer_chunk"); /* of no matter to what is made of it */
+    s->description = json_incref(a->data);
+    s->state = a->fd[0];
+    a->fd[0] = a->fd[--a->fds];
+    return 0;
 }
 
 /* "info" names the disks. */
@@ -152,18 +173,9 @@ int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path, c
     overlays_end(&overlays, false);
     if (r < 0)
         return r;
-    if (a.fds == 2 && a.data) {
-        s->description = json_incref(a.data);
-        s->state = a.fd[0];
-        s->memory = a.fd[1];
-        a.fds = 0;
-    } else {
-        r = qz_fail(err, -EREMOTEIO,
-                    "control socket %s: the answer has %u descriptors instead of 2", socket_path,
-                    a.fds);
-    }
+    r = take_answer(s, &a, err);
     control_answer_free(&a);
-    return r;
+    return r < 0 ? qz_error_prefix(err, "control socket %s", socket_path) : 0;
 }
 
 int snapshot_source_open(struct snapshot_source *s, const char *where, const char *tag,

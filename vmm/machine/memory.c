@@ -18,7 +18,7 @@ QZ_SYSCALLS(all, "fallocate");
  * that the host can use huge pages for all three. mmap() itself does not see to that: more is
  * reserved, and cut to the aligned part.
  */
-static uint8_t *reserve(uint64_t size)
+uint8_t *memory_reserve(uint64_t size)
 {
     uint8_t *reserved =
         mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -32,16 +32,6 @@ static uint8_t *reserve(uint64_t size)
         munmap(reserved, at - reserved);
     munmap(end, reserved + size + HUGE_PAGE - end);
     return at;
-}
-
-int memory_file_new(uint64_t size)
-{
-    QZ_AUTO_FD int fd = memfd_create("queztl-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
-    if (fd < 0 || ftruncate(fd, (off_t)size) < 0 ||
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
-        return -errno;
-    return QZ_TAKE_FD(fd);
 }
 
 int memory_map_file(const struct guest_memory *m, int fd, int sharing)
@@ -67,11 +57,14 @@ static int lay_out(struct guest_memory *m, uint64_t size, struct qz_error *err)
             qz_format_size(size, text, sizeof(text)));
     m->low_size = QZ_MIN(size, LOW_RAM_MAX);
     m->high_size = size - m->low_size;
-    m->low = reserve(m->low_size);
-    m->high = m->high_size ? reserve(m->high_size) : NULL;
+    m->low = memory_reserve(m->low_size);
+    m->high = m->high_size ? memory_reserve(m->high_size) : NULL;
     if (!m->low || (m->high_size && !m->high))
         return qz_fail(err, -ENOMEM, "memory: no room for %s in this process (ulimit -v?)",
                        qz_format_size(size, text, sizeof(text)));
+    m->changed = calloc(size / layers_chunk(size) + 1, 1);
+    if (!m->changed)
+        return qz_fail(err, -ENOMEM, "memory: no memory to note what changes");
     m->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     return 0;
 }
@@ -93,7 +86,7 @@ int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err
     int r = lay_out(m, size, err);
 
     if (r == 0)
-        r = take(m, memory_file_new(size), MAP_SHARED, err);
+        r = take(m, ram_file_new(size), MAP_SHARED, err);
     if (r < 0)
         guest_memory_free(m);
     return r;
@@ -102,10 +95,9 @@ int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err
 /* A file that shrinks, or is written by somebody, is nothing to run a machine on. */
 static int check_base(int base, uint64_t size, struct qz_error *err)
 {
-    const int seals = fcntl(base, F_GET_SEALS);
     struct stat st;
 
-    if (seals < 0 || (seals & (int)BASE_SEALS) != (int)BASE_SEALS)
+    if (!ram_file_is_sealed(base))
         return qz_fail(err, -EINVAL, "memory: descriptor %d is no frozen memory of a machine",
                        base);
     if (fstat(base, &st) < 0 || (uint64_t)st.st_size != size)
@@ -123,7 +115,11 @@ int guest_memory_over(struct guest_memory *m, int base, uint64_t size, struct qz
         r = take(m, base, MAP_PRIVATE, err);
     else
         close(base);
-    m->frozen = r == 0;
+    if (r == 0) {
+        m->layers = layers_of_file(base, size);
+        m->fd = -1;
+        r = m->layers ? 0 : qz_fail(err, -ENOMEM, "memory: no memory for a table of it");
+    }
     if (r < 0)
         guest_memory_free(m);
     return r;
@@ -131,6 +127,7 @@ int guest_memory_over(struct guest_memory *m, int base, uint64_t size, struct qz
 
 void guest_memory_free(struct guest_memory *m)
 {
+    memory_leave_untidied(m);
     if (m->low)
         munmap(m->low, m->low_size);
     if (m->high)
@@ -139,6 +136,8 @@ void guest_memory_free(struct guest_memory *m)
         close(m->fd);
     if (m->low && m->pagemap >= 0)
         close(m->pagemap);
+    layers_drop(m->layers);
+    free(m->changed);
     *m = (struct guest_memory){.fd = -1, .pagemap = -1};
 }
 
@@ -175,7 +174,7 @@ int mem_discard(const struct guest_memory *m, gpa_t a, uint64_t len)
     first = QZ_ALIGN_UP(first, 4096);
     if (first >= end)
         return 0;
-    if (m->frozen)
+    if (m->layers)
         return memory_forget(m, first, end - first);
     return fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first, end - first) < 0
                ? -errno

@@ -3,8 +3,9 @@
  *
  * RAM is one memfd: [0, low) below the hole under 4 GiB, the rest from 4 GiB up. The file is
  * sparse, so a 512 GiB guest costs what it touches. It is mapped shared, until it is frozen for a
- * snapshot or clones (memory_base.c): from then on it is a base that nobody can write, mapped
- * privately, and a page costs again when it is written. A guest-physical address is its own type,
+ * snapshot or clones (memory_base.c): from then on it consists of layers that nobody can write,
+ * mapped privately, and a page costs again when it is written. A guest-physical address is its own
+ * type,
  * and what comes out is always a span with a length. Bytes behind a span may change at any time:
  * read each field once, into a local, before checking it.
  */
@@ -39,33 +40,49 @@ struct mem_span {
     size_t len;
 };
 
+struct memory_layers;
+struct memory_fold;
+
 struct guest_memory {
-    int fd;      /* memfd: memory itself, or its base when frozen */
-    bool frozen; /* fd is a base, sealed against writing; what was written since is in the mappings
-                  */
-    int pagemap; /* /proc/self/pagemap, which tells what was written; -1: this host has none */
+    int fd; /* memfd: memory itself; -1 once it is frozen */
     uint64_t size, low_size, high_size;
     uint8_t *low, *high; /* mappings; high is NULL when high_size is 0 */
+
+    struct memory_layers *layers; /* frozen as this (memory_layers.h), and what was written since is
+                                     in the mappings; NULL: not frozen */
+    uint8_t *changed; /* for each chunk of the layers: known to be another than theirs, as memory
+                         was given back; atomic */
+    int pagemap;      /* /proc/self/pagemap, which tells what was written; -1: there is none */
+
+    /* What guest_memory_tidy() has to do. */
+    struct memory_fold *fold;      /* NULL: none */
+    struct memory_layers *retired; /* the layers before; NULL: none */
+    uint8_t *aside[2];             /* old mappings of low and high; NULL: none */
+    uint64_t aside_done;
 };
 
 /* size: page aligned, GUEST_RAM_MIN to GUEST_RAM_MAX. */
 int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err);
-/* Memory whose bytes are those of `base`, a frozen memory's file, here or in another process; takes
- * it over, also on failure. */
+/* Memory whose bytes are those of `base`, a file as frozen memory consists of, made here or in
+ * another process; takes it over, also on failure. */
 int guest_memory_over(struct guest_memory *m, int base, uint64_t size, struct qz_error *err);
 void guest_memory_free(struct guest_memory *m);
 
-/* ---- memory_base.c; nobody else touches guest memory meanwhile. Spans stay where they are. */
+/* ---- memory_base.c. Main thread, and but for tidying nobody else touches guest memory meanwhile.
+ * Spans stay where they are. */
 
 /*
- * What memory holds becomes its base, and m->fd a file that may be given to others. Costs nothing
- * when it was not frozen yet; a frozen one is copied into a new base. On failure all is as before.
+ * m->layers becomes what memory holds. The first time copies nothing, later ones what was written
+ * since. On failure all is as before.
  */
 int guest_memory_freeze(struct guest_memory *m, struct qz_error *err);
-/* Memory is that of `base` from now on, which it was once; the descriptor stays the caller's. */
-int guest_memory_revert(struct guest_memory *m, int base);
+/* Memory is that of `layers` from now on, which it was once; a negative errno leaves it torn. */
+int guest_memory_revert(struct guest_memory *m, struct memory_layers *layers);
 /* All zeroes, and shared again. */
 int guest_memory_clear(struct guest_memory *m);
+/* Does a little (a millisecond) of what freezing left for later, when the machine runs again. True:
+ * there is more. */
+bool guest_memory_tidy(struct guest_memory *m);
 
 /*
  * The host bytes behind [a, a+len). 0, or -EFAULT when any byte lies outside RAM (a wrapping or

@@ -8,6 +8,7 @@
 #include "vm/control.h"
 #include "vm/driver_mailbox.h"
 #include "vm/vm_disks.h"
+#include "vm/vm_snapshot.h"
 
 #include <fcntl.h>
 #include <stddef.h>
@@ -20,8 +21,8 @@ QZ_SYSCALLS(main, "accept4 recvmsg sendmsg getsockopt unlink");
 enum {
     CLIENTS_MAX = 8,
     LINE_MAX_BYTES = 16384,
-    DESCRIPTORS_MAX = 2,      /* with an answer */
-    GIVEN_MAX = VM_DISKS_MAX, /* with a request */
+    DESCRIPTORS_MAX = VM_SNAPSHOT_FILES, /* with an answer */
+    GIVEN_MAX = VM_DISKS_MAX,            /* with a request */
 };
 
 /*
@@ -189,12 +190,12 @@ static int read_overlays(const json_t *list, const struct reply *reply, struct v
     return 0;
 }
 
-/* Two descriptors come along: the state, and memory. */
+/* What it consists of comes along as descriptors (vm_snapshot.h). */
 static int cmd_snapshot(struct vm *vm, const json_t *request, struct reply *reply,
                         struct qz_error *err)
 {
     struct vm_overlay overlays[GIVEN_MAX];
-    struct vm_snapshot s = {.state = -1, .memory = -1};
+    struct vm_snapshot s = {0};
     int r = read_overlays(json_object_get(request, "overlays"), reply, overlays, err);
 
     if (r < 0)
@@ -202,11 +203,8 @@ static int cmd_snapshot(struct vm *vm, const json_t *request, struct reply *repl
     r = vm_snapshot(vm, overlays, reply->givens, &s, err);
     for (unsigned i = 0; i < reply->givens; i++)
         reply->given[i] = overlays[i].fd;
-
-    if (s.state >= 0)
-        reply->fd[reply->fds++] = s.state;
-    if (s.memory >= 0)
-        reply->fd[reply->fds++] = s.memory;
+    memcpy(reply->fd, s.fd, s.fds * sizeof(s.fd[0]));
+    reply->fds = s.fds;
     if (r == 0)
         reply->data = vm_snapshot_info(vm, &s);
     return r;

@@ -290,8 +290,7 @@ void vm_free(struct vm *vm)
     qz_loop_free(m->main_loop);
     if (m->accel)
         m->accel->ops->vm_free(m->accel);
-    if (m->memory.fd >= 0)
-        guest_memory_free(&m->memory);
+    guest_memory_free(&m->memory);
     if (vm->statm_fd >= 0)
         close(vm->statm_fd);
     vm_disks_free(vm);

@@ -63,9 +63,10 @@ struct vm {
         json_t *disks; /* the images that it has frozen */
         void *state;   /* bytes; NULL: there is none */
         size_t len;
-        int memory;
+        struct memory_layers *memory;
     } last;                        /* the snapshot taken last, or begun from (vm_snapshot.c) */
     char *disk_file[VM_DISKS_MAX]; /* absolute names of the images written; vm_disks.c */
+    struct qz_work tidy;           /* of memory, after it was frozen (vm_snapshot.c) */
     json_t *options, *command;     /* that make the same machine again */
     bool clock_stands;             /* the accelerator's clocks were stopped with the vCPUs */
     int landlock_abi;

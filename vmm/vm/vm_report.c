@@ -84,8 +84,9 @@ json_t *vm_snapshot_info(struct vm *vm, const struct vm_snapshot *s)
 {
     const struct accel_ops *ops = vm->machine.accel->ops;
 
-    return json_pack("{s:I,s:I,s:s,s:i,s:O,s:O,s:O}", "paused_us", (json_int_t)s->paused_ns / 1000,
-                     "memory", (json_int_t)vm->machine.memory.size, "accelerator", ops->name,
+    return json_pack("{s:I,s:I,s:I,s:s,s:i,s:O,s:O,s:O}", "paused_us",
+                     (json_int_t)s->paused_ns / 1000, "memory", (json_int_t)vm->machine.memory.size,
+                     "layer_chunk", (json_int_t)vm->last.memory->chunk, "accelerator", ops->name,
                      "tsc_khz", (int)ops->tsc_khz(vm->machine.accel), "options", vm->options,
                      "command", vm->command, "disks", vm->last.disks);
 }

@@ -4,8 +4,9 @@
  * Theory of operation. One moment for everything, in this order: vCPUs park and the clocks stand;
  * what they were in the middle of is finished; devices take nothing new from their rings, and what
  * disks have in flight ends; then the threads that serve devices stand too, and nothing moves any
- * more. The state is written, memory becomes a base that nobody writes (memory_base.c), and all of
- * it goes on in the opposite order. None of this depends on how much memory the guest has.
+ * more. The state is written, memory becomes layers that nobody writes (memory_base.c), and all of
+ * it goes on in the opposite order. What need not be done while the guest stands is done in small
+ * pieces on the main loop afterwards.
  */
 #include "vm/vm_snapshot.h"
 
@@ -132,33 +133,40 @@ static int sealed_file(const void *bytes, size_t len)
     return QZ_TAKE_FD(fd);
 }
 
+/* Takes the file over; a negative errno is in its place. */
+static int hand_file(struct vm_snapshot *s, int fd, const char *what, struct qz_error *err)
+{
+    if (fd < 0)
+        return qz_fail(err, fd, "no file in memory for %s: %s", what, strerror(-fd));
+    s->fd[s->fds++] = fd;
+    return 0;
+}
+
 static int hand_out(struct vm *vm, struct vm_snapshot *s, struct qz_error *err)
 {
-    s->state = sealed_file(vm->last.state, vm->last.len);
-    s->memory = fcntl(vm->last.memory, F_DUPFD_CLOEXEC, 3);
-    if (s->state < 0)
-        return qz_fail(err, s->state, "no file in memory for the state: %s", strerror(-s->state));
-    return s->memory < 0 ? qz_fail(err, -errno, "no descriptor: %s", strerror(errno)) : 0;
+    const struct memory_layers *l = vm->last.memory;
+    int r = hand_file(s, sealed_file(vm->last.state, vm->last.len), "the state", err);
+
+    for (unsigned i = 0; r == 0 && i < l->count; i++) {
+        const int fd = fcntl(l->fd[i], F_DUPFD_CLOEXEC, 3);
+
+        r = hand_file(s, fd < 0 ? -errno : fd, "memory", err);
+    }
+    if (r == 0 && l->count > 1)
+        r = hand_file(s, sealed_file(l->table, l->chunks), "the table of memory", err);
+    while (r < 0 && s->fds)
+        close(s->fd[--s->fds]);
+    return r;
 }
 
 /* The machine can be sent back to this: its memory is frozen. Takes `state` and `disks` over. */
-static int keep(struct vm *vm, json_t *disks, void *state, size_t len, struct qz_error *err)
+static void keep(struct vm *vm, json_t *disks, void *state, size_t len)
 {
-    const int memory = fcntl(vm->machine.memory.fd, F_DUPFD_CLOEXEC, 3);
-
-    if (memory < 0) {
-        const int e = errno;
-
-        free(state);
-        json_decref(disks);
-        return qz_fail(err, -e, "no descriptor: %s", strerror(e));
-    }
     vm_snapshot_forget(vm);
     vm->last.disks = disks;
     vm->last.state = state;
     vm->last.len = len;
-    vm->last.memory = memory;
-    return 0;
+    vm->last.memory = layers_hold(vm->machine.memory.layers);
 }
 
 void vm_snapshot_forget(struct vm *vm)
@@ -167,8 +175,16 @@ void vm_snapshot_forget(struct vm *vm)
         return;
     json_decref(vm->last.disks);
     free(vm->last.state);
-    close(vm->last.memory);
+    layers_drop(vm->last.memory);
     vm->last.state = NULL;
+}
+
+static void tidy(struct qz_work *w)
+{
+    struct vm *vm = QZ_CONTAINER_OF(w, struct vm, tidy);
+
+    if (guest_memory_tidy(&vm->machine.memory))
+        qz_loop_post(vm->machine.main_loop, w, tidy);
 }
 
 /* Nothing moves. */
@@ -183,11 +199,13 @@ static int freeze(struct vm *vm, struct vm_overlay *overlays, unsigned count, st
         r = vm_disks_overlay(vm, overlays, count, err);
     if (r == 0)
         r = guest_memory_freeze(&vm->machine.memory, err);
-    if (r == 0)
-        return keep(vm, disks, state, len, err);
-    free(state);
-    json_decref(disks);
-    return r;
+    if (r < 0) {
+        free(state);
+        json_decref(disks);
+        return r;
+    }
+    keep(vm, disks, state, len);
+    return 0;
 }
 
 static int check_moment(struct vm *vm, struct qz_error *err)
@@ -244,7 +262,7 @@ int vm_snapshot(struct vm *vm, struct vm_overlay *overlays, unsigned count, stru
     const bool running = vm->state == VM_RUNNING;
     int r = check_moment(vm, err);
 
-    *s = (struct vm_snapshot){.state = -1, .memory = -1};
+    *s = (struct vm_snapshot){0};
     if (r < 0 || (r = check_kind(vm, overlays, count, err)) < 0)
         return r;
     if (running)
@@ -253,6 +271,7 @@ int vm_snapshot(struct vm *vm, struct vm_overlay *overlays, unsigned count, stru
     if (running)
         vm_start_running(vm, NULL);
     s->paused_ns = qz_now_ns() - began;
+    qz_loop_post(vm->machine.main_loop, &vm->tidy, tidy);
     return r < 0 ? r : hand_out(vm, s, err);
 }
 
@@ -312,8 +331,10 @@ int vm_begin_from_snapshot(struct vm *vm, struct qz_error *err)
         r = load(vm, state, len, err);
         start_loops(&loops);
     }
-    if (r == 0 && vm->machine.memory.frozen)
-        return keep(vm, NULL, state, len, err);
+    if (r == 0 && vm->machine.memory.layers) {
+        keep(vm, NULL, state, len);
+        return 0;
+    }
     free(state);
     return r < 0 ? qz_error_prefix(err, "snapshot") : 0;
 }
@@ -376,5 +397,6 @@ int vm_revert(struct vm *vm, struct qz_error *err)
     hold_devices(vm, false);
     if (running && vm->state == VM_PAUSED)
         vm_start_running(vm, NULL);
+    qz_loop_post(vm->machine.main_loop, &vm->tidy, tidy);
     return r;
 }

@@ -1,9 +1,10 @@
 /*
  * vm_snapshot.h - a machine is frozen in one moment, and machines begin from such a moment.
  *
- * What a snapshot is made of leaves the monitor as two sealed files in memory, through the control
+ * What a snapshot is made of leaves the monitor as sealed files in memory, through the control
  * socket: the monitor itself can open and write no files. Whoever gets them may write them to a
- * folder (snapshot/snapshot_dir.h) or begin clones from them at once.
+ * folder (snapshot/snapshot_dir.h) or begin clones from them at once. Of a machine that was frozen
+ * before, memory may be several files, layers, and one more says which has what.
  */
 #ifndef VMM_VM_SNAPSHOT_H
 #define VMM_VM_SNAPSHOT_H
@@ -11,11 +12,17 @@
 #include <jansson.h>
 #include <queztl/base.h>
 
+#include "machine/memory_layers.h"
+
 struct vm;
 struct vm_overlay; /* vm_disks.h */
 
+enum { VM_SNAPSHOT_FILES = LAYERS_MAX + 2 };
+
 struct vm_snapshot {
-    int state, memory; /* descriptors, the caller's to close; -1: none */
+    int fd[VM_SNAPSHOT_FILES]; /* the state, the layers of memory from the lowest on, and, if they
+                                  are several, their table; the caller's to close */
+    unsigned fds;
     int64_t paused_ns; /* how long the guest stood */
 };
 

@@ -1,228 +1,16 @@
 /*
- * test_driver.c - the in-process guest of test_driver.h: a machine, and a virtio PCI driver written
+ * test_driver.c - the driver of the in-process guest (test_driver.h): for virtio over PCI, written
  * from the driver's side of the specification (VirtIO 1.3 §2.7.13, §2.8.21, §3.1, §4.1), sharing no
  * code with the device side. It runs on the thread that also runs the device's loop, but keeps the
  * barriers a driver must have, because a device may serve its queues from elsewhere.
  */
-#include "devices/virtio/test_driver.h"
+#include "devices/virtio/test_driver_internal.h"
 
 #include <linux/pci_regs.h>
 #include <linux/virtio_pci.h>
 #include <linux/virtio_ring.h>
 
-enum { DESC = 16, ARENA_SHARE = 4, Q_RESET = 58, SLICE_MS = 50 };
-
-struct vtest_doorbell {
-    uint64_t gpa;
-    unsigned len;
-    int fd;
-};
-
-__attribute__((format(printf, 1, 2), noreturn)) static void die(const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    fputs("test driver: ", stderr);
-    vfprintf(stderr, fmt, ap);
-    fputc('\n', stderr);
-    va_end(ap);
-    exit(99);
-}
-
-static void *need(void *p)
-{
-    if (!p)
-        die("no memory");
-    return p;
-}
-
-/* ---- the machine
- * --------------------------------------------------------------------------------- */
-
-static struct vtest_machine *machine_of(struct accel_vm *vm)
-{
-    return QZ_CONTAINER_OF(vm, struct vtest_machine, accel);
-}
-
-static int catch_msi(struct accel_vm *vm, uint64_t address, uint32_t data)
-{
-    struct vtest_machine *tm = machine_of(vm);
-    unsigned i = __atomic_fetch_add(&tm->msi_count, 1, __ATOMIC_RELAXED);
-
-    if (i < VTEST_MSIS_MAX)
-        tm->msi[i] = (struct vtest_msi){address, data};
-    return 0;
-}
-
-static int no_route(struct accel_vm *vm, unsigned pin, uint64_t address, uint32_t data, bool masked)
-{
-    return 0;
-}
-
-static int doorbell_add(struct accel_vm *vm, uint64_t a, unsigned len, int fd)
-{
-    struct vtest_machine *tm = machine_of(vm);
-
-    if (!tm->doorbells)
-        return -ENOSYS;
-    for (unsigned i = 0; i < tm->doorbell_count; i++)
-        if (tm->doorbell[i].gpa == a)
-            return -EEXIST;
-    tm->doorbell = need(realloc(tm->doorbell, (tm->doorbell_count + 1) * sizeof(*tm->doorbell)));
-    tm->doorbell[tm->doorbell_count++] = (struct vtest_doorbell){a, len, fd};
-    return 0;
-}
-
-static int doorbell_del(struct accel_vm *vm, uint64_t a, unsigned len, int fd)
-{
-    struct vtest_machine *tm = machine_of(vm);
-
-    for (unsigned i = 0; i < tm->doorbell_count; i++)
-        if (tm->doorbell[i].gpa == a && tm->doorbell[i].len == len && tm->doorbell[i].fd == fd) {
-            tm->doorbell[i] = tm->doorbell[--tm->doorbell_count];
-            return 0;
-        }
-    return -ENOENT;
-}
-
-static const struct accel_ops test_accel_ops = {
-    .name = "test",
-    .signal_msi = catch_msi,
-    .ioapic_route = no_route,
-    .doorbell_add = doorbell_add,
-    .doorbell_del = doorbell_del,
-};
-
-static void count_request(struct machine *m, enum machine_request what)
-{
-    QZ_CONTAINER_OF(m, struct vtest_machine, m)->requests[what]++;
-}
-
-static void no_cpu(void *context, unsigned cpu) {}
-
-static void no_sipi(void *context, unsigned cpu, uint8_t vector) {}
-
-static const struct irq_cpu_ops cpu_ops = {
-    .wake = no_cpu, .nmi = no_cpu, .init = no_cpu, .sipi = no_sipi};
-
-struct vtest_machine *vtest_machine_new(uint64_t ram)
-{
-    struct vtest_machine *tm = need(calloc(1, sizeof(*tm)));
-    struct machine *m = &tm->m;
-    struct qz_error err = {0};
-
-    tm->accel.ops = &test_accel_ops;
-    m->accel = &tm->accel;
-    m->cpus = 1;
-    m->request = count_request;
-    if (guest_memory_new(&m->memory, ram ? ram : VTEST_RAM, &err) < 0 ||
-        bus_new(&m->pio, 0x10000) < 0 || bus_new(&m->mmio, 0) < 0 ||
-        vm_clock_new(&m->clock, &err) < 0 || qz_loop_new(&m->main_loop, &err) < 0 ||
-        irq_fabric_new(&m->irq, m->accel, 1, m->pio, m->mmio, m->clock, &cpu_ops, tm, &err) < 0 ||
-        pci_bus_new(&m->pci, m, &err) < 0)
-        die("machine: %s", err.text);
-    tm->memory_top = m->memory.low_size;
-    return tm;
-}
-
-void vtest_machine_free(struct vtest_machine *tm)
-{
-    if (!tm)
-        return;
-    pci_bus_free(tm->m.pci);
-    irq_fabric_free(tm->m.irq);
-    qz_loop_free(tm->m.main_loop);
-    vm_clock_free(tm->m.clock);
-    bus_free(tm->m.mmio);
-    bus_free(tm->m.pio);
-    guest_memory_free(&tm->m.memory);
-    free(tm->doorbell);
-    free(tm);
-}
-
-void *vtest_mem(struct vtest_machine *tm, gpa_t a, uint64_t len)
-{
-    struct mem_span span;
-
-    return mem_span(&tm->m.memory, a, len, &span) == 0 ? span.data : NULL;
-}
-
-gpa_t vtest_alloc(struct vtest_machine *tm, uint64_t size, uint64_t align)
-{
-    uint64_t at = (tm->memory_top - size) & ~(align - 1);
-
-    if (size > tm->memory_top || at < 1 << 20)
-        die("guest memory is full");
-    tm->memory_top = at;
-    memset(need(vtest_mem(tm, gpa(at), size)), 0, size);
-    return gpa(at);
-}
-
-void vtest_run(struct vtest_machine *tm, int timeout_ms)
-{
-    int r = qz_loop_once(tm->m.main_loop, timeout_ms);
-
-    if (r < 0 && r != -EINTR)
-        die("loop: %s", strerror(-r));
-}
-
-int vtest_run_until(struct vtest_machine *tm, bool (*done)(void *context), void *context)
-{
-    int64_t end = qz_now_ns() + VTEST_WAIT_MS * 1000000ll;
-
-    while (!done(context)) {
-        if (qz_now_ns() > end)
-            return -ETIMEDOUT;
-        vtest_run(tm, SLICE_MS);
-    }
-    return 0;
-}
-
-unsigned vtest_msi_count(const struct vtest_machine *tm, uint32_t data)
-{
-    unsigned n = 0;
-
-    for (unsigned i = 0; i < tm->msi_count && i < VTEST_MSIS_MAX; i++)
-        n += tm->msi[i].data == data;
-    return n;
-}
-
-uint32_t vtest_config_read(struct vtest_machine *tm, unsigned devfn, unsigned reg, unsigned size)
-{
-    uint32_t address = 0x80000000u | devfn << 8 | (reg & 0xfc), value = 0;
-
-    bus_write(tm->m.pio, 0xcf8, &address, 4);
-    bus_read(tm->m.pio, 0xcfc + (reg & 3), &value, size);
-    return value;
-}
-
-void vtest_config_write(struct vtest_machine *tm, unsigned devfn, unsigned reg, unsigned size,
-                        uint32_t value)
-{
-    uint32_t address = 0x80000000u | devfn << 8 | (reg & 0xfc);
-
-    bus_write(tm->m.pio, 0xcf8, &address, 4);
-    bus_write(tm->m.pio, 0xcfc + (reg & 3), &value, size);
-}
-
-uint64_t vtest_ecam(const struct vtest_machine *tm, unsigned devfn, unsigned reg)
-{
-    return PCI_ECAM_DEFAULT + (devfn << 12) + reg;
-}
-
-uint64_t vtest_mmio_read(struct vtest_machine *tm, uint64_t address, unsigned size)
-{
-    uint64_t value = 0;
-
-    bus_read(tm->m.mmio, address, &value, size);
-    return value;
-}
-
-void vtest_mmio_write(struct vtest_machine *tm, uint64_t address, unsigned size, uint64_t value)
-{
-    bus_write(tm->m.mmio, address, &value, size);
-}
+enum { DESC = 16, ARENA_SHARE = 4, Q_RESET = 58 };
 
 /* ---- finding the device
  * --------------------------------------------------------------------------- */
@@ -267,7 +55,7 @@ static void read_capabilities(struct vtest *t)
         at = vtest_config_read(t->tm, t->devfn, at + PCI_CAP_LIST_NEXT, 1) & 0xfc;
     }
     if (!t->common || !t->isr || !t->device_config || !t->notify_base)
-        die("device %02x: not all virtio capabilities found", t->devfn);
+        vtest_die("device %02x: not all virtio capabilities found", t->devfn);
 }
 
 struct vtest *vtest_open_nth(struct vtest_machine *tm, uint16_t virtio_id, unsigned nth)
@@ -284,15 +72,15 @@ struct vtest *vtest_open_nth(struct vtest_machine *tm, uint16_t virtio_id, unsig
         return NULL;
     if (!(vtest_config_read(tm, devfn, PCI_COMMAND, 2) & PCI_COMMAND_MEMORY))
         pci_assign_resources(tm->m.pci);
-    t = need(calloc(1, sizeof(*t)));
+    t = vtest_need(calloc(1, sizeof(*t)));
     t->tm = tm;
     t->devfn = devfn;
     t->indirect = t->msix = true;
     read_capabilities(t);
     t->queue_count = (unsigned)vtest_common_read(t, VIRTIO_PCI_COMMON_NUMQ, 2);
     if (!t->queue_count || t->queue_count > VTEST_QUEUES_MAX)
-        die("device %02x: %u queues", devfn, t->queue_count);
-    t->q = need(calloc(t->queue_count, sizeof(*t->q)));
+        vtest_die("device %02x: %u queues", devfn, t->queue_count);
+    t->q = vtest_need(calloc(t->queue_count, sizeof(*t->q)));
     for (unsigned q = 0; q < t->queue_count; q++) {
         vtest_common_write(t, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
         t->q[q].size = (uint16_t)vtest_common_read(t, VIRTIO_PCI_COMMON_Q_SIZE, 2);
@@ -303,7 +91,7 @@ struct vtest *vtest_open_nth(struct vtest_machine *tm, uint16_t virtio_id, unsig
     t->arena_at = t->arena;
     t->arena_end = t->arena + tm->m.memory.low_size / ARENA_SHARE;
     if (vtest_reset(t) < 0)
-        die("device %02x: reset does not end", devfn);
+        vtest_die("device %02x: reset does not end", devfn);
     vtest_set_status(t, VIRTIO_CONFIG_S_ACKNOWLEDGE);
     vtest_set_status(t, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
     for (unsigned half = 0; half < 2; half++) {
@@ -343,7 +131,7 @@ void vtest_close(struct vtest *t)
     if (!t)
         return;
     if (vtest_reset(t) < 0)
-        die("device %02x: reset does not end", t->devfn);
+        vtest_die("device %02x: reset does not end", t->devfn);
     free(t->q);
     free(t);
 }
@@ -448,7 +236,7 @@ void vtest_setup_msix(struct vtest *t)
     for (n = 0; at && n < 48 && vtest_config_read(t->tm, t->devfn, at, 1) != PCI_CAP_ID_MSIX; n++)
         at = vtest_config_read(t->tm, t->devfn, at + PCI_CAP_LIST_NEXT, 1) & 0xfc;
     if (!at)
-        die("device %02x: no MSI-X", t->devfn);
+        vtest_die("device %02x: no MSI-X", t->devfn);
     where = vtest_config_read(t->tm, t->devfn, at + PCI_MSIX_TABLE, 4);
     table = bar_address(t, where & 7) + (where & ~7u);
     n = (vtest_config_read(t->tm, t->devfn, at + PCI_MSIX_FLAGS, 2) & PCI_MSIX_FLAGS_QSIZE) + 1;
@@ -461,7 +249,7 @@ void vtest_setup_msix(struct vtest *t)
     vtest_config_write(t->tm, t->devfn, at + PCI_MSIX_FLAGS, 2, PCI_MSIX_FLAGS_ENABLE);
     vtest_common_write(t, VIRTIO_PCI_COMMON_MSIX, 2, 0);
     if (vtest_common_read(t, VIRTIO_PCI_COMMON_MSIX, 2) != 0)
-        die("device %02x: configuration vector refused", t->devfn);
+        vtest_die("device %02x: configuration vector refused", t->devfn);
 }
 
 static void write64(struct vtest *t, unsigned offset, uint64_t value)
@@ -484,7 +272,7 @@ void vtest_setup_queue(struct vtest *t, unsigned i)
     q->num_free = q->size;
     q->in_flight = 0;
     free(q->free_list);
-    q->free_list = need(calloc(q->size, sizeof(*q->free_list)));
+    q->free_list = vtest_need(calloc(q->size, sizeof(*q->free_list)));
     for (unsigned k = 0; k < q->size; k++)
         q->free_list[k] = (uint16_t)(q->size - 1 - k);
     vtest_common_write(t, VIRTIO_PCI_COMMON_Q_SELECT, 2, i);
@@ -494,7 +282,7 @@ void vtest_setup_queue(struct vtest *t, unsigned i)
     write64(t, VIRTIO_PCI_COMMON_Q_USEDLO, q->device_area.v);
     vtest_common_write(t, VIRTIO_PCI_COMMON_Q_MSIX, 2, vector);
     if (vtest_common_read(t, VIRTIO_PCI_COMMON_Q_MSIX, 2) != vector)
-        die("device %02x: vector of queue %u refused", t->devfn, i);
+        vtest_die("device %02x: vector of queue %u refused", t->devfn, i);
     vtest_common_write(t, VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
     q->enabled = true;
 }
@@ -541,7 +329,7 @@ int vtest_negotiate(struct vtest *t, uint64_t features, bool packed)
 
 static uint8_t *ring_mem(struct vtest *t, gpa_t area, uint64_t offset, uint64_t len)
 {
-    return need(vtest_mem(t->tm, gpa_add(area, offset), len));
+    return vtest_need(vtest_mem(t->tm, gpa_add(area, offset), len));
 }
 
 static uint16_t get16(struct vtest *t, gpa_t area, uint64_t offset)
@@ -666,7 +454,7 @@ int vtest_submit(struct vtest *t, unsigned qi, const struct iovec *out, unsigned
     bool indirect = t->indirect && count > 1 && t->features >> VIRTIO_RING_F_INDIRECT_DESC & 1;
 
     if (qi >= t->queue_count || !q->enabled || !count || count > VIRTQUEUE_SIZE_MAX)
-        die("queue %u: cannot submit %u buffers", qi, count);
+        vtest_die("queue %u: cannot submit %u buffers", qi, count);
     slots = indirect ? 1 : count;
     if (slots > q->num_free)
         return -ENOSPC;
@@ -703,7 +491,7 @@ int vtest_submit(struct vtest *t, unsigned qi, const struct iovec *out, unsigned
     }
     s = &q->slot[token];
     if (s->used)
-        die("queue %u: slot %u is still in use", qi, token);
+        vtest_die("queue %u: slot %u is still in use", qi, token);
     *s = (struct vtest_slot){.used = true,
                              .head = (uint16_t)token,
                              .slots = (uint16_t)slots,
@@ -711,7 +499,7 @@ int vtest_submit(struct vtest *t, unsigned qi, const struct iovec *out, unsigned
                              .in_buffer = gpa(in_at),
                              .memory = gpa(memory)};
     if (in_count) {
-        s->in = need(calloc(in_count, sizeof(*s->in)));
+        s->in = vtest_need(calloc(in_count, sizeof(*s->in)));
         memcpy(s->in, in, in_count * sizeof(*in));
         for (unsigned i = 0; i < in_count; i++)
             s->in_bytes += in[i].iov_len;
@@ -765,7 +553,7 @@ bool vtest_kick(struct vtest *t, unsigned qi)
             uint64_t one = 1;
 
             if (write(tm->doorbell[i].fd, &one, sizeof(one)) != sizeof(one))
-                die("doorbell of queue %u: %s", qi, strerror(errno));
+                vtest_die("doorbell of queue %u: %s", qi, strerror(errno));
             return true;
         }
     vtest_mmio_write(tm, q->notify, 2, qi);
@@ -859,7 +647,7 @@ static int wait_for(struct vtest *t, unsigned qi, int token, uint32_t *written)
     int64_t end = qz_now_ns() + VTEST_WAIT_MS * 1000000ll;
 
     if (qi >= t->queue_count || token >= VIRTQUEUE_SIZE_MAX || (token >= 0 && !q->slot[token].used))
-        die("queue %u: nothing in flight with token %d", qi, token);
+        vtest_die("queue %u: nothing in flight with token %d", qi, token);
     for (;;) {
         int r = vtest_poll(t, qi);
 
