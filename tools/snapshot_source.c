@@ -10,6 +10,10 @@
 #include "disk_overlays.h"
 #include "snapshot/snapshot_dir.h"
 #include "snapshot_layers.h"
+#include "vm/vm_snapshot.h"
+
+_Static_assert((int)VM_SNAPSHOT_FILES <= (int)CONTROL_DESCRIPTORS_MAX,
+               "an answer is received whole");
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x10

@@ -315,12 +315,16 @@ static enum feature_loss loss_of(const struct feature *f)
         const char *name;
         enum feature_loss loss;
     } mild[] = {
-        {"ssb_no", LOSS_EXPOSES},       {"btc_no", LOSS_EXPOSES},
-        {"srso_no", LOSS_EXPOSES},      {"null_sel_clr_base", LOSS_EXPOSES},
-        {"auto_ibrs", LOSS_EXPOSES},    {"lfence_rdtsc", LOSS_EXPOSES},
+        {"ssb_no", LOSS_EXPOSES},
+        {"btc_no", LOSS_EXPOSES},
+        {"srso_no", LOSS_EXPOSES},
+        {"null_sel_clr_base", LOSS_EXPOSES},
+        {"auto_ibrs", LOSS_EXPOSES},
+        {"lfence_rdtsc", LOSS_EXPOSES},
         {"arch_capabilities", LOSS_EXPOSES}, /* its register is read when the guest boots */
-        {"kvmclock_old", LOSS_NOTHING}, /* the new registers are used where they are */
-        {"nop_io_delay", LOSS_NOTHING}, {"pv_eoi", LOSS_NOTHING},
+        {"kvmclock_old", LOSS_NOTHING},      /* the new registers are used where they are */
+        {"nop_io_delay", LOSS_NOTHING},
+        {"pv_eoi", LOSS_NOTHING},
     };
 
     for (size_t i = 0; f && i < QZ_ARRAY_LEN(mild); i++)

@@ -36,7 +36,8 @@ uint32_t cpu_feature_word(enum cpu_model model, const struct cpuid_table *suppor
 /* The XSAVE components that the model lets the guest enable, 0 when it has no XSAVE. */
 uint64_t cpu_feature_xcr0(enum cpu_model model, const struct cpuid_table *supported);
 
-/* The features that the table names and `t` has, as words: "fpu de pse". -ENOSPC: they do not fit. */
+/* The features that the table names and `t` has, as words: "fpu de pse". -ENOSPC: they do not fit.
+ */
 int cpu_feature_names(const struct cpuid_table *t, char *text, size_t size);
 
 /* What it means for a guest, which was told that it has a feature, when it goes on without. */

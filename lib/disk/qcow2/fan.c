@@ -16,7 +16,8 @@ static void piece_done(struct request *r, int result)
     if (result && !f->error)
         f->error = result;
     free(p);
-    /* Only the last one wakes, and only who waits: a resume kept for later would end another wait. */
+    /* Only the last one wakes, and only who waits: a resume kept for later would end another wait.
+     */
     if (!--f->running && f->waiting)
         task_resume(t);
 }

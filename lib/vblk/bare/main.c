@@ -12,8 +12,9 @@ void *memset(void *to, int byte, size_t n);
 enum { DEPTH = 64, BLOCK = 4096, ROUNDS = 40, SECTORS = BLOCK / VBLK_SECTOR_SIZE };
 enum { MMIO_BASE = 0xfeb00000, MMIO_SLOTS = 32, MMIO_STRIDE = 0x200, PCI_FUNCTIONS = 256 };
 enum { QUEUES = 2 };
-#define PATIENCE 60000000000 /* of bare_platform.now_ns(): at least ten seconds on any processor   \
-                              */
+#define PATIENCE                                                                                   \
+    60000000000 /* of bare_platform.now_ns(): at least ten seconds on any processor                \
+                 */
 
 int main(void);
 

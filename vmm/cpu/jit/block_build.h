@@ -13,8 +13,8 @@
 unsigned block_decode(const struct jit_cpu *cpu, struct mmu_code code,
                       struct insn insn[JIT_BLOCK_MAX], unsigned *bytes);
 
-/* The instruction at `linear`, which is code, where it was met before and crosses into the next page;
- * else NULL. May raise as a fetch of that page does. */
+/* The instruction at `linear`, which is code, where it was met before and crosses into the next
+ * page; else NULL. May raise as a fetch of that page does. */
 struct jit_block *block_lone_known(struct jit_cpu *cpu, uint64_t linear, struct mmu_code code);
 /* The one instruction at `linear`, fetched as far as it goes, page by page. */
 struct jit_block *block_lone(struct jit_cpu *cpu, uint64_t linear);

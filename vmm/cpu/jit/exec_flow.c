@@ -52,7 +52,8 @@ JCC(2)
 JCC(3)
 JCC(4)
 JCC(5)
-JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
+JCC(6)
+JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
 
     static jit_handler *const jcc_8[16] = {
         jcc_8_0, jcc_8_1, jcc_8_2,  jcc_8_3,  jcc_8_4,  jcc_8_5,  jcc_8_6,  jcc_8_7,

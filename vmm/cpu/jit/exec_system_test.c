@@ -385,7 +385,7 @@ static void test_msrs(void **state)
     assert_true(rdmsr(f, 0x1a0) & 1); /* fast strings */
     assert_int_equal(wrmsr(f, 0x1a0, 0), FAKE_OK);
     assert_int_equal(rdmsr(f, 0x1a0), 0);
-    if (!guest_is_amd(&f->cpu)) /* AMD's processors have no such register */
+    if (!guest_is_amd(&f->cpu))           /* AMD's processors have no such register */
         assert_true(rdmsr(f, 0x10a) & 1); /* RDCL_NO */
     assert_int_equal(wrmsr(f, 0x10a, 0), VECTOR_GP);
     assert_int_equal(wrmsr(f, 0x48, 8), VECTOR_GP);

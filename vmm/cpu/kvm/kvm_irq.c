@@ -116,7 +116,8 @@ bool kvm_can_inject(struct accel_vcpu *vcpu)
 
     /* KVM's two flags are as of the last exit; an injection since then fills the only place there
      * is. A step takes no interrupt. */
-    return !v->injected && !v->debug.step && v->run->ready_for_interrupt_injection && v->run->if_flag;
+    return !v->injected && !v->debug.step && v->run->ready_for_interrupt_injection &&
+           v->run->if_flag;
 }
 
 int kvm_inject(struct accel_vcpu *vcpu, uint8_t vector)
