@@ -35,7 +35,8 @@ struct qz_error {
 int qz_fail(struct qz_error *err, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Puts "context: " before the text of an error that a lower layer filled. Returns err->code. */
+/* Puts "context: " before the text of an error that a lower layer filled. Returns err->code, or
+ * -EINVAL where nobody asks for the cause: a failure stays one. */
 int qz_error_prefix(struct qz_error *err, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 

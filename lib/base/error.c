@@ -21,7 +21,7 @@ int qz_error_prefix(struct qz_error *err, const char *fmt, ...)
     int n;
 
     if (!err)
-        return 0;
+        return -EINVAL;
     memcpy(old, err->text, sizeof(old));
     va_start(ap, fmt);
     n = vsnprintf(err->text, sizeof(err->text), fmt, ap);

@@ -66,6 +66,19 @@ int vm_disks_check(struct vm *vm, const struct vm_overlay *overlays, unsigned co
                                      count, wanted);
 }
 
+int vm_disks_flush(struct vm *vm, struct qz_error *err)
+{
+    struct virtio_device *d;
+
+    for (unsigned i = 0; (d = pc_disk(&vm->pc, i)); i++) {
+        int r = virtio_blk_readonly(d) ? 0 : virtio_blk_flush(d);
+
+        if (r < 0)
+            return qz_fail(err, r, "disk %u (%s) cannot be flushed: %s", i, d->label, strerror(-r));
+    }
+    return 0;
+}
+
 int vm_disks_overlay(struct vm *vm, struct vm_overlay *overlays, unsigned count,
                      struct qz_error *err)
 {

@@ -22,6 +22,9 @@ json_t *vm_disks_images(struct vm *vm);
 /* Whether these are what a snapshot takes: one for each disk that can be written, no other. */
 int vm_disks_check(struct vm *vm, const struct vm_overlay *overlays, unsigned count,
                    struct qz_error *err);
+/* What the host's caches hold of disks that can be written goes to their media, while the guest
+ * runs on: so that there is little left to do while it stands. */
+int vm_disks_flush(struct vm *vm, struct qz_error *err);
 /*
  * Each disk goes on in its overlay; what it wrote to is frozen. Nothing in flight, loops stand.
  * After a failure those that came before it have gone on in theirs: nothing is lost, and no

@@ -208,6 +208,14 @@ static int freeze(struct vm *vm, struct vm_overlay *overlays, unsigned count, st
     return 0;
 }
 
+/* A vCPU waits for what it asked for; who goes on from here would never get it. */
+static int check_asked(const struct vm *vm, struct qz_error *err)
+{
+    return __atomic_load_n(&vm->pending, __ATOMIC_SEQ_CST)
+               ? qz_fail(err, -EBUSY, "the guest asks for a reset or its end just now")
+               : 0;
+}
+
 static int check_moment(struct vm *vm, struct qz_error *err)
 {
     char text[200];
@@ -217,9 +225,10 @@ static int check_moment(struct vm *vm, struct qz_error *err)
         return qz_fail(err, -EBUSY, "a debugger has stopped the machine: let it go on first");
     if (vm->state != VM_RUNNING && vm->state != VM_PAUSED)
         return qz_fail(err, -EBUSY, "the machine is resetting or has ended");
-    return kept ? qz_fail(err, -EBUSY, "%s keeps a request that failed (%s): resume first", kept,
-                          text)
-                : 0;
+    if (kept)
+        return qz_fail(err, -EBUSY, "%s keeps a request that failed (%s): resume first", kept,
+                       text);
+    return check_asked(vm, err);
 }
 
 static int check_kind(struct vm *vm, const struct vm_overlay *overlays, unsigned count,
@@ -244,6 +253,9 @@ static int take(struct vm *vm, struct vm_overlay *overlays, unsigned count, stru
     r = vcpu_group_settle(vm->vcpus);
     if (r < 0)
         return qz_fail(err, r, "a vCPU cannot finish its instruction: %s", strerror(-r));
+    r = check_asked(vm, err); /* since check_moment() */
+    if (r < 0)
+        return r;
     hold_devices(vm, true);
     r = drain(vm, err);
     if (r == 0) {
@@ -258,13 +270,17 @@ static int take(struct vm *vm, struct vm_overlay *overlays, unsigned count, stru
 int vm_snapshot(struct vm *vm, struct vm_overlay *overlays, unsigned count, struct vm_snapshot *s,
                 struct qz_error *err)
 {
-    const int64_t began = qz_now_ns();
     const bool running = vm->state == VM_RUNNING;
+    int64_t began;
     int r = check_moment(vm, err);
 
     *s = (struct vm_snapshot){0};
     if (r < 0 || (r = check_kind(vm, overlays, count, err)) < 0)
         return r;
+    r = vm_disks_flush(vm, err);
+    if (r < 0)
+        return r;
+    began = qz_now_ns();
     if (running)
         vm_stop_running(vm);
     r = take(vm, overlays, count, err);

@@ -60,6 +60,9 @@ struct block_backend_ops {
     int (*lifetime)(struct block_backend *b, struct qz_disk_lifetime *l);
     /* A new capacity, on lane 0's thread; waits, and completes requests of that lane meanwhile. */
     int (*resize)(struct block_backend *b, uint64_t capacity, struct qz_error *err);
+    /* What is complete goes to the medium, on lane 0's thread; waits, as resize does. NULL:
+     * it holds nothing. */
+    int (*flush)(struct block_backend *b);
     /*
      * What is written from now on goes to the empty overlay behind fd, which is taken over (as
      * qz_disk_overlay() does it). Nothing in flight, no lane runs; any thread. NULL: it cannot.

@@ -104,6 +104,11 @@ static int resize(struct block_backend *b, uint64_t capacity, struct qz_error *e
     return r;
 }
 
+static int flush(struct block_backend *b)
+{
+    return qz_disk_flush(backend_of(b)->lane[0].queue);
+}
+
 static int overlay(struct block_backend *b, int fd, const char *name, struct qz_error *err)
 {
     struct disk_backend *d = backend_of(b);
@@ -129,8 +134,8 @@ static void disk_free(struct block_backend *b)
     free(d);
 }
 
-static const struct block_backend_ops ops = {info,     attach, queue,   submit,
-                                             lifetime, resize, overlay, disk_free};
+static const struct block_backend_ops ops = {info,   attach, queue,   submit,   lifetime,
+                                             resize, flush,  overlay, disk_free};
 
 static int learn(struct disk_backend *d, struct qz_error *err)
 {

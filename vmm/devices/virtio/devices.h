@@ -47,6 +47,8 @@ void virtio_blk_retry(struct virtio_device *d);
 /* A larger disk, in bytes; the driver is told. Not a queue's thread, whose loops run: waits. */
 int virtio_blk_resize(struct virtio_device *d, uint64_t capacity, struct qz_error *err);
 
+/* What was written is on the medium. Not a queue's thread, whose loops run: waits. */
+int virtio_blk_flush(struct virtio_device *d);
 bool virtio_blk_readonly(const struct virtio_device *d);
 const char *virtio_blk_format(const struct virtio_device *d); /* of the image that is written */
 /* It writes to the overlay behind fd from now on, which is taken over. The device is held and

@@ -229,9 +229,11 @@ uint64_t virtio_blk_capacity(struct virtio_device *d)
 
 /* ---- resizing */
 
-struct resize_call {
+/* Something for lane 0's thread, which owns the queue that waits for it. */
+struct lane_call {
     struct qz_work work;
     struct blk *blk;
+    int (*f)(struct blk *b, struct lane_call *c);
     uint64_t capacity;
     struct qz_error *err;
     int result;
@@ -240,29 +242,58 @@ struct resize_call {
     pthread_cond_t ended;
 };
 
-/* On lane 0's thread, which owns the queue that waits for the new size. */
-static void resize(struct qz_work *w)
+static void run_call(struct qz_work *w)
 {
-    struct resize_call *c = QZ_CONTAINER_OF(w, struct resize_call, work);
-    struct blk *b = c->blk;
-    int r = b->backend->ops->resize(b->backend, c->capacity, c->err);
-
-    if (r == 0) {
-        virtio_lock(&b->d);
-        b->config.capacity = c->capacity / SECTOR;
-        virtio_config_changed(&b->d); /* §5.2.5: the driver reads the capacity again */
-        virtio_unlock(&b->d);
-    }
+    struct lane_call *c = QZ_CONTAINER_OF(w, struct lane_call, work);
+    int r = c->f(c->blk, c);
     QZ_LOCKED(&c->lock);
+
     c->result = r;
     c->done = true;
     pthread_cond_signal(&c->ended);
 }
 
+static int call_lane(struct lane_call *c)
+{
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_cond_init(&c->ended, NULL);
+    qz_loop_post(c->blk->loops[0], &c->work, run_call);
+    pthread_mutex_lock(&c->lock);
+    while (!c->done)
+        pthread_cond_wait(&c->ended, &c->lock);
+    pthread_mutex_unlock(&c->lock);
+    pthread_cond_destroy(&c->ended);
+    pthread_mutex_destroy(&c->lock);
+    return c->result;
+}
+
+static int flush(struct blk *b, struct lane_call *c)
+{
+    return b->backend->ops->flush ? b->backend->ops->flush(b->backend) : 0;
+}
+
+int virtio_blk_flush(struct virtio_device *d)
+{
+    return call_lane(&(struct lane_call){.blk = blk_of(d), .f = flush});
+}
+
+static int resize(struct blk *b, struct lane_call *c)
+{
+    int r = b->backend->ops->resize(b->backend, c->capacity, c->err);
+
+    if (r < 0)
+        return r;
+    virtio_lock(&b->d);
+    b->config.capacity = c->capacity / SECTOR;
+    virtio_config_changed(&b->d); /* §5.2.5: the driver reads the capacity again */
+    virtio_unlock(&b->d);
+    return 0;
+}
+
 int virtio_blk_resize(struct virtio_device *d, uint64_t capacity, struct qz_error *err)
 {
     struct blk *b = blk_of(d);
-    struct resize_call c = {.blk = b, .capacity = capacity, .err = err};
+    struct lane_call c = {.blk = b, .f = resize, .capacity = capacity, .err = err};
     uint64_t now = virtio_blk_capacity(d);
 
     if (b->info->readonly)
@@ -276,16 +307,7 @@ int virtio_blk_resize(struct virtio_device *d, uint64_t capacity, struct qz_erro
                        "system in the guest, "
                        "then the image by queztl-disk resize",
                        d->label, (unsigned long long)now);
-    pthread_mutex_init(&c.lock, NULL);
-    pthread_cond_init(&c.ended, NULL);
-    qz_loop_post(b->loops[0], &c.work, resize);
-    pthread_mutex_lock(&c.lock);
-    while (!c.done)
-        pthread_cond_wait(&c.ended, &c.lock);
-    pthread_mutex_unlock(&c.lock);
-    pthread_cond_destroy(&c.ended);
-    pthread_mutex_destroy(&c.lock);
-    return c.result;
+    return call_lane(&c);
 }
 
 static const struct blk *const_blk_of(const struct virtio_device *d)
