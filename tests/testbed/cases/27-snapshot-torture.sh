@@ -18,7 +18,8 @@ rounds --accel jit $others --seed "$(date +%s)"
 rounds --accel jit $others --seed 2 --cpus 2
 rounds --accel jit $others --seed 3 --disk
 
-# The guest would notice: one moment put together from two.
+# The guest would notice: one moment put together from two. (On KVM it may stand still instead, whose timers are in the state.)
+[ "$TESTBED" = here ] || exit 0
 "$hv" run --kernel "$counter" --memory 64M --net none --timeout 60 --control "$socket" </dev/null >"$log" 2>&1 &
 vm=$!
 wait_for "^t 0*50$"
