@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -109,22 +110,25 @@ static bool copy(int from, int to)
     return n > 0 && write_all(to, buf, n);
 }
 
+/* Each way has a process of its own: one that is blocked on a full socket still has to empty the
+ * other way, for an echo waits for that. */
 static int stream(const char *path)
 {
     int fd = connect_to(path);
-    struct pollfd p[2] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
+    pid_t sender = fd < 0 ? -1 : fork();
 
-    if (fd < 0)
+    if (sender < 0)
         return fail(path);
-    while (poll(p, 2, -1) > 0) {
-        if (p[0].revents && !copy(STDIN_FILENO, fd)) {
-            p[0].fd = -1;
-            shutdown(fd, SHUT_WR);
-        }
-        if (p[1].revents && !copy(fd, STDOUT_FILENO))
-            return 0;
+    if (sender == 0) {
+        while (copy(STDIN_FILENO, fd))
+            ;
+        shutdown(fd, SHUT_WR);
+        _exit(0);
     }
-    return fail("poll");
+    while (copy(fd, STDOUT_FILENO))
+        ;
+    waitpid(sender, NULL, 0);
+    return 0;
 }
 
 static int echo(const char *path)
