@@ -5,6 +5,8 @@
 # start ARGS...        the same in the background: output in $log, pid in $vm, control socket $socket
 # wait_for TEXT [S]    until a line of $log has TEXT; the case fails when the machine ends or S seconds (60) are over
 # ended                waits for the machine of `start`; its exit code is the function's
+# ticking              a guest's script: says "tick 1", "tick 2", ... as long as a file of random bytes in memory stays as it was
+# wait_ticks FILE N    until FILE has N such lines
 # control JSON         one request to $socket, prints the answer, fails when that is an error
 
 set -eu
@@ -114,4 +116,23 @@ resident() {
 }
 resident_own() {
     awk '/^[0-9a-f]+-[0-9a-f]+ / { guest = $6 ~ /memfd:/ } /^Rss:/ && !guest { sum += $2 } END { print sum + 0 }' "/proc/$vm/smaps"
+}
+
+ticking='
+    head -c 2000000 /dev/urandom >/tmp/data
+    before=$(md5sum </tmp/data)
+    i=0
+    while :; do
+        i=$((i + 1))
+        [ "$(md5sum </tmp/data)" = "$before" ] && echo "tick $i"
+        usleep 100000
+    done'
+
+wait_ticks() { # wait_ticks FILE COUNT
+    steps=1200
+    until [ "$(grep -c '^tick' "$1")" -ge "$2" ]; do
+        steps=$((steps - 1))
+        [ $steps -gt 0 ] || fail "$1 has no $2 ticks: $(head -c 300 "$1")"
+        sleep 0.05
+    done
 }

@@ -2,15 +2,7 @@
 # One moment of a running machine: written to a folder and gone on from there, here and by another back end, packed and upon a
 # parent; sent back to; cloned. Nothing of what the guest does is lost or done twice.
 . "$(dirname "$0")/../lib.sh"
-start --cpus 2 --memory 256M --name origin -- sh -c '
-    head -c 4000000 /dev/urandom >/tmp/data
-    before=$(md5sum </tmp/data)
-    i=0
-    while :; do
-        i=$((i + 1))
-        [ "$(md5sum </tmp/data)" = "$before" ] && echo "tick $i"
-        usleep 100000
-    done'
+start --cpus 2 --memory 256M --name origin -- sh -c "$ticking"
 wait_for "^tick 5"
 
 # Every line is the next one: a guest that lost or repeated a moment would show it.
@@ -19,14 +11,6 @@ follows() { # follows FILE FIRST: ticks from FIRST on without a gap
         fail "$1 does not go on with tick $2: $(tr '\r\n' '  ' <"$1" | head -c 300)"
 }
 last() { tr -d '\r' <"$1" | sed -n 's/^tick //p' | tail -1; }
-wait_ticks() { # wait_ticks FILE COUNT
-    steps=1200
-    until [ "$(grep -c '^tick' "$1")" -ge "$2" ]; do
-        steps=$((steps - 1))
-        [ $steps -gt 0 ] || fail "$1 has no $2 ticks: $(head -c 300 "$1")"
-        sleep 0.05
-    done
-}
 
 snapshot() { # snapshot FOLDER OPTIONS...: and $at, the last tick before it
     "$hv" snapshot "$socket" "$@" >out 2>&1 || fail "snapshot: $(cat out)"

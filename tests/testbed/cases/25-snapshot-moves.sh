@@ -2,15 +2,7 @@
 # testbed only
 # A machine that was booted by the software CPU goes on by KVM, is frozen there, and goes on by the software CPU.
 . "$(dirname "$0")/../lib.sh"
-start --accel jit --cpus 2 --memory 192M --net none -- sh -c '
-    head -c 1000000 /dev/urandom >/tmp/data
-    before=$(md5sum </tmp/data)
-    i=0
-    while :; do
-        i=$((i + 1))
-        [ "$(md5sum </tmp/data)" = "$before" ] && echo "tick $i"
-        usleep 100000
-    done'
+start --accel jit --cpus 2 --memory 192M --net none -- sh -c "$ticking"
 wait_for "^tick 5" 240
 "$hv" snapshot "$socket" first || fail "snapshot"
 control '{"cmd":"stop"}' >/dev/null

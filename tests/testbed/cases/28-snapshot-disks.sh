@@ -27,14 +27,6 @@ whole() { # whole FILE
         }
         END { exit n < 5 }' >why || fail "$1: $(cat why) $(head -c 300 "$1")"
 }
-wait_ticks() { # wait_ticks FILE COUNT
-    steps=1200
-    until [ "$(grep -c '^tick' "$1")" -ge "$2" ]; do
-        steps=$((steps - 1))
-        [ $steps -gt 0 ] || fail "$1 has no $2 ticks: $(head -c 300 "$1")"
-        sleep 0.05
-    done
-}
 
 "$hv" snapshot "$socket" first || fail "snapshot"
 frozen=$(cat a.img b.qcow2 | md5sum)

@@ -30,8 +30,8 @@ struct user_poll {
 
 /* Fills in the callbacks for time, timers and descriptors. */
 void user_poll_callbacks(SlirpCb *cb);
-/* What libslirp waits for now are the sockets of forwarded ports: they are left alone at the limit.
- */
+/* Every descriptor that libslirp has at this moment is a forwarded port's socket: at the limit
+ * those are left alone. */
 void user_poll_listeners(struct user_poll *p);
 void user_poll_start(struct user_poll *p);
 void user_poll_stop(struct user_poll *p); /* nothing is watched until the next start */
