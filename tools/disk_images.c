@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "disk_tool.h"
+#include "option_text.h"
 
 /* ---- create */
 
@@ -36,21 +37,6 @@ const struct qz_option create_options[] = {
     {0},
 };
 
-/* Commas in a value are written twice. */
-static char *doubled(const char *value)
-{
-    char *out = malloc(2 * strlen(value) + 1), *p = out;
-
-    for (; out && *value; value++) {
-        *p++ = *value;
-        if (*value == ',')
-            *p++ = ',';
-    }
-    if (out)
-        *p = 0;
-    return out;
-}
-
 int disk_create(int argc, char **argv)
 {
     struct create_config config = {0};
@@ -62,7 +48,7 @@ int disk_create(int argc, char **argv)
     if (i < 0)
         return QZ_EXIT_USAGE;
     size = argc - i > 1 ? argv[i + 1] : NULL;
-    backing = doubled(config.backing ? config.backing : "");
+    backing = option_text_escape(config.backing ? config.backing : "");
     if (!backing ||
         asprintf(&text, "%s%s%s%s%s%s%s%s", argv[i], size ? ",size=" : "", size ? size : "",
                  config.force ? ",overwrite" : "", config.backing ? ",backing=" : "", backing,

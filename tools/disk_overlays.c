@@ -5,21 +5,9 @@
 #include <limits.h>
 #include <queztl/disk.h>
 
+#include "option_text.h"
+
 /* ---- text: a comma in a value is written twice ---- */
-
-static char *doubled(const char *value)
-{
-    char *out = malloc(2 * strlen(value) + 1), *p = out;
-
-    for (; out && *value; value++) {
-        *p++ = *value;
-        if (*value == ',')
-            *p++ = ',';
-    }
-    if (out)
-        *p = '\0';
-    return out;
-}
 
 /* Where the item that begins at `text` ends: at a comma that stands alone, or the end. */
 static const char *item_end(const char *text)
@@ -43,7 +31,7 @@ static bool is_item(const char *item, const char *end, const char *text)
 
 char *overlay_option(const struct overlay *o, const char *was, int fd)
 {
-    QZ_AUTO_FREE char *path = doubled(o->path), *rest = calloc(1, strlen(was) + 1);
+    QZ_AUTO_FREE char *path = option_text_escape(o->path), *rest = calloc(1, strlen(was) + 1);
     char *text = NULL;
     size_t used = 0;
 
@@ -70,7 +58,8 @@ static int make_image(const char *path, const json_t *disk, struct qz_error *err
     const char *file = json_string_value(json_object_get(disk, "file")),
                *format = json_string_value(json_object_get(disk, "format"));
     const json_int_t size = json_integer_value(json_object_get(disk, "size"));
-    QZ_AUTO_FREE char *to = doubled(path), *from = file ? doubled(file) : NULL, *options = NULL;
+    QZ_AUTO_FREE char *to = option_text_escape(path),
+                      *from = file ? option_text_escape(file) : NULL, *options = NULL;
 
     if (!file || !format || size <= 0)
         return qz_fail(err, -EINVAL, "a disk has no image by whose name an overlay could find it");
