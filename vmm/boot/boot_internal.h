@@ -1,5 +1,5 @@
 /*
- * boot_internal.h - what the parts of the kernel loader share: jobs in parallel, writing to RAM,
+ * boot_internal.h - what the parts of the kernel loader share: writing to RAM,
  * placing an initrd, and the two entry protocols. Private to vmm/boot.
  */
 #ifndef VMM_BOOT_INTERNAL_H
@@ -7,21 +7,6 @@
 
 #include "boot/boot.h"
 #include "boot/kernel_image.h"
-
-/* ---- parallel.c
- * ---------------------------------------------------------------------------------------- */
-
-enum { BOOT_WORKERS_MAX = 4 };
-
-/*
- * Calls job(context, worker, i, err) for i = 0 .. jobs-1, at most BOOT_WORKERS_MAX at a time, in
- * rising order of i; worker (below BOOT_WORKERS_MAX) is never used by two jobs at once. The calling
- * thread takes part, so that it also works where no thread can be made. After a failure no further
- * job begins; the first one is returned.
- */
-int boot_parallel(unsigned jobs,
-                  int (*job)(void *context, unsigned worker, unsigned i, struct qz_error *err),
-                  void *context, struct qz_error *err);
 
 /* ---- ram_writer.c
  * -------------------------------------------------------------------------------------- */

@@ -2,6 +2,8 @@
  * boot_test.c - the kernel loader with kernels made here and, where they are installed, with
  * Debian's.
  */
+#include <queztl/parallel.h>
+
 #include <asm/bootparam.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -593,23 +595,23 @@ static void installed_kernels(void **state)
 /* ---- parallel jobs
  * ------------------------------------------------------------------------------------- */
 
-static int count_job(void *context, unsigned worker, unsigned i, struct qz_error *e)
+static int count_job(void *context, unsigned worker, uint64_t i, struct qz_error *e)
 {
     unsigned *seen = context;
 
     __atomic_fetch_add(&seen[i], 1, __ATOMIC_RELAXED);
-    return i == 70 ? qz_fail(e, -EIO, "job %u", i) : 0;
+    return i == 70 ? qz_fail(e, -EIO, "job %u", (unsigned)i) : 0;
 }
 
 static void jobs_run_once(void **state)
 {
     unsigned seen[100] = {0};
 
-    assert_int_equal(boot_parallel(64, count_job, seen, &err), 0);
+    assert_int_equal(qz_parallel(64, count_job, seen, NULL, NULL, &err), 0);
     for (unsigned i = 0; i < 64; i++)
         assert_int_equal(seen[i], 1);
-    assert_int_equal(boot_parallel(0, count_job, seen, &err), 0);
-    assert_int_equal(boot_parallel(100, count_job, seen, &err), -EIO);
+    assert_int_equal(qz_parallel(0, count_job, seen, NULL, NULL, &err), 0);
+    assert_int_equal(qz_parallel(100, count_job, seen, NULL, NULL, &err), -EIO);
     assert_string_equal(err.text, "job 70");
 }
 

@@ -11,6 +11,8 @@
  * frame". What the kernel's build adds: scripts/Makefile.lib (a 32-bit size behind all but gzip,
  * whose own trailer ends in it).
  */
+#include <queztl/parallel.h>
+
 #include "boot/decompress.h"
 
 #include <lz4.h>
@@ -99,7 +101,7 @@ struct whole {
     size_t len;
 };
 
-static int whole_piece(void *context, unsigned worker, unsigned i, struct qz_error *err)
+static int whole_piece(void *context, unsigned worker, uint64_t i, struct qz_error *err)
 {
     const struct whole *w = context;
     size_t at = i * PIECE_SIZE;
@@ -113,7 +115,9 @@ static int hand_on(const struct unpack_sink *sink, const uint8_t *data, size_t l
     struct whole w = {sink, data, len};
     int r = sink->head(sink->context, data, len, err);
 
-    return r < 0 ? r : boot_parallel((len + PIECE_SIZE - 1) / PIECE_SIZE, whole_piece, &w, err);
+    return r < 0
+               ? r
+               : qz_parallel((len + PIECE_SIZE - 1) / PIECE_SIZE, whole_piece, &w, NULL, NULL, err);
 }
 
 /* ---- streams
@@ -220,7 +224,7 @@ struct lz4 {
         const uint8_t *data;
         uint32_t len;
     } block[LZ4_BLOCKS_MAX];
-    struct area scratch[BOOT_WORKERS_MAX];
+    struct area scratch[QZ_WORKERS_MAX];
     uint64_t limit;
     uint64_t last_len; /* written by the job of the last block only */
 };
@@ -259,7 +263,7 @@ static uint8_t *lz4_target(struct lz4 *z, struct area *scratch, unsigned i, stru
     return place ? place : scratch->data;
 }
 
-static int lz4_job(void *context, unsigned worker, unsigned i, struct qz_error *err)
+static int lz4_job(void *context, unsigned worker, uint64_t i, struct qz_error *err)
 {
     struct lz4 *z = context;
     bool last = i == z->blocks - 1;
@@ -271,10 +275,10 @@ static int lz4_job(void *context, unsigned worker, unsigned i, struct qz_error *
     n = LZ4_decompress_safe((const char *)z->block[i].data, (char *)out, (int)z->block[i].len,
                             PIECE_SIZE);
     if (n < 0)
-        return qz_fail(err, -ENOEXEC, "%s: LZ4 block %u is corrupt", z->name, i);
+        return qz_fail(err, -ENOEXEC, "%s: LZ4 block %u is corrupt", z->name, (unsigned)i);
     if (!last && (size_t)n != PIECE_SIZE)
         return qz_fail(err, -ENOEXEC, "%s: LZ4 block %u unpacks to %d bytes instead of 8 MiB",
-                       z->name, i, n);
+                       z->name, (unsigned)i, n);
     if (last)
         z->last_len = n;
     if (i * PIECE_SIZE + n > z->limit)
@@ -305,8 +309,8 @@ static int unpack_lz4(const char *name, const uint8_t *in, size_t len, uint64_t 
     if (r == 0)
         r = lz4_head(&z, err);
     if (r == 0)
-        r = boot_parallel(z.blocks, lz4_job, &z, err);
-    for (unsigned i = 0; i < BOOT_WORKERS_MAX; i++)
+        r = qz_parallel(z.blocks, lz4_job, &z, NULL, NULL, err);
+    for (unsigned i = 0; i < QZ_WORKERS_MAX; i++)
         area_unmap(&z.scratch[i]);
     *total = r == 0 ? (z.blocks - 1) * PIECE_SIZE + z.last_len : 0;
     return r;

@@ -1,6 +1,8 @@
 /* memory_reader.c - a snapshot's chunks, found in their layer, unpacked and checked. */
 #include <zstd.h>
 
+#include <queztl/parallel.h>
+
 #include "snapshot/crc32c.h"
 #include "snapshot/snapshot_internal.h"
 
@@ -83,8 +85,8 @@ int snapshot_dir_read_chunk(const struct snapshot_dir *s, uint64_t n, void *to,
 struct whole {
     const struct snapshot_dir *s;
     uint8_t *to; /* NULL: nobody wants it */
-    struct chunk_reader reader[WORKERS_MAX];
-    uint8_t *chunk[WORKERS_MAX]; /* for nobody */
+    struct chunk_reader reader[QZ_WORKERS_MAX];
+    uint8_t *chunk[QZ_WORKERS_MAX]; /* for nobody */
 };
 
 static int read_one(void *context, unsigned worker, uint64_t n, struct qz_error *err)
@@ -107,13 +109,13 @@ static int init_worker(struct whole *w, unsigned i, struct qz_error *err)
 
 static int read_whole(struct whole *w, const struct snapshot_options *o, struct qz_error *err)
 {
-    const unsigned workers = workers_usable();
+    const unsigned workers = qz_parallel_workers();
     int r = 0;
 
     for (unsigned i = 0; i < workers && r == 0; i++)
         r = init_worker(w, i, err);
     if (r == 0)
-        r = workers_run(w->s->index.chunks, read_one, w, o->progress, o->context, err);
+        r = qz_parallel(w->s->index.chunks, read_one, w, o->progress, o->context, err);
     for (unsigned i = 0; i < workers; i++) {
         chunk_reader_free(&w->reader[i]);
         free(w->chunk[i]);

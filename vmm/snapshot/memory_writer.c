@@ -7,6 +7,8 @@
  */
 #include <zstd.h>
 
+#include <queztl/parallel.h>
+
 #include "snapshot/crc32c.h"
 #include "snapshot/snapshot_internal.h"
 
@@ -25,7 +27,7 @@ struct writer {
     struct memory_index *index;
     const struct snapshot_dir *parent;
     uint64_t end; /* of what is stored, when chunks are not in place; atomic */
-    struct worker_buffers worker[WORKERS_MAX];
+    struct worker_buffers worker[QZ_WORKERS_MAX];
 };
 
 static bool all_zero(const uint8_t *p, size_t len)
@@ -172,13 +174,13 @@ int memory_write(int memory, const struct memory_source *from, struct memory_ind
                  struct qz_error *err)
 {
     struct writer w = {.memory = memory, .from = from, .index = index, .parent = parent};
-    const unsigned workers = workers_usable();
+    const unsigned workers = qz_parallel_workers();
     int r = 0;
 
     for (unsigned i = 0; i < workers && r == 0; i++)
         r = make_buffers(&w.worker[i], index->chunk_size, err);
     if (r == 0)
-        r = workers_run(index->chunks, write_chunk, &w, o->progress, o->context, err);
+        r = qz_parallel(index->chunks, write_chunk, &w, o->progress, o->context, err);
     for (unsigned i = 0; i < workers; i++)
         free_buffers(&w.worker[i]);
     if (r == 0 && index->in_place && ftruncate(memory, (off_t)index->size) < 0)

@@ -119,20 +119,4 @@ int memory_write(int memory, const struct memory_source *from, struct memory_ind
                  const struct snapshot_dir *parent, const struct snapshot_options *o,
                  struct qz_error *err);
 
-/* ---- parallel.c */
-
-enum { WORKERS_MAX = 4 };
-
-/* How many threads of this process can run at once, WORKERS_MAX at most. */
-unsigned workers_usable(void);
-/*
- * job(context, worker, i) for i below jobs, by at most WORKERS_MAX threads, of which the caller is
- * worker 0. The first failure ends it and is returned. progress, on the caller's thread, may be
- * NULL.
- */
-int workers_run(uint64_t jobs,
-                int (*job)(void *context, unsigned worker, uint64_t i, struct qz_error *err),
-                void *context, void (*progress)(void *context, double share),
-                void *progress_context, struct qz_error *err);
-
 #endif

@@ -1,12 +1,16 @@
 /*
- * parallel.c - the chunks of a snapshot on a few threads (snapshot_internal.h).
+ * parallel.c - jobs on a few threads (queztl/parallel.h).
  *
- * Threads take the next job from one counter; they are made for this call and joined before it
- * returns. Where none can be made, the caller does all of it.
+ * Threads take the next job from one counter. They are made for this call and joined before it
+ * returns, so nothing of them is left when a guest runs.
  */
 #include <sched.h>
 
-#include "snapshot/snapshot_internal.h"
+#include <queztl/parallel.h>
+
+/* What making and ending a thread takes, for a monitor's reset after confinement. */
+QZ_SYSCALLS(main, "clone set_robust_list rseq rt_sigprocmask mmap mprotect munmap madvise futex "
+                  "exit sched_getaffinity");
 
 struct parallel {
     uint64_t jobs, next; /* next: atomic */
@@ -56,17 +60,17 @@ static void *work(void *context)
     return NULL;
 }
 
-unsigned workers_usable(void)
+unsigned qz_parallel_workers(void)
 {
     cpu_set_t set;
 
     /* More than 1024 CPUs do not fit in cpu_set_t; such a host has enough of them. */
     if (sched_getaffinity(0, sizeof(set), &set) < 0)
-        return errno == EINVAL ? WORKERS_MAX : 1;
-    return (unsigned)QZ_MIN(QZ_MAX(CPU_COUNT(&set), 1), (int)WORKERS_MAX);
+        return errno == EINVAL ? QZ_WORKERS_MAX : 1;
+    return (unsigned)QZ_MIN(QZ_MAX(CPU_COUNT(&set), 1), (int)QZ_WORKERS_MAX);
 }
 
-int workers_run(uint64_t jobs,
+int qz_parallel(uint64_t jobs,
                 int (*job)(void *context, unsigned worker, uint64_t i, struct qz_error *err),
                 void *context, void (*progress)(void *context, double share),
                 void *progress_context, struct qz_error *err)
@@ -77,8 +81,8 @@ int workers_run(uint64_t jobs,
                          .progress = progress,
                          .progress_context = progress_context,
                          .err = err};
-    const unsigned wanted = (unsigned)QZ_MIN(jobs, (uint64_t)workers_usable());
-    struct worker worker[WORKERS_MAX] = {{&p, 0, 0}};
+    const unsigned wanted = (unsigned)QZ_MIN(jobs, (uint64_t)qz_parallel_workers());
+    struct worker worker[QZ_WORKERS_MAX] = {{&p, 0, 0}};
     unsigned workers = 1;
 
     pthread_mutex_init(&p.lock, NULL);
