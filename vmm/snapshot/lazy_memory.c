@@ -163,6 +163,8 @@ static int copy_in(struct lazy_memory *m, uint64_t n, struct qz_error *err)
 
         if (ioctl(m->userfault, UFFDIO_COPY, &c) == 0)
             return 0;
+        if (c.copy == 0) /* refused before it began */
+            c.copy = -errno;
         if (c.copy > 0)
             done += (uint32_t)c.copy;
         else if (c.copy == -EEXIST && snapshot_dir_chunk_is_zero(m->snapshot, n))
