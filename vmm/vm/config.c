@@ -299,9 +299,15 @@ static int set_snapshot(void *t, const char *v, struct qz_error *err)
     c->snapshot = v;
     if (strncmp(v, "fd:", 3))
         return 0;
-    if (sscanf(v, "fd:%d,%d%n", &c->snapshot_state, &c->snapshot_memory, &end) != 2 || v[end] ||
-        c->snapshot_state < 3 || c->snapshot_memory < 3 || c->snapshot_state == c->snapshot_memory)
-        return qz_fail(err, -EINVAL, "\"%s\": write fd:STATE,MEMORY, two open descriptors", v);
+    if (sscanf(v, "fd:%d,%d%n,%d%n", &c->snapshot_state, &c->snapshot_memory, &end,
+               &c->snapshot_pager, &end) < 2 ||
+        v[end] || c->snapshot_state < 3 || c->snapshot_memory < 3 ||
+        c->snapshot_state == c->snapshot_memory ||
+        (c->snapshot_pager >= 0 && c->snapshot_pager < 3) ||
+        c->snapshot_pager == c->snapshot_state || c->snapshot_pager == c->snapshot_memory)
+        return qz_fail(err, -EINVAL,
+                       "\"%s\": write fd:STATE,MEMORY or fd:STATE,MEMORY,PAGER, open descriptors",
+                       v);
     return 0;
 }
 
@@ -420,6 +426,7 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
         .name = "vm",
         .snapshot_state = -1,
         .snapshot_memory = -1,
+        .snapshot_pager = -1,
     };
     i = qz_options_parse(vm_options, argc, argv, c, err);
     if (i < 0)

@@ -86,6 +86,7 @@ struct vm_config {
      * the control socket's "snapshot" gave. */
     const char *snapshot;
     int snapshot_state, snapshot_memory; /* -1: none */
+    int snapshot_pager;                  /* that loads the latter (snapshot/pager.h); -1: none */
     const char *image;                   /* operand: a disk image to boot */
     char **command;                      /* after "--", NULL-terminated; NULL when none was given */
 };

@@ -43,10 +43,11 @@ static void *clock_main(void *arg)
 static int build_memory(struct vm *vm, struct qz_error *err)
 {
     struct guest_memory *m = &vm->machine.memory;
-    const int frozen = vm->config.snapshot_memory;
+    const int frozen = vm->config.snapshot_memory, pager = vm->config.snapshot_pager;
+    int r = frozen >= 0 ? guest_memory_over(m, frozen, vm->config.memory, err)
+                        : guest_memory_new(m, vm->config.memory, err);
 
-    return frozen >= 0 ? guest_memory_over(m, frozen, vm->config.memory, err)
-                       : guest_memory_new(m, vm->config.memory, err);
+    return r < 0 || pager < 0 ? r : vm_loading_begin(&vm->loading, pager, m, err);
 }
 
 static int build_core(struct vm *vm, struct qz_error *err)
@@ -180,6 +181,8 @@ static int start_threads(struct vm *vm, struct qz_error *err)
                                        .context = vm};
     int r;
 
+    if (vm->loading && (r = vm_loading_listen(vm->loading, vm->confine, vm->console, err)) < 0)
+        return r;
     for (unsigned i = 0; i < vm->io_loops; i++) {
         struct io_thread *t = &vm->io[i];
 
@@ -277,6 +280,7 @@ void vm_free(struct vm *vm)
     control_free(vm->control);
     pc_free(&vm->pc);
     guest_source_free(vm->guest);
+    vm_loading_free(vm->loading);
     host_console_free(vm->console);
     irq_fabric_free(m->irq);
     bus_free(m->pio);

@@ -280,6 +280,7 @@ int vm_snapshot(struct vm *vm, struct vm_overlay *overlays, unsigned count, stru
     r = vm_disks_flush(vm, err);
     if (r < 0)
         return r;
+    vm_loading_wait(vm->loading);
     began = qz_now_ns();
     if (running)
         vm_stop_running(vm);
@@ -402,6 +403,7 @@ int vm_revert(struct vm *vm, struct qz_error *err)
                            i);
     if (!vm->last.state)
         return qz_fail(err, -ENOENT, "there is no snapshot to go back to: take one first");
+    vm_loading_wait(vm->loading);
     if (running)
         vm_stop_running(vm);
     hold_devices(vm, true);
