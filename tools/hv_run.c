@@ -122,7 +122,7 @@ static int snapshot_words(struct words *w, const struct vm_config *c, int given,
     if (r == 0)
         r = decided_words(w, c, given, argv);
     if (r == 0)
-        r = add_option(w, "--snapshot", "fd:3,4");
+        r = words_add_snapshot(w, s, disks);
     if (r == 0 && json_array_size(command))
         r = words_add(w, "--") < 0 ? -ENOMEM : words_add_list(w, command);
     if (r == -EINVAL)
@@ -153,15 +153,20 @@ static int go_on(struct words *w, struct vm_config *c, int given, char **argv, s
 {
     struct snapshot_source s;
     struct overlays disks;
+    enum snapshot_load load = SNAPSHOT_LOAD_AUTO;
     int fds[HANDED_MAX], r;
 
     if (c->image || c->command)
         return qz_fail(err, -EINVAL,
                        "a machine that goes on from a snapshot boots no image and takes no "
                        "command: it has its own");
-    r = snapshot_source_open(&s, c->snapshot, "run", err);
+    r = c->load ? snapshot_load_parse(c->load, &load, err) : 0;
+    if (r == 0)
+        r = snapshot_source_open(&s, c->snapshot, "run", load, err);
     if (r < 0)
         return r;
+    if (*s.how && (isatty(STDERR_FILENO) || c->verbose))
+        fprintf(stderr, "queztl: snapshot %s: %s\n", c->snapshot, s.how);
     r = temporary_overlays(&disks, c, &s, err);
     if (r == 0)
         r = snapshot_words(w, c, given, argv, &s, &disks, err);

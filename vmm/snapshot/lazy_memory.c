@@ -60,9 +60,7 @@ static void find_ranges(struct lazy_memory *m)
 
     while ((m->ranges = find_runs(m, gap)) > LAZY_RANGES_MAX)
         gap = gap * 2 + 1;
-    for (uint64_t i = 0; i < chunks_of(m); i++)
-        if (!snapshot_dir_chunk_is_zero(m->snapshot, i))
-            m->of += chunk_length(&m->snapshot->index, i);
+    m->of = snapshot_dir_memory_used(m->snapshot);
 }
 
 /* ---- begin and end */

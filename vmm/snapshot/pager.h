@@ -32,7 +32,8 @@ struct pager_hello {
 enum pager_word { PAGER_READY = 1, PAGER_LOADING, PAGER_DONE, PAGER_FAILED };
 
 struct pager_report {
-    uint32_t word, reserved;
+    uint32_t word;
+    int32_t pid;                 /* the pager's */
     uint64_t done, of;           /* bytes loaded, and that there are to load */
     uint64_t faults, longest_ns; /* of this machine; how long one of them waited at most */
     char text[480];              /* PAGER_READY: the snapshot; PAGER_FAILED: what, where, cure */

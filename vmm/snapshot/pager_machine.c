@@ -111,7 +111,7 @@ int pager_machine_say(struct pager_machine *m, enum pager_word word, const struc
                       const char *text)
 {
     struct pager_report report = {
-        .word = word, .faults = m->served, .longest_ns = (uint64_t)m->longest_ns};
+        .word = word, .pid = getpid(), .faults = m->served, .longest_ns = (uint64_t)m->longest_ns};
 
     if (l)
         lazy_memory_progress(l, &report.done, &report.of);

@@ -311,6 +311,14 @@ static int set_snapshot(void *t, const char *v, struct qz_error *err)
     return 0;
 }
 
+static int set_load(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->load = v;
+    return strcmp(v, "auto") && strcmp(v, "lazy") && strcmp(v, "eager")
+               ? qz_fail(err, -EINVAL, "\"%s\": choose auto, lazy or eager", v)
+               : 0;
+}
+
 static int set_timeout(void *t, const char *v, struct qz_error *err)
 {
     return qz_parse_u64(v, "seconds", 1, 1000000000, &((struct vm_config *)t)->timeout_s, err);
@@ -381,6 +389,10 @@ const struct qz_option vm_options[] = {
      "go on from a snapshot instead of booting: its folder (queztl-hv snapshot makes one), or\n"
      "open descriptors of its parts, with the options of the machine that it is of",
      set_snapshot},
+    {"load", "auto|lazy|eager",
+     "memory of a snapshot's folder: as the guest needs it, or before it goes on (default auto:\n"
+     "lazily where that is quicker and the host can)",
+     set_load},
     {"irqchip", "split|user", "local APICs in the kernel (default) or our own", set_irqchip},
     {"debug-log", "FILE", "what firmware writes to port 0x402", set_debug_log},
     {"state-log", "FILE,every=N[,also=N][,dense=N]",

@@ -228,9 +228,10 @@ json_t *vm_loading_info(struct vm_loading *l)
         return NULL;
     QZ_LOCKED(&l->lock);
 
-    return l->last.word == PAGER_DONE ? NULL
-                                      : json_pack("{s:I,s:I}", "done", (json_int_t)l->last.done,
-                                                  "of", (json_int_t)l->last.of);
+    return l->last.word == PAGER_DONE
+               ? NULL
+               : json_pack("{s:I,s:I,s:i}", "done", (json_int_t)l->last.done, "of",
+                           (json_int_t)l->last.of, "pager", (int)l->last.pid);
 }
 
 json_t *vm_loading_metrics(struct vm_loading *l)
