@@ -183,6 +183,14 @@ int qz_disk_queue_resize(struct qz_disk_queue *q, uint64_t size, struct qz_error
  * as before. -ENOTSUP: an encrypted disk, or one with secure-erase=.
  */
 int qz_disk_overlay(struct qz_disk *d, int fd, const char *name, struct qz_error *err);
+/*
+ * The disk goes back to what one of its backing files holds, which descriptor `base` (any access)
+ * is open at, and on in the image behind fd: an empty overlay over that file, as for
+ * qz_disk_overlay(), with the same rules. What was written above it is dropped, not flushed; those
+ * files are not used any more. The size may be another. On failure all is as before. -ENOENT: it is
+ * none of the backing files. base stays the caller's, fd is taken over on success.
+ */
+int qz_disk_rewind(struct qz_disk *d, int base, int fd, const char *name, struct qz_error *err);
 /* Bytes that all caches of the disk may hold together from now on; what is too much is given back
  * before it returns, as far as nothing in flight needs it. */
 void qz_disk_set_memory(struct qz_disk *d, uint64_t bytes);
