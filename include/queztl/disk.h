@@ -76,6 +76,16 @@ struct qz_disk_info {
 /* Any thread. */
 void qz_disk_get_info(struct qz_disk *d, struct qz_disk_info *info);
 
+/* The image that shows through where the disk's own holds nothing; while the disk is open and goes
+ * on in no other. */
+struct qz_disk_backing {
+    const char *label, *format;
+    uint64_t size;  /* bytes */
+    bool untouched; /* the disk's own image holds nothing: all is as in the backing one */
+};
+/* Nobody changes the disk meanwhile. -ENOENT: there is none. */
+int qz_disk_get_backing(struct qz_disk *d, struct qz_disk_backing *b);
+
 /* How worn the medium is, as JEDEC's eMMC registers and VirtIO 1.3 §5.2.6 count; 0: not defined. */
 struct qz_disk_lifetime {
     uint16_t pre_eol_info; /* 1 normal, 2 warning (80 % of reserved blocks used), 3 urgent (90 %) */

@@ -31,9 +31,14 @@ static int try_back(struct lab *m, const char *base, const char *name)
 
 static void go_back(struct lab *m, const char *base, const char *name, const uint8_t *model)
 {
+    struct qz_disk_backing under;
     struct qz_disk_info info;
 
     assert_int_equal(try_back(m, base, name), 0);
+    assert_int_equal(qz_disk_get_backing(m->d, &under), 0);
+    assert_string_equal(under.label, lab_path(base));
+    assert_int_equal(under.size, SIZE);
+    assert_true(under.untouched);
     qz_disk_get_info(m->d, &info);
     assert_string_equal(info.label, lab_path(name));
     assert_string_equal(info.format, "qcow2");
@@ -110,10 +115,12 @@ static void test_deep(void **state)
 static void test_opened_over(void **state)
 {
     uint8_t *frozen = malloc(SIZE);
+    struct qz_disk_backing under;
     struct lab m;
 
     lab_create(lab_text("%s,overwrite,size=%dB", lab_path("base"), SIZE));
     m = lab_start(lab_path("base"));
+    assert_int_equal(qz_disk_get_backing(m.d, &under), -ENOENT);
     lab_scribble(&m, 30, 1);
     memcpy(frozen, m.model, SIZE);
     lab_end(&m);
@@ -122,6 +129,8 @@ static void test_opened_over(void **state)
     m = lab_start(lab_text("%s,format=qcow2,backing=header", lab_path("1")));
     memcpy(m.model, frozen, SIZE);
     lab_scribble(&m, 30, 2);
+    assert_int_equal(qz_disk_get_backing(m.d, &under), 0);
+    assert_false(under.untouched);
     go_back(&m, "base", "2", frozen);
     lab_end(&m);
     free(frozen);
