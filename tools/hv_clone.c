@@ -220,7 +220,7 @@ int hv_clone(int argc, char **argv)
     char vmm[4096], tag[64];
     struct timespec now; /* overlays are named for it: one machine may be cloned often */
     char *operand;
-    int r = qz_operands_parse(hv_clone_options, argc, argv, &c, &operand, 1,
+    int r = qz_operands_parse(hv_clone_options, argc, argv, &c, &operand, 1, 1,
                               "name a machine by its control socket, or a snapshot's folder", &err);
 
     if (r < 0)

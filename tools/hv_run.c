@@ -130,25 +130,6 @@ static int snapshot_words(struct words *w, const struct vm_config *c, int given,
     return r < 0 ? qz_fail(err, r, "no memory") : 0;
 }
 
-/* What this run writes is gone with it: its overlays have no name. */
-static int temporary_overlays(struct overlays *disks, const struct vm_config *c,
-                              const struct snapshot_source *s, struct qz_error *err)
-{
-    const char *folder = getenv("TMPDIR");
-    char name[32];
-    int r;
-
-    *disks = (struct overlays){0};
-    if (c->disks)
-        return 0;
-    snprintf(name, sizeof(name), "queztl-%d", getpid());
-    r = overlays_in(disks, json_object_get(s->description, "disks"), folder ? folder : "/tmp", name,
-                    err);
-    for (unsigned i = 0; r == 0 && i < disks->count; i++)
-        unlink(disks->item[i].path);
-    return r;
-}
-
 static int go_on(struct words *w, struct vm_config *c, int given, char **argv, struct qz_error *err)
 {
     struct snapshot_source s;
@@ -167,7 +148,9 @@ static int go_on(struct words *w, struct vm_config *c, int given, char **argv, s
         return r;
     if (*s.how && (isatty(STDERR_FILENO) || c->verbose))
         fprintf(stderr, "queztl: snapshot %s: %s\n", c->snapshot, s.how);
-    r = temporary_overlays(&disks, c, &s, err);
+    /* What this run writes is gone with it, unless it was given images. */
+    disks = (struct overlays){0};
+    r = c->disks ? 0 : overlays_unnamed(&disks, json_object_get(s.description, "disks"), err);
     if (r == 0)
         r = snapshot_words(w, c, given, argv, &s, &disks, err);
     if (r == 0 && (r = place_descriptors(fds, snapshot_descriptors(&s, &disks, fds))) < 0)

@@ -106,21 +106,24 @@ static int load_lazily(struct snapshot_source *s, struct snapshot_dir *dir, cons
     return s->pager < 0 ? s->pager : 0;
 }
 
-static int load_folder(struct snapshot_source *s, const char *path, enum snapshot_load load,
-                       struct qz_error *err)
+int snapshot_source_load(struct snapshot_source *s, const char *folder, enum snapshot_load load,
+                         struct qz_error *err)
 {
     struct snapshot_dir *dir;
-    int r = snapshot_dir_open(&dir, path, err);
+    int r = snapshot_dir_open(&dir, folder, err);
 
+    *s = (struct snapshot_source){.state = -1, .memory = -1, .pager = -1};
     if (r < 0)
         return r;
     s->description = json_deep_copy(snapshot_dir_description(dir));
     r = decide(s, dir, load, err);
     if (r >= 0) /* a pager begins to load before anything else is done */
-        r = r ? load_lazily(s, dir, path, err) : load_memory(s, dir, err);
+        r = r ? load_lazily(s, dir, folder, err) : load_memory(s, dir, err);
     if (r == 0)
         r = load_state(s, dir, err);
     snapshot_dir_close(dir);
+    if (r < 0)
+        snapshot_source_close(s);
     return r;
 }
 
@@ -248,9 +251,7 @@ int snapshot_source_open(struct snapshot_source *s, const char *where, const cha
                        "%s: %s: name a snapshot's folder, or a machine's control socket", where,
                        strerror(errno));
     r = S_ISSOCK(st.st_mode) ? snapshot_source_freeze(s, where, tag, err)
-                             : load_folder(s, where, load, err);
-    if (r < 0)
-        snapshot_source_close(s);
+                             : snapshot_source_load(s, where, load, err);
     return r;
 }
 

@@ -26,6 +26,9 @@ int snapshot_load_parse(const char *text, enum snapshot_load *load, struct qz_er
  */
 int snapshot_source_open(struct snapshot_source *s, const char *where, const char *tag,
                          enum snapshot_load load, struct qz_error *err);
+/* A folder only. */
+int snapshot_source_load(struct snapshot_source *s, const char *folder, enum snapshot_load load,
+                         struct qz_error *err);
 /* Freezes the machine behind this control socket. Its disks go on in images beside those that they
  * wrote to. */
 int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path, const char *tag,

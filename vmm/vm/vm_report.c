@@ -48,7 +48,7 @@ json_t *vm_info(struct vm *vm)
     if (loading)
         json_object_set_new(o, "loading", loading);
     json_object_set_new(o, "devices", pc_info(&vm->pc));
-    json_object_set_new(o, "disks", vm_disks_images(vm));
+    json_object_set_new(o, "disks", vm_disks_info(vm));
     return o;
 }
 
