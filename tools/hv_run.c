@@ -130,27 +130,46 @@ static int snapshot_words(struct words *w, const struct vm_config *c, int given,
     return r < 0 ? qz_fail(err, r, "no memory") : 0;
 }
 
+/* The snapshot, and what is decided for it. A machine is frozen only for one that can begin; while
+ * a folder is loaded lazily there are some milliseconds to decide in. */
+static int open_snapshot(struct snapshot_source *s, struct vm_config *c, struct qz_error *err)
+{
+    enum snapshot_load load = SNAPSHOT_LOAD_AUTO;
+    struct stat st;
+    const bool is_folder = stat(c->snapshot, &st) == 0 && S_ISDIR(st.st_mode);
+    int r = c->load ? snapshot_load_parse(c->load, &load, err) : 0;
+
+    if (r == 0 && !is_folder)
+        r = resolve(c, err);
+    if (r == 0)
+        r = snapshot_source_open(s, c->snapshot, "run", load, err);
+    if (r < 0)
+        return r;
+    if (*s->how && (isatty(STDERR_FILENO) || c->verbose))
+        fprintf(stderr, "queztl: snapshot %s: %s\n", c->snapshot, s->how);
+    r = is_folder ? resolve(c, err) : 0;
+    if (r < 0)
+        snapshot_source_close(s);
+    return r;
+}
+
 static int go_on(struct words *w, struct vm_config *c, int given, char **argv, struct qz_error *err)
 {
     struct snapshot_source s;
     struct overlays disks;
-    enum snapshot_load load = SNAPSHOT_LOAD_AUTO;
     int fds[HANDED_MAX], r;
 
     if (c->image || c->command)
         return qz_fail(err, -EINVAL,
                        "a machine that goes on from a snapshot boots no image and takes no "
                        "command: it has its own");
-    r = c->load ? snapshot_load_parse(c->load, &load, err) : 0;
-    if (r == 0)
-        r = snapshot_source_open(&s, c->snapshot, "run", load, err);
+    r = open_snapshot(&s, c, err);
     if (r < 0)
         return r;
-    if (*s.how && (isatty(STDERR_FILENO) || c->verbose))
-        fprintf(stderr, "queztl: snapshot %s: %s\n", c->snapshot, s.how);
     /* What this run writes is gone with it, unless it was given images. */
     disks = (struct overlays){0};
-    r = c->disks ? 0 : overlays_unnamed(&disks, json_object_get(s.description, "disks"), err);
+    if (!c->disks)
+        r = overlays_unnamed(&disks, json_object_get(s.description, "disks"), err);
     if (r == 0)
         r = snapshot_words(w, c, given, argv, &s, &disks, err);
     if (r == 0 && (r = place_descriptors(fds, snapshot_descriptors(&s, &disks, fds))) < 0)
@@ -171,7 +190,8 @@ int hv_run(int argc, char **argv)
     if (vm_config_parse(&c, argc, argv, &err) < 0)
         return qz_complain("queztl-hv run", QZ_EXIT_USAGE, &err);
     given = qz_options_parse(vm_options, argc, argv, &(struct vm_config){0}, &err);
-    if (find_vmm(vmm, sizeof(vmm), &err) < 0 || words_add(&w, vmm) < 0 || resolve(&c, &err) < 0)
+    if (find_vmm(vmm, sizeof(vmm), &err) < 0 || words_add(&w, vmm) < 0 ||
+        (!c.snapshot && resolve(&c, &err) < 0))
         return qz_complain("queztl-hv run",
                            err.code == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED, &err);
     r = c.snapshot ? go_on(&w, &c, given, argv, &err) : decided_words(&w, &c, given, argv);
