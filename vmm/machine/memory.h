@@ -50,8 +50,8 @@ struct guest_memory {
 
     struct memory_layers *layers; /* frozen as this (memory_layers.h), and what was written since is
                                      in the mappings; NULL: not frozen */
-    uint8_t *changed; /* for each chunk of the layers: known to be another than theirs, as memory
-                         was given back; atomic */
+    uint8_t *changed; /* for each chunk of the layers what is known of it since (enum chunk_change,
+                         memory_internal.h); atomic */
     int pagemap;      /* /proc/self/pagemap, which tells what was written; -1: there is none */
 
     /* What guest_memory_tidy() has to do. */
