@@ -15,9 +15,9 @@ enum {
     FOREVER = -1,
 };
 #define REPORT_NS INT64_C(20000000)
-/* While it is recorded what a machine needs, nothing is loaded that it did not ask for, until it
- * has asked for nothing for so long. */
-#define QUIET_NS INT64_C(50000000)
+/* While it is recorded what a machine needs, nothing is loaded that it did not ask for, until there
+ * is one and it has asked for nothing for so long. */
+#define QUIET_NS INT64_C(100000000)
 
 struct pager {
     const struct pager_job *job;
@@ -27,7 +27,7 @@ struct pager {
     struct pager_machine *machines;
     bool hurry, failed, recorded;
     char failure[480];
-    int64_t asked_ns; /* when somebody needed something last, or this began */
+    int64_t asked_ns; /* when somebody needed something last, or came; 0: nobody has */
     int64_t said_ns;  /* when machines heard of progress last */
     int64_t since_ns; /* a fault that is found now was not there before; 0: when it is found */
 };
@@ -107,6 +107,7 @@ static int begin_with(struct pager *p, struct pager_machine *m, struct qz_error 
         r = qz_loop_add(p->loop, &m->channel, m->channel.fd, EPOLLIN, on_channel);
     if (r == 0)
         r = pager_machine_say(m, PAGER_READY, p->memory, p->job->path);
+    p->asked_ns = qz_now_ns();
     return r < 0 ? qz_fail(err, r, "memory cannot be loaded page by page: %s", strerror(-r)) : 0;
 }
 
@@ -192,14 +193,17 @@ static void bury(struct pager *p)
 /* How long nothing needs to be loaded; 0: there is more. */
 static int load_ahead(struct pager *p)
 {
-    const int64_t now = qz_now_ns(), quiet = p->job->record && !p->hurry ? QUIET_NS : 0;
+    const int64_t now = qz_now_ns();
+    const bool record = p->job->record && !p->hurry;
     struct qz_error err = {0};
     int r;
 
     p->since_ns = now;
     r = lazy_memory_load_first(p->memory, &err);
-    if (r == 1 && now - p->asked_ns < quiet)
-        return (int)((p->asked_ns + quiet - now) / 1000000) + 1;
+    if (r == 1 && record && !p->asked_ns)
+        return FOREVER;
+    if (r == 1 && record && now - p->asked_ns < QUIET_NS)
+        return (int)((p->asked_ns + QUIET_NS - now) / 1000000) + 1;
     if (r == 1)
         r = lazy_memory_load_next(p->memory, &err);
     if (r < 0)
@@ -270,7 +274,7 @@ static void allow_many_descriptors(void)
 
 void pager_run(const struct pager_job *job, int door)
 {
-    struct pager p = {.job = job, .asked_ns = qz_now_ns(), .door = {.fd = -1}};
+    struct pager p = {.job = job, .door = {.fd = -1}};
     struct qz_error err = {0};
 
     allow_many_descriptors();
