@@ -15,9 +15,12 @@ enum {
     FOREVER = -1,
 };
 #define REPORT_NS INT64_C(20000000)
-/* While it is recorded what a machine needs, nothing is loaded that it did not ask for, until there
- * is one and it has asked for nothing for so long. */
-#define QUIET_NS INT64_C(100000000)
+/*
+ * While it is recorded what machines need, nothing is loaded that none asked for, until there is
+ * one and none has asked for so long: the recording would lack it. But not for ever.
+ */
+#define QUIET_NS  INT64_C(100000000)
+#define LATEST_NS INT64_C(2000000000)
 
 struct pager {
     const struct pager_job *job;
@@ -27,7 +30,8 @@ struct pager {
     struct pager_machine *machines;
     bool hurry, failed, recorded;
     char failure[480];
-    int64_t asked_ns; /* when somebody needed something last, or came; 0: nobody has */
+    int64_t came_ns;  /* when the first machine did; 0: none has */
+    int64_t asked_ns; /* when somebody needed something last, or came */
     int64_t said_ns;  /* when machines heard of progress last */
     int64_t since_ns; /* a fault that is found now was not there before; 0: when it is found */
 };
@@ -108,6 +112,8 @@ static int begin_with(struct pager *p, struct pager_machine *m, struct qz_error 
     if (r == 0)
         r = pager_machine_say(m, PAGER_READY, p->memory, p->job->path);
     p->asked_ns = qz_now_ns();
+    if (!p->came_ns)
+        p->came_ns = p->asked_ns;
     return r < 0 ? qz_fail(err, r, "memory cannot be loaded page by page: %s", strerror(-r)) : 0;
 }
 
@@ -190,25 +196,32 @@ static void bury(struct pager *p)
 
 /* ---- loading ahead */
 
+/* For how long nothing is loaded that nobody needs; 0: now it is. */
+static int quiet_ms(const struct pager *p, int64_t now)
+{
+    const int64_t until = QZ_MIN(p->asked_ns + QUIET_NS, p->came_ns + LATEST_NS);
+
+    if (p->hurry || !p->job->record)
+        return 0;
+    if (!p->came_ns)
+        return FOREVER;
+    return now < until ? (int)((until - now) / 1000000) + 1 : 0;
+}
+
 /* How long nothing needs to be loaded; 0: there is more. */
 static int load_ahead(struct pager *p)
 {
     const int64_t now = qz_now_ns();
-    const bool record = p->job->record && !p->hurry;
     struct qz_error err = {0};
-    int r;
+    int r, wait = 0;
 
     p->since_ns = now;
     r = lazy_memory_load_first(p->memory, &err);
-    if (r == 1 && record && !p->asked_ns)
-        return FOREVER;
-    if (r == 1 && record && now - p->asked_ns < QUIET_NS)
-        return (int)((p->asked_ns + QUIET_NS - now) / 1000000) + 1;
-    if (r == 1)
+    if (r == 1 && (wait = quiet_ms(p, now)) == 0)
         r = lazy_memory_load_next(p->memory, &err);
     if (r < 0)
         fail(p, &err);
-    return 0;
+    return wait;
 }
 
 /* ---- telling */

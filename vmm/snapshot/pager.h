@@ -9,8 +9,9 @@
  * pager makes the kernel stop that machine where chunks are to come, says PAGER_READY, and the
  * machine may touch its memory. Whoever is stopped waits until the pager has loaded the chunk.
  * Between faults it loads, in this order, what an earlier machine needed first (working_set.h), and
- * the rest. Then all of them hear PAGER_DONE and close their userfaultfd: what they have is an
- * ordinary file of frozen memory.
+ * the rest; if nothing was recorded yet, the rest waits until nobody has needed anything for a
+ * while. Then all of them hear PAGER_DONE and close
+ * their userfaultfd: what they have is an ordinary file of frozen memory.
  *
  * A machine that hears PAGER_FAILED, or nothing more before PAGER_DONE, cannot go on: bytes that it
  * needs are nowhere. While it has its userfaultfd open nobody in it goes on with zeros.
