@@ -264,7 +264,7 @@ static void change_sections(struct sections *all, unsigned i, struct choices *c)
             abort();
         return;
     case 2: /* another one's name: two of it, or it is foreign */
-        snprintf(s->name, sizeof(s->name), "%s", all->section[other].name);
+        memmove(s->name, all->section[other].name, STATE_FILE_NAME);
         return;
     default: { /* another one's bytes */
         const struct section from = all->section[other];

@@ -31,6 +31,7 @@ static unsigned cpus = 1;
 
 static struct vblk_queue *queue;
 static uint64_t *block;
+static bool writes; /* the disk can be written */
 
 static _Noreturn void fail(const char *what, uint64_t wanted, uint64_t got)
 {
@@ -158,6 +159,8 @@ static void disk_line(uint64_t line)
 {
     const uint64_t oldest = line > BLOCKS ? line - BLOCKS : 0;
 
+    if (!writes)
+        return check_block("a disk that nobody writes", block_of(line), 0);
     check_block("the disk's first block", 0, line - 1);
     check_block("the disk's block of the last line", block_of(line - 1), line - 1);
     check_block("the disk's oldest block", block_of(line), oldest);
@@ -165,12 +168,14 @@ static void disk_line(uint64_t line)
     write_block(0, line);
 }
 
-/* A disk is there or not; one that does not start is a failure. It begins with zeroes. */
+/* A disk is there or not; one that does not start is a failure. It begins with zeroes, and ends
+ * with them where it can only be read. */
 static void disk_start(void)
 {
     static struct vblk_pci pci;
     struct vblk_device *dev;
     struct vblk_config c;
+    struct vblk_info info;
     uint32_t f = 0;
     size_t size;
 
@@ -186,6 +191,8 @@ static void disk_start(void)
            (uint64_t)qz_vblk_create(bare_alloc(size, 64), size, &pci.t, &c, &dev));
     expect("the disk's start", 0, (uint64_t)qz_vblk_start(dev));
     queue = qz_vblk_queue(dev, 0);
+    qz_vblk_get_info(dev, &info);
+    writes = !info.read_only;
 }
 
 /* ---- console ----------------------------------------------------------------------------------
