@@ -67,6 +67,7 @@ static void sections_free(struct sections *s)
 static void *put_together(const struct sections *s, size_t *len)
 {
     QZ_AUTO_FREE struct state_section *to = calloc(STATE_FILE_SECTIONS, sizeof(*to));
+    struct qz_error err;
     void *bytes = NULL;
 
     if (!to)
@@ -76,7 +77,7 @@ static void *put_together(const struct sections *s, size_t *len)
         to[i].data = s->section[i].data;
         to[i].len = s->section[i].len;
     }
-    return state_file_pack(to, s->count, &bytes, len, NULL) < 0 ? NULL : bytes;
+    return state_file_pack(to, s->count, &bytes, len, &err) < 0 ? NULL : bytes;
 }
 
 /* The `old` bytes at `at` become `fresh` bytes of *from, or zeroes. */
