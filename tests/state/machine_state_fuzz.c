@@ -17,9 +17,8 @@ static uint64_t exits;
 
 static void say_sum(void)
 {
-    fprintf(whole_say(),
-            "%u states: %u taken; of them %u ended the machine, %u were saved again; %llu exits\n",
-            inputs, taken, ended, saved, (unsigned long long)exits);
+    printf("%u states: %u taken; of them %u ended the machine, %u were saved again; %llu exits\n",
+           inputs, taken, ended, saved, (unsigned long long)exits);
     exits = 0;
     whole_free(machine);
 }
@@ -47,6 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!bytes || whole_load(machine, bytes, len, &err) < 0)
         return 0;
     taken++;
+    whole_read_registers(machine);
     before = whole_exits(machine);
     if (!whole_run(machine, RUN_NS))
         ended++;

@@ -18,50 +18,40 @@ enum { BEGIN_EXITS = 400, PATIENCE_S = 60, DISK_SIZE = 1 << 20 };
 
 struct whole {
     struct vm *vm;
-    struct vm_config config;
     struct state_file state;      /* its bytes are here */
     struct memory_layers *memory; /* of the beginning */
     char folder[32], disk[40];
 };
 
-static FILE *say;
+/* What the options say lives as long as the program. */
+static struct vm_config config;
 
-FILE *whole_say(void)
+void __wrap_qz_log(enum qz_log_level level, const char *fmt, ...);
+/* In the place of qz_log(): the monitor says each time why it refuses a state, thousands of lines
+ * that nobody reads. QZ_VERBOSE shows them. */
+void __wrap_qz_log(enum qz_log_level level, const char *fmt, ...)
 {
-    return say ? say : stderr;
+    va_list arguments;
+
+    if (!getenv("QZ_VERBOSE"))
+        return;
+    va_start(arguments, fmt);
+    vfprintf(stderr, fmt, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
 }
 
 static _Noreturn void give_up(const char *what, const struct qz_error *err)
 {
-    fprintf(whole_say(), "%s: %s\n", what, err->text);
-    exit(1);
-}
-
-#if defined(__SANITIZE_ADDRESS__)
-void __sanitizer_set_report_fd(void *fd);
-#endif
-
-/* The monitor says each time why it refuses a state: thousands of lines that nobody reads. */
-static void be_quiet(void)
-{
-    const int shown = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 100);
-    QZ_AUTO_FD int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
-
-    say = shown < 0 ? NULL : fdopen(shown, "w");
-    if (!say || nowhere < 0 || getenv("QZ_VERBOSE"))
-        return;
-    setvbuf(say, NULL, _IOLBF, 0);
-#if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_set_report_fd((void *)(intptr_t)shown);
-#endif
-    dup2(nowhere, STDERR_FILENO);
+    fprintf(stderr, "%s: %s\n", what, err->text);
+    abort();
 }
 
 static void on_alarm(int number)
 {
     static const char text[] = "a machine does not come to a stand\n";
 
-    if (write(say ? fileno(say) : STDERR_FILENO, text, sizeof(text) - 1) < 0)
+    if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
         _exit(2);
     abort();
 }
@@ -94,8 +84,8 @@ static void build(struct whole *w, const char *accel, unsigned cpus)
     make_disk(w);
     snprintf(disk, sizeof(disk), "%s,format=raw,readonly=on", w->disk);
     snprintf(vsock, sizeof(vsock), "3,%s/vsock", w->folder);
-    if (vm_config_parse(&w->config, QZ_ARRAY_LEN(words_of), words_of, &err) < 0 ||
-        vm_new(&w->vm, &w->config, CONFINE_KILL, &err) < 0)
+    if (vm_config_parse(&config, QZ_ARRAY_LEN(words_of), words_of, &err) < 0 ||
+        vm_new(&w->vm, &config, CONFINE_KILL, &err) < 0)
         give_up("the machine cannot be built", &err);
 }
 
@@ -138,6 +128,29 @@ bool whole_run(struct whole *w, int64_t ns)
     return !ended;
 }
 
+void whole_read_registers(struct whole *w)
+{
+    static const struct {
+        uint64_t base;
+        unsigned count, size;
+        bool memory;
+    } ranges[] = {{0x20, 2, 1, false},     {0x40, 4, 1, false},  {0x61, 1, 1, false},
+                  {0xa0, 2, 1, false},     {0x3f8, 8, 1, false}, {0x510, 2, 1, false},
+                  {0xcf8, 2, 4, false},    {0x600, 8, 4, false}, {0xfed00000, 0x70, 4, true},
+                  {0xfec00000, 5, 4, true}};
+    struct machine *m = &w->vm->machine;
+    uint64_t got;
+
+    for (unsigned i = 0; i < QZ_ARRAY_LEN(ranges); i++)
+        for (unsigned n = 0; n < ranges[i].count; n++)
+            bus_read(ranges[i].memory ? m->mmio : m->pio,
+                     ranges[i].base + (uint64_t)n * ranges[i].size, &got, ranges[i].size);
+    for (uint8_t i = 0; i < 128; i++) { /* RTC */
+        bus_write(m->pio, 0x70, &i, 1);
+        bus_read(m->pio, 0x71, &got, 1);
+    }
+}
+
 /* What the machine is sent back to. Takes `bytes` over. */
 static void set_last(struct whole *w, void *bytes, size_t len)
 {
@@ -152,23 +165,20 @@ static void take_first(struct whole *w)
 {
     struct vm_snapshot s;
     struct qz_error err = {0};
+    void *bytes;
 
     if (vm_snapshot(w->vm, NULL, 0, &s, &err) < 0)
         give_up("the machine has no state", &err);
     while (s.fds)
         close(s.fd[--s.fds]);
     w->memory = layers_hold(w->vm->last.memory);
-    w->state.bytes = malloc(w->vm->last.len);
-    if (!w->state.bytes)
+    bytes = malloc(w->vm->last.len);
+    if (!bytes)
         abort();
-    memcpy(w->state.bytes, w->vm->last.state, w->vm->last.len);
-    {
-        void *const bytes = w->state.bytes;
-
-        if (state_file_parse(bytes, w->vm->last.len, &w->state, &err) < 0)
-            give_up("the machine's own state", &err);
-        w->state.bytes = bytes;
-    }
+    memcpy(bytes, w->vm->last.state, w->vm->last.len);
+    if (state_file_parse(bytes, w->vm->last.len, &w->state, &err) < 0)
+        give_up("the machine's own state", &err);
+    w->state.bytes = bytes;
 }
 
 struct whole *whole_new(const char *accel, unsigned cpus)
@@ -176,12 +186,13 @@ struct whole *whole_new(const char *accel, unsigned cpus)
     struct whole *w = calloc(1, sizeof(*w));
     struct qz_error err = {0};
 
-    strcpy(w ? w->folder : (abort(), ""), "/tmp/queztl-whole-XXXXXX");
+    if (!w)
+        abort();
+    strcpy(w->folder, "/tmp/queztl-whole-XXXXXX");
     if (!mkdtemp(w->folder) || !getenv("QZ_GUEST")) {
         qz_fail(&err, -ENOENT, "QZ_GUEST names the kernel of its guest");
         give_up("the machine cannot be built", &err);
     }
-    be_quiet();
     signal(SIGALRM, on_alarm);
     build(w, accel, cpus);
     while (whole_exits(w) < BEGIN_EXITS)
