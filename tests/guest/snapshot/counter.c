@@ -13,10 +13,14 @@
  * Disk, where there is one: each line's number goes into a block and into the first one before the
  * line is said; what was written for the last lines is read and compared first.
  *
+ * Network, with the word net=PORT: some datagrams before each line, and what comes back (net.h).
+ *
  * Words of the command line: cpus=2, cpus=4; tick=1, tick=10, tick=50: no counting, but a byte on
  * the console every so many milliseconds, and sleep between (the benchmark's idle guest).
  */
+#include "counter.h"
 #include "cpus.h"
+#include "net.h"
 #include "platform.h"
 
 enum { PAGES = 96, OWN_PAGES = 4, WORDS = 512, LINE_TICKS = 4000000, DIGITS = 13 };
@@ -33,7 +37,7 @@ static struct vblk_queue *queue;
 static uint64_t *block;
 static bool writes; /* the disk can be written */
 
-static _Noreturn void fail(const char *what, uint64_t wanted, uint64_t got)
+_Noreturn void fail(const char *what, uint64_t wanted, uint64_t got)
 {
     bare_print("FAILED: ");
     bare_print(what);
@@ -46,7 +50,7 @@ static _Noreturn void fail(const char *what, uint64_t wanted, uint64_t got)
         __asm__ volatile("cli; hlt");
 }
 
-static void expect(const char *what, uint64_t wanted, uint64_t got)
+void expect(const char *what, uint64_t wanted, uint64_t got)
 {
     if (wanted != got)
         fail(what, wanted, got);
@@ -230,6 +234,7 @@ int main(void)
     while (bare_word("busy"))
         bare_print(".");
     disk_start();
+    net_start();
     generation = 1;
     cpus_start(cpus, work);
     vector_set(0);
@@ -241,6 +246,7 @@ int main(void)
         line++;
         if (queue)
             disk_line(line);
+        net_line(line);
         say_line(line);
     }
 }
