@@ -26,8 +26,6 @@ static void settle_last(struct torture *t, struct moment maybe)
     struct moment to, last = t->last;
     int r;
 
-    if (t->disk)
-        return;
     r = send_back(t, &to);
     if (r == -EREMOTEIO && !t->has_last)
         return;

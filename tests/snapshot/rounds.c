@@ -249,6 +249,16 @@ void round_clone(struct torture *t)
 
 /* ---- revert */
 
+/* Disks that are written need new images, which the monitor itself cannot make. */
+static int ask_to_go_back(struct torture *t)
+{
+    if (!t->disk)
+        return machine_ask(&t->origin, "restore");
+    return program_code("restore.log", (char *[]){(char *)t->hv, "restore", t->origin.socket, NULL})
+               ? -EREMOTEIO
+               : 0;
+}
+
 int send_back(struct torture *t, struct moment *to)
 {
     const size_t known = net_lives(t);
@@ -256,7 +266,7 @@ int send_back(struct torture *t, struct moment *to)
 
     if (t->net)
         link_send_back(&t->link, t->life, true);
-    r = machine_ask(&t->origin, "revert");
+    r = ask_to_go_back(t);
     if (r < 0) {
         if (t->net)
             link_send_back(&t->link, t->life, false);
@@ -273,7 +283,7 @@ void round_revert(struct torture *t)
     struct moment to;
     int r;
 
-    if (t->disk || !t->has_last) { /* a machine whose disks were written is not sent back */
+    if (!t->has_last) {
         round_restore(t);
         return;
     }

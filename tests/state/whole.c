@@ -1,7 +1,7 @@
 /*
  * whole.c - a whole machine in a test's process (whole.h).
  *
- * The machine is sent back (vm_revert), and what it is sent back to is first replaced by the state
+ * The machine is sent back (vm_restore), and what it is sent back to is first replaced by the state
  * in question: that is the way of states into machines that run, with everything that stands
  * around machine_state_load(). The memory is always that of the beginning.
  */
@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "vm/vm_internal.h"
+#include "vm/vm_restore.h"
 
 enum { BEGIN_EXITS = 400, PATIENCE_S = 60, DISK_SIZE = 1 << 20 };
 #define BEGIN_NS INT64_C(20000000)
@@ -229,7 +230,7 @@ int whole_load(struct whole *w, const void *bytes, size_t len, struct qz_error *
     memcpy(copy, bytes, len);
     set_last(w, copy, len);
     alarm(PATIENCE_S);
-    r = vm_revert(w->vm, err);
+    r = vm_restore(w->vm, NULL, NULL, 0, err);
     alarm(0);
     w->vm->state = VM_PAUSED; /* a machine that cannot go on has ended: the next one begins here */
     return r;
@@ -245,7 +246,7 @@ int whole_save(struct whole *w, struct qz_error *err)
     if (r == 0) {
         while (s.fds)
             close(s.fd[--s.fds]);
-        r = vm_revert(w->vm, err);
+        r = vm_restore(w->vm, NULL, NULL, 0, err);
         if (r < 0)
             give_up("a machine does not take its own state", err);
     }
