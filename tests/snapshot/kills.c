@@ -28,14 +28,11 @@ static void settle_last(struct torture *t, struct moment maybe)
     struct moment to, last = t->last;
     int r;
 
-    if (t->disk)
-        return;
-    r = machine_ask(&t->origin, "restore");
+    r = send_back(t, &to);
     if (r == -EREMOTEIO && !t->has_last)
         return;
     if (r < 0)
         fail("revert: %s", strerror(-r));
-    to = machine_jumps(&t->origin);
     if (moment_narrow(&maybe, to)) {
         t->last = maybe;
         t->last_serial = 0;
@@ -77,6 +74,7 @@ void round_kill_monitor(struct torture *t)
     const uint64_t low = (machine_judge(&t->origin), t->origin.position);
     char folder[PATH_ROOM];
     struct kept *k;
+    size_t known;
     pid_t pid;
     int code;
 
@@ -95,7 +93,9 @@ void round_kill_monitor(struct torture *t)
         torture_boot(t);
         return;
     }
+    known = net_lives(t);
     begin_from(t, &t->origin, k, "origin");
+    t->life = known;
     machine_answers(&t->origin);
     t->last = k->at;
     t->last_serial = k->serial;
@@ -158,6 +158,8 @@ void round_kill_clone(struct torture *t)
     wait_a_part(t, t->clone_ns);
     program_kill(pid);
     kill_orphans(t->origin.pid);
+    if (t->net)
+        link_only(&t->link, t->life);
     machine_answers(&t->origin); /* whatever was asked is done */
     machine_goes_on(&t->origin, 2);
     at.high = t->origin.position;
@@ -184,6 +186,8 @@ void round_kill_pager(struct torture *t)
         machine_goes_on(&m, 2);
         end_machine(t, &m, true);
     }
+    if (t->net)
+        link_only(&t->link, t->life);
     remove_files(&m);
     machine_goes_on(&t->origin, 1);
 }

@@ -3,6 +3,7 @@
 #ifndef SNAPSHOT_TORTURE_H
 #define SNAPSHOT_TORTURE_H
 
+#include "link.h"
 #include "machine.h"
 
 enum { KEPT_MAX = 6, ACCELS_MAX = 4 };
@@ -17,8 +18,10 @@ struct kept {
 struct torture {
     const char *hv, *guest, *accel[ACCELS_MAX];
     unsigned accels, cpus, snapshots_of_origin;
-    bool disk;
+    bool disk, net;
     uint64_t random;
+    struct link link; /* with net */
+    size_t life;      /* the origin's there */
 
     struct machine origin;
     struct moment last; /* what the origin can be sent back to */
@@ -64,6 +67,12 @@ void round_kill_flatten(struct torture *t);
 void round_kill_clone(struct torture *t);
 void round_kill_pager(struct torture *t);
 
+/* The origin back to its last snapshot; `to` is where it was then. A negative errno: it refuses. */
+int send_back(struct torture *t, struct moment *to);
+/* Lives on the network so far, 0 without one; and `m`'s, which are one more since, and began at or
+ * behind this position of the stream. */
+size_t net_lives(struct torture *t);
+void net_begins(struct torture *t, struct machine *m, size_t known, uint64_t low);
 /* Starts a machine from a folder. Named `what` and a number. */
 void start_from(struct torture *t, struct machine *m, const struct kept *k, const char *what,
                 const char *load);

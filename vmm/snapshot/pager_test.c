@@ -230,11 +230,16 @@ static void recorded(void **state)
         p = start_pager("one");
         g = knock(&p);
         close(p.door);
-        assert_int_equal(next_word(&g, &r), PAGER_READY);
-        for (unsigned k = 0; k < 3; k++)
-            (void)*(volatile uint8_t *)at(&g, (uint64_t)order[k] * KIT_CHUNK);
-        hurry(&g);
-        assert_int_equal(next_word(&g, &r), PAGER_DONE);
+        /* With a recording nothing waits for a machine: all of it may be there before. */
+        if (next_word(&g, &r) == PAGER_READY) {
+            for (unsigned k = 0; k < 3; k++)
+                (void)*(volatile uint8_t *)at(&g, (uint64_t)order[k] * KIT_CHUNK);
+            send(g.channel, &(char){PAGER_HURRY}, 1, MSG_NOSIGNAL); /* it may have ended */
+            next_word(&g, &r);
+        } else {
+            assert_int_equal(i, 1);
+        }
+        assert_int_equal(r.word, PAGER_DONE);
         assert_true(i ? r.faults <= 3 : r.faults == 3 && r.longest_ns > 0);
         leave(&g);
         expect_end(&p);
