@@ -14,6 +14,7 @@ enum {
     RESERVE_MIN_MIB = 16, /* what a kernel alone wants to have */
     TAKE_SHARE = 8,       /* of what is to spare, at the threshold; at most so many times that: */
     TAKE_HARDEST = 4,
+    TAKE_LEAST_MIB = 8,
     GIVE_FIRST = 128, /* shares of memory */
     GIVE_MOST = 8,
     SOON = 4,        /* pressure within so many waits after giving: it was too early */
@@ -115,7 +116,8 @@ static void take(struct balloon_policy *p, const struct balloon_look *look, cons
 {
     const uint64_t spare = less(room->most, look->actual);
     const uint64_t times = QZ_MIN(look->pressure / p->threshold, (uint32_t)TAKE_HARDEST);
-    const uint64_t want = look->actual + spare / TAKE_SHARE * times;
+    const uint64_t step = QZ_MAX(spare / TAKE_SHARE * times, QZ_MIN(spare, TAKE_LEAST_MIB * MIB));
+    const uint64_t want = look->actual + step;
 
     note_pressure(p, look->now_ns);
     p->mood = BALLOON_WAITS;
