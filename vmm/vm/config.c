@@ -9,6 +9,8 @@
 #include "machine/memory.h"
 #include "vm/config_items.h"
 
+enum { BALLOON_PRESSURE = 5 /* percent */ };
+
 static int set_jit(struct vm_config *c, const char *v, struct qz_error *err)
 {
     QZ_AUTO_FREE char *copy = strdup(v);
@@ -95,6 +97,36 @@ static int set_cpus(void *t, const char *v, struct qz_error *err)
 static int set_memory(void *t, const char *v, struct qz_error *err)
 {
     return qz_parse_size(v, &((struct vm_config *)t)->memory, err);
+}
+
+static int balloon_item(struct vm_config *c, const char *item, struct qz_error *err)
+{
+    const char *min = value_of(item, "min"), *pressure = value_of(item, "pressure");
+    uint64_t n = c->balloon.pressure;
+    int r;
+
+    if (!min && !pressure)
+        return qz_fail(err, -EINVAL, "unknown key in \"%s\" (min, pressure)", item);
+    r = min ? qz_parse_size(min, &c->balloon.min, err)
+            : qz_parse_u64(pressure, "percent of time under pressure", 1, 100, &n, err);
+    c->balloon.pressure = (unsigned)n;
+    return r;
+}
+
+static int set_balloon(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+    QZ_AUTO_FREE char *copy = strdup(v);
+    char *rest = copy, *item = next_item(&rest);
+    int r = 0;
+
+    c->balloon.text = v;
+    c->balloon.automatic = item && !strcmp(item, "auto");
+    if (!c->balloon.automatic && strcmp(v, "manual"))
+        return qz_fail(err, -EINVAL, "\"%s\": choose manual or auto[,min=SIZE][,pressure=N]", v);
+    while (r == 0 && (item = next_item(&rest)))
+        r = balloon_item(c, item, err);
+    return r;
 }
 
 static int set_kernel(void *t, const char *v, struct qz_error *err)
@@ -341,6 +373,11 @@ const struct qz_option vm_options[] = {
     {"cpu", "MODEL", "portable (x86-64-v2, default), v3, or host", set_cpu_model},
     {"cpus", "N[,sockets=,cores=,threads=]", "vCPUs, 1 to 256 (default 1)", set_cpus},
     {"memory", "SIZE", "guest memory, such as 512M or 2GiB (default 512M)", set_memory},
+    {"balloon", "manual|auto[,min=SIZE][,pressure=N]",
+     "who decides what the guest gives back: the control socket (default), or the host's memory\n"
+     "pressure: while tasks stand for memory N percent of the time (default 5), unused memory\n"
+     "is taken; SIZE is always left (default: a quarter)",
+     set_balloon},
     {"kernel", "FILE", "a bzImage or ELF vmlinux to boot directly", set_kernel},
     {"initrd", "FILE", "initial RAM disk for --kernel", set_initrd},
     {"append", "TEXT", "kernel command line", set_append},
@@ -387,6 +424,23 @@ const struct qz_option vm_options[] = {
     {NULL, NULL, NULL, NULL},
 };
 
+static int check_balloon(struct vm_config *c, struct qz_error *err)
+{
+    if (!c->balloon.automatic)
+        return 0;
+    if (c->deterministic)
+        return qz_fail(err, -EINVAL,
+                       "--balloon auto follows the host, which is never twice the same: a "
+                       "deterministic machine cannot have it");
+    if (!c->balloon.min)
+        c->balloon.min = c->memory / 4;
+    if (c->balloon.min < GUEST_RAM_MIN || c->balloon.min > c->memory)
+        return qz_fail(err, -EINVAL,
+                       "--balloon min=: %llu bytes: from 2M up to the machine's own memory",
+                       (unsigned long long)c->balloon.min);
+    return 0;
+}
+
 static int check_topology(struct vm_config *c, struct qz_error *err)
 {
     struct cpu_topology *t = &c->topology;
@@ -420,6 +474,7 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
         .name = "vm",
         .snapshot_state = -1,
         .snapshot_memory = -1,
+        .balloon.pressure = BALLOON_PRESSURE,
     };
     i = qz_options_parse(vm_options, argc, argv, c, err);
     if (i < 0)
@@ -452,5 +507,7 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
                            "disk %s: on-error=stop needs --control PATH: only \"resume\" lets the "
                            "machine go on",
                            c->disk[n].path);
+    if (check_balloon(c, err) < 0)
+        return -EINVAL;
     return check_topology(c, err);
 }

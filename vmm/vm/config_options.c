@@ -80,6 +80,7 @@ json_t *vm_config_options(const struct vm_config *c)
     add_text(list, "cpus", "%u,sockets=%u,cores=%u,threads=%u", c->cpus, c->topology.sockets,
              c->topology.cores, c->topology.threads);
     add_text(list, "memory", "%lluB", (unsigned long long)c->memory);
+    add(list, "balloon", c->balloon.text);
     add_file(list, "kernel", c->kernel);
     add_file(list, "initrd", c->initrd);
     add(list, "append", c->append);

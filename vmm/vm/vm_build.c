@@ -97,6 +97,17 @@ static int build_core(struct vm *vm, struct qz_error *err)
                           &vm->vcpus, err);
 }
 
+static int build_balloon(struct vm *vm, struct qz_error *err)
+{
+    const struct balloon_auto_options options = {.memory = vm->config.memory,
+                                                 .min = vm->config.balloon.min,
+                                                 .pressure = vm->config.balloon.pressure};
+
+    return vm->config.balloon.automatic ? balloon_auto_new(&vm->balloon, vm->machine.main_loop,
+                                                           vm->pc.balloon, &options, err)
+                                        : 0;
+}
+
 static int build_devices(struct vm *vm, struct qz_error *err)
 {
     struct pc_host host = {
@@ -122,7 +133,8 @@ static int build_devices(struct vm *vm, struct qz_error *err)
         storage[i] = vm->io[IO_STORAGE + i].loop;
     host.storage_loops = storage;
     host.device_loop = vm->io[IO_DEVICES].loop;
-    if ((r = pc_new(&vm->pc, &vm->machine, &vm->config, &host, err)) < 0)
+    if ((r = pc_new(&vm->pc, &vm->machine, &vm->config, &host, err)) < 0 ||
+        (r = build_balloon(vm, err)) < 0)
         return r;
     if (vm->config.control &&
         (r = control_new(&vm->control, vm->machine.main_loop, vm, vm->config.control, err)) < 0)
@@ -275,6 +287,7 @@ void vm_free(struct vm *vm)
     vcpu_group_free(vm->vcpus);
     vm->vcpus = NULL;
     control_free(vm->control);
+    balloon_auto_free(vm->balloon);
     pc_free(&vm->pc);
     guest_source_free(vm->guest);
     host_console_free(vm->console);

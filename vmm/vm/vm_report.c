@@ -10,6 +10,14 @@ static const char *state_name(enum vm_state s)
     return names[s];
 }
 
+static json_t *balloon(struct vm *vm)
+{
+    json_t *figures = pc_balloon_metrics(&vm->pc);
+
+    balloon_auto_report(vm->balloon, figures);
+    return figures;
+}
+
 json_t *vm_info(struct vm *vm)
 {
     json_t *o = json_object();
@@ -45,6 +53,7 @@ json_t *vm_info(struct vm *vm)
                   (json_int_t)(vm->loaded_ns - vm->born_ns) / 1000, "resumed",
                   (json_int_t)(vm->resumed_ns - vm->born_ns) / 1000, "first_exit",
                   (json_int_t)(vm->first_exit_ns ? vm->first_exit_ns - vm->born_ns : 0) / 1000));
+    json_object_set_new(o, "balloon", balloon(vm));
     json_object_set_new(o, "devices", pc_info(&vm->pc));
     json_object_set_new(o, "disks", vm_disks_images(vm));
     return o;
@@ -70,6 +79,7 @@ json_t *vm_metrics(struct vm *vm)
     unsigned long long pages = 0;
     char text[128] = "";
 
+    json_object_set_new(o, "balloon", balloon(vm));
     vcpu_group_exits(vm->vcpus, count);
     for (int i = 0; i < EXIT_KINDS; i++)
         json_object_set_new(exits, kinds[i], json_integer(count[i]));
