@@ -146,8 +146,9 @@ void balloon_auto_report(const struct balloon_auto *a, json_t *figures)
     if (!a)
         return;
     json_object_set_new(figures, "doing", json_string(balloon_mood_name(a->policy.mood)));
-    json_object_set_new(figures, "pressure_percent", json_real(a->share / 100.0));
-    json_object_set_new(figures, "pressure_threshold_percent", json_integer(a->options.pressure));
+    json_object_set_new(figures, "pressure_ppm", json_integer(a->share * 100));
+    json_object_set_new(figures, "pressure_threshold_ppm",
+                        json_integer(a->options.pressure * 10000));
     json_object_set_new(figures, "min_bytes", json_integer((json_int_t)a->policy.min));
     json_object_set_new(figures, "guest_reserve_bytes",
                         json_integer((json_int_t)balloon_policy_reserve(&a->policy)));
