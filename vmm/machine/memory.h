@@ -94,7 +94,8 @@ static inline bool guest_memory_is_reserved(const struct guest_memory *m)
 {
     return m->options.pages >= MEMORY_PAGES_2MIB;
 }
-/* The bytes of a page of that kind. */
+/* "off", "transparent", "2MiB", "1GiB"; the bytes of a page of that kind. */
+const char *memory_pages_name(enum memory_pages pages);
 uint64_t memory_page_size(enum memory_pages pages);
 
 /* ---- memory_base.c. Main thread, and but for tidying nobody else touches guest memory meanwhile.

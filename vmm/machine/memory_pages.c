@@ -37,6 +37,11 @@ uint64_t memory_page_size(enum memory_pages pages)
     return kinds[pages].size;
 }
 
+const char *memory_pages_name(enum memory_pages pages)
+{
+    return kinds[pages].name;
+}
+
 /* ---- what the host has */
 
 /* A number, or -1. */
@@ -101,16 +106,10 @@ static int check_transparent(const struct memory_options *o, struct qz_error *er
 
 static int check_reserved(const struct memory_options *o, uint64_t size, struct qz_error *err)
 {
-    char text[32];
-
-    if (o->merge)
+    if (o->merge || size % kinds[o->pages].size)
         return qz_fail(err, -EINVAL,
-                       "--merge on and --hugepages %s: reserved huge pages are never merged: "
-                       "choose one of them",
+                       "memory: reserved pages of %s are never merged, and are taken as a whole",
                        kinds[o->pages].name);
-    if (size % kinds[o->pages].size)
-        return qz_fail(err, -EINVAL, "--hugepages %s: memory of %s is no multiple of that",
-                       kinds[o->pages].name, qz_format_size(size, text, sizeof(text)));
     if (read_number(kinds[o->pages].folder, "nr_hugepages") < 0)
         return qz_fail(err, -ENOTSUP,
                        "--hugepages %s: this host has no such pages (%s is missing): choose "

@@ -99,6 +99,28 @@ static int set_memory(void *t, const char *v, struct qz_error *err)
     return qz_parse_size(v, &((struct vm_config *)t)->memory, err);
 }
 
+static int set_merge(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+
+    c->pages.merge = !strcmp(v, "on");
+    return c->pages.merge || !strcmp(v, "off")
+               ? 0
+               : qz_fail(err, -EINVAL, "\"%s\": choose on or off", v);
+}
+
+static int set_hugepages(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+
+    for (int i = 0; i <= MEMORY_PAGES_1GIB; i++)
+        if (!strcmp(v, memory_pages_name((enum memory_pages)i))) {
+            c->pages.pages = (enum memory_pages)i;
+            return 0;
+        }
+    return qz_fail(err, -EINVAL, "\"%s\": choose off, transparent, 2MiB or 1GiB", v);
+}
+
 static int balloon_item(struct vm_config *c, const char *item, struct qz_error *err)
 {
     const char *min = value_of(item, "min"), *pressure = value_of(item, "pressure");
@@ -121,6 +143,8 @@ static int set_balloon(void *t, const char *v, struct qz_error *err)
     int r = 0;
 
     c->balloon.text = v;
+    c->balloon.min = 0;
+    c->balloon.pressure = BALLOON_PRESSURE;
     c->balloon.automatic = item && !strcmp(item, "auto");
     if (!c->balloon.automatic && strcmp(v, "manual"))
         return qz_fail(err, -EINVAL, "\"%s\": choose manual or auto[,min=SIZE][,pressure=N]", v);
@@ -378,6 +402,14 @@ const struct qz_option vm_options[] = {
      "pressure: while tasks stand for memory N percent of the time (default 5), unused memory\n"
      "is taken; SIZE is always left (default: a quarter)",
      set_balloon},
+    {"merge", "on|off",
+     "memory pages that are equal to those of other machines are kept once (KSM; default off):\n"
+     "guests can find out by timing what others have (docs/security.md)",
+     set_merge},
+    {"hugepages", "off|transparent|2MiB|1GiB",
+     "pages of the host under guest memory: 4 KiB (default), larger ones where there are\n"
+     "some, or all of memory reserved in pages of this size",
+     set_hugepages},
     {"kernel", "FILE", "a bzImage or ELF vmlinux to boot directly", set_kernel},
     {"initrd", "FILE", "initial RAM disk for --kernel", set_initrd},
     {"append", "TEXT", "kernel command line", set_append},
@@ -432,13 +464,39 @@ static int check_balloon(struct vm_config *c, struct qz_error *err)
         return qz_fail(err, -EINVAL,
                        "--balloon auto follows the host, which is never twice the same: a "
                        "deterministic machine cannot have it");
+    if (c->pages.pages >= MEMORY_PAGES_2MIB)
+        return qz_fail(err, -EINVAL,
+                       "--balloon auto and --hugepages %s: reserved pages do not come back: choose "
+                       "--hugepages transparent",
+                       memory_pages_name(c->pages.pages));
+    if (c->snapshot && c->snapshot_memory < 0) /* how much memory it has is not known here */
+        return 0;
     if (!c->balloon.min)
-        c->balloon.min = c->memory / 4;
+        c->balloon.min = QZ_MAX(c->memory / 4, (uint64_t)GUEST_RAM_MIN);
     if (c->balloon.min < GUEST_RAM_MIN || c->balloon.min > c->memory)
         return qz_fail(err, -EINVAL,
                        "--balloon min=: %llu bytes: from 2M up to the machine's own memory",
                        (unsigned long long)c->balloon.min);
     return 0;
+}
+
+static int check_pages(const struct vm_config *c, struct qz_error *err)
+{
+    const char *name = memory_pages_name(c->pages.pages);
+
+    if (c->pages.pages < MEMORY_PAGES_2MIB)
+        return 0;
+    if (c->pages.merge)
+        return qz_fail(err, -EINVAL,
+                       "--merge on and --hugepages %s: reserved pages are never merged: choose one",
+                       name);
+    if (c->memory % memory_page_size(c->pages.pages))
+        return qz_fail(err, -EINVAL, "--hugepages %s: --memory is no multiple of that", name);
+    return c->snapshot ? qz_fail(err, -EINVAL,
+                                 "--hugepages %s: memory of a snapshot is shared with others and "
+                                 "copied when it is written: choose transparent",
+                                 name)
+                       : 0;
 }
 
 static int check_topology(struct vm_config *c, struct qz_error *err)
@@ -507,7 +565,7 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
                            "disk %s: on-error=stop needs --control PATH: only \"resume\" lets the "
                            "machine go on",
                            c->disk[n].path);
-    if (check_balloon(c, err) < 0)
+    if (check_pages(c, err) < 0 || check_balloon(c, err) < 0)
         return -EINVAL;
     return check_topology(c, err);
 }

@@ -430,6 +430,11 @@ int vm_set_memory_target(struct vm *vm, uint64_t target, struct qz_error *err)
         return qz_fail(err, -EBUSY,
                        "balloon: the host's memory pressure decides (--balloon auto); start the "
                        "machine with --balloon manual to do it from here");
+    if (guest_memory_is_reserved(&vm->machine.memory))
+        return qz_fail(err, -ENOTSUP,
+                       "balloon: reserved huge pages (--hugepages %s) do not come back: start the "
+                       "machine with --hugepages transparent",
+                       memory_pages_name(vm->config.pages.pages));
     if (target > size || target < GUEST_RAM_MIN)
         return qz_fail(err, -ERANGE,
                        "balloon: the target lies between %u MiB and the machine's %llu MiB",

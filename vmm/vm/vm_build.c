@@ -45,8 +45,10 @@ static int build_memory(struct vm *vm, struct qz_error *err)
     struct guest_memory *m = &vm->machine.memory;
     const int frozen = vm->config.snapshot_memory;
 
-    return frozen >= 0 ? guest_memory_over(m, frozen, vm->config.memory, err)
-                       : guest_memory_new(m, vm->config.memory, err);
+    const struct memory_options *pages = &vm->config.pages;
+
+    return frozen >= 0 ? guest_memory_over_as(m, frozen, vm->config.memory, pages, err)
+                       : guest_memory_new_as(m, vm->config.memory, pages, err);
 }
 
 static int build_core(struct vm *vm, struct qz_error *err)

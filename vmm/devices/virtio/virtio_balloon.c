@@ -458,12 +458,14 @@ int virtio_balloon_new(struct virtio_device **out, struct machine *m, struct qz_
         .machine = m,
         .loop = loop,
         .offered = QZ_BIT(VIRTIO_BALLOON_F_STATS_VQ) | QZ_BIT(VIRTIO_BALLOON_F_DEFLATE_ON_OOM) |
-                   QZ_BIT(VIRTIO_BALLOON_F_PAGE_POISON) | QZ_BIT(VIRTIO_BALLOON_F_REPORTING),
+                   QZ_BIT(VIRTIO_BALLOON_F_PAGE_POISON),
         .config_size = sizeof(b->config),
         .queue_count = QUEUES,
         .queue_size_max = QUEUE_SIZE,
         .label = "balloon",
     };
+    if (!guest_memory_is_reserved(&m->memory)) /* which would not come back */
+        b->d.offered |= QZ_BIT(VIRTIO_BALLOON_F_REPORTING);
     b->stats = no_stats;
     b->stats_period = STATS_PERIOD_NS;
     for (unsigned q = 0; q < QUEUES; q++) {
