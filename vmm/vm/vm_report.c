@@ -10,6 +10,29 @@ static const char *state_name(enum vm_state s)
     return names[s];
 }
 
+/* The kernel's figures of this process, "NAME VALUE" in each line. */
+static json_t *merged(struct vm *vm)
+{
+    static const struct {
+        const char *line, *name;
+    } figures[] = {{"ksm_merging_pages ", "pages"},
+                   {"ksm_zero_pages ", "zero_pages"},
+                   {"ksm_process_profit ", "profit_bytes"}};
+    char text[512];
+    const ssize_t n = pread(vm->ksm_fd, text, sizeof(text) - 1, 0);
+    json_t *o = json_object();
+
+    text[QZ_MAX(n, (ssize_t)0)] = '\0';
+    for (unsigned i = 0; i < QZ_ARRAY_LEN(figures); i++) {
+        const char *at = strstr(text, figures[i].line);
+
+        if (at)
+            json_object_set_new(o, figures[i].name,
+                                json_integer(strtoll(at + strlen(figures[i].line), NULL, 10)));
+    }
+    return o;
+}
+
 static json_t *balloon(struct vm *vm)
 {
     json_t *figures = pc_balloon_metrics(&vm->pc);
@@ -39,6 +62,8 @@ json_t *vm_info(struct vm *vm)
     json_object_set_new(o, "memory_bytes", json_integer(vm->machine.memory.size));
     json_object_set_new(o, "memory",
                         json_string(qz_format_size(vm->machine.memory.size, buf, sizeof(buf))));
+    json_object_set_new(o, "merge", json_boolean(vm->config.pages.merge));
+    json_object_set_new(o, "hugepages", json_string(memory_pages_name(vm->config.pages.pages)));
     json_object_set_new(o, "resets", json_integer(vm->resets));
     json_object_set_new(o, "landlock_abi", json_integer(vm->landlock_abi));
     if (vm->boot.protocol)
@@ -80,6 +105,8 @@ json_t *vm_metrics(struct vm *vm)
     char text[128] = "";
 
     json_object_set_new(o, "balloon", balloon(vm));
+    if (vm->config.pages.merge)
+        json_object_set_new(o, "merged", merged(vm));
     vcpu_group_exits(vm->vcpus, count);
     for (int i = 0; i < EXIT_KINDS; i++)
         json_object_set_new(exits, kinds[i], json_integer(count[i]));
