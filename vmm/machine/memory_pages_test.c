@@ -88,7 +88,7 @@ static long long number_in(const char *path, const char *name)
 
 static void fill(struct guest_memory *m, uint64_t at, int byte)
 {
-    struct mem_span s;
+    struct mem_span s = {0};
 
     assert_int_equal(mem_span(m, gpa(at), PAGE, &s), 0);
     memset(s.data, byte, PAGE);
@@ -96,7 +96,7 @@ static void fill(struct guest_memory *m, uint64_t at, int byte)
 
 static void expect(struct guest_memory *m, uint64_t at, int byte)
 {
-    struct mem_span s;
+    struct mem_span s = {0};
 
     assert_int_equal(mem_span(m, gpa(at), PAGE, &s), 0);
     for (unsigned i = 0; i < PAGE; i += 64)
