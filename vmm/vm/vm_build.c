@@ -160,8 +160,10 @@ static int confine(struct vm *vm, struct qz_error *err)
     int r;
 
     vm->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    if (vm->config.pages.merge)
-        vm->ksm_fd = open("/proc/self/ksm_stat", O_RDONLY | O_CLOEXEC);
+    if (vm->config.pages.merge) {
+        vm->merging_fd = open("/proc/self/ksm_merging_pages", O_RDONLY | O_CLOEXEC);
+        vm->ksm_stat_fd = open("/proc/self/ksm_stat", O_RDONLY | O_CLOEXEC);
+    }
     for (unsigned i = 0; i < QZ_ARRAY_LEN(sockets); i++) {
         const char *socket_path = sockets[i];
 
@@ -247,7 +249,8 @@ int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mo
     vm_disks_learn(vm);
     vm->options = vm_config_options(config);
     vm->command = vm_config_command(config);
-    vm->statm_fd = vm->ksm_fd = vm->machine.memory.fd = vm->pc.debug_fd = vm->signals.fd = -1;
+    vm->statm_fd = vm->merging_fd = vm->ksm_stat_fd = vm->machine.memory.fd = vm->pc.debug_fd =
+        vm->signals.fd = -1;
     pthread_mutex_init(&vm->lock, NULL);
     if ((r = build_core(vm, err)) < 0 || (r = watch_signals(vm, err)) < 0 ||
         (r = build_devices(vm, err)) < 0)
@@ -310,8 +313,10 @@ void vm_free(struct vm *vm)
     guest_memory_free(&m->memory);
     if (vm->statm_fd >= 0)
         close(vm->statm_fd);
-    if (vm->ksm_fd >= 0)
-        close(vm->ksm_fd);
+    if (vm->merging_fd >= 0)
+        close(vm->merging_fd);
+    if (vm->ksm_stat_fd >= 0)
+        close(vm->ksm_stat_fd);
     vm_disks_free(vm);
     json_decref(vm->options);
     json_decref(vm->command);

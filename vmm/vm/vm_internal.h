@@ -52,7 +52,7 @@ struct vm {
     unsigned drain_steps;
     bool resume_after_reset;
     struct qz_watch signals;
-    int statm_fd, ksm_fd;
+    int statm_fd, merging_fd, ksm_stat_fd;
 
     pthread_mutex_t lock; /* guards what other threads leave here */
     char failure[240];

@@ -10,19 +10,26 @@ static const char *state_name(enum vm_state s)
     return names[s];
 }
 
-/* The kernel's figures of this process, "NAME VALUE" in each line. */
+static void read_text(int fd, char *text, size_t size)
+{
+    const ssize_t n = fd < 0 ? 0 : pread(fd, text, size - 1, 0);
+
+    text[QZ_MAX(n, (ssize_t)0)] = '\0';
+}
+
+/* The kernel's figures of this process: one that Linux 5.19 has, and lines of 6.4's. */
 static json_t *merged(struct vm *vm)
 {
     static const struct {
         const char *line, *name;
-    } figures[] = {{"ksm_merging_pages ", "pages"},
-                   {"ksm_zero_pages ", "zero_pages"},
-                   {"ksm_process_profit ", "profit_bytes"}};
+    } figures[] = {{"ksm_zero_pages ", "zero_pages"}, {"ksm_process_profit ", "profit_bytes"}};
     char text[512];
-    const ssize_t n = pread(vm->ksm_fd, text, sizeof(text) - 1, 0);
     json_t *o = json_object();
 
-    text[QZ_MAX(n, (ssize_t)0)] = '\0';
+    read_text(vm->merging_fd, text, sizeof(text));
+    if (*text)
+        json_object_set_new(o, "pages", json_integer(strtoll(text, NULL, 10)));
+    read_text(vm->ksm_stat_fd, text, sizeof(text));
     for (unsigned i = 0; i < QZ_ARRAY_LEN(figures); i++) {
         const char *at = strstr(text, figures[i].line);
 

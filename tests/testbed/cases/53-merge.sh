@@ -2,7 +2,7 @@
 # limit: 400 s
 . "$(dirname "$0")/../lib.sh"
 ksm=/sys/kernel/mm/ksm
-[ -w $ksm/run ] && [ -r /proc/self/ksm_stat ] || skip "KSM cannot be switched on here, or does not tell what it merged"
+[ -w $ksm/run ] && [ -r /proc/self/ksm_merging_pages ] || skip "KSM cannot be switched on here, or does not tell what it merged"
 
 for name in run sleep_millisecs pages_to_scan; do cat $ksm/$name >"$work/$name.before"; done
 put_back() {
@@ -44,10 +44,10 @@ merged() { # merged SOCKET: pages of that machine that are kept once with others
     "$ctl" "$1" '{"cmd":"metrics"}' | sed -n 's/.*"merged":{"pages":\([0-9]*\).*/\1/p'
 }
 wait_merged() { # wait_merged SOCKET PAGES
-    steps=900
-    until [ "$(merged "$1")" -ge "$2" ]; do
+    steps=600
+    until pages=$(merged "$1") && [ "${pages:-0}" -ge "$2" ]; do
         steps=$((steps - 1))
-        [ $steps -gt 0 ] || fail "only $(merged "$1") pages are merged after two minutes"
+        [ $steps -gt 0 ] || fail "only $pages pages are merged after a while"
         sleep 0.1
     done
 }
