@@ -1,5 +1,5 @@
 # --merge on: pages that two machines have alike are kept once, and discarding, snapshots, going back and clones are as without it.
-# limit: 400 s
+# limit: 700 s
 . "$(dirname "$0")/../lib.sh"
 ksm=/sys/kernel/mm/ksm
 [ -w $ksm/run ] && [ -r /proc/self/ksm_merging_pages ] || skip "KSM cannot be switched on here, or does not tell what it merged"
@@ -11,30 +11,27 @@ put_back() {
 trap 'put_back; cleanup' EXIT
 echo 0 >$ksm/run 2>/dev/null || skip "KSM cannot be switched on here"
 
-# Both have the same 16 MiB, which no file of the guest image has; the guest sees to it that they stay as they are.
+# Both have the same 8 MiB, which no file of the guest image has; the guest sees to it that they stay as they are.
 guest_does="
     mount -t tmpfs -o size=100% tmpfs /mnt
-    i=0
-    while [ \$i -lt 256 ]; do
-        yes \"line \$i of both\" | head -c 65536
-        i=\$((i + 1))
-    done >/mnt/same
+    yes 'a line of both' | head -c 8388608 >/mnt/same
     same=\$(md5sum </mnt/same)
     echo ready
     (
         while :; do
-            dd if=/dev/zero of=/mnt/other bs=1M count=32 2>/dev/null
+            dd if=/dev/zero of=/mnt/other bs=1M count=16 2>/dev/null
             [ \"\$(md5sum </mnt/same)\" = \"\$same\" ] || echo \"the bytes have changed\"
             rm /mnt/other
+            sleep 1
         done
     ) &
     $ticking"
-start --memory 256M --name first --merge on -- sh -c "$guest_does"
+start --timeout 650 --memory 256M --name first --merge on -- sh -c "$guest_does"
 wait_for "ksm/run is 0" 20
-"$hv" run --kernel "$kernel" --initrd "$initrd" --append "$quiet" --timeout 300 --control "$work/second" --memory 256M --name second \
+wait_for "^ready" 200
+"$hv" run --kernel "$kernel" --initrd "$initrd" --append "$quiet" --timeout 650 --control "$work/second" --memory 256M --name second \
     --merge on -- sh -c "$guest_does" </dev/null >second.log 2>&1 &
 helpers=$!
-wait_for "^ready"
 wait_ticks second.log 1
 echo 4000 >$ksm/pages_to_scan
 echo 10 >$ksm/sleep_millisecs
@@ -51,8 +48,8 @@ wait_merged() { # wait_merged SOCKET PAGES
         sleep 0.1
     done
 }
-wait_merged "$socket" 3500
-wait_merged "$work/second" 3500
+wait_merged "$socket" 1800
+wait_merged "$work/second" 1800
 echo "pages merged: $(merged "$socket") and $(merged "$work/second"); $(cat $ksm/pages_shared) kept for $(cat $ksm/pages_sharing) more"
 
 # All that is done with memory.
