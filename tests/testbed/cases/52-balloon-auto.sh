@@ -1,6 +1,6 @@
 # --balloon auto: real pressure on the host makes the guest give what it does not use, a guest that needs it has it back at once
 # although pressure lasts, and without pressure all of it comes back; then the monitor's main thread sleeps.
-# limit: 400 s
+# limit: 500 s
 . "$(dirname "$0")/../lib.sh"
 
 [ -r /proc/pressure/memory ] || skip "this kernel does not tell memory pressure (psi=1)"
@@ -90,6 +90,21 @@ pressure=$(balloon pressure_ppm)
 wait_for "^served " 120
 ! grep -q "could not write" "$log" || fail "the guest got no memory back"
 [ -e "$work/press" ] || fail "the pressure ended too early"
+# Who begins from this moment has the policy, too, and goes on with what the balloon had.
+"$hv" snapshot "$socket" moment >out 2>&1 || fail "snapshot: $(cat out)"
+"$hv" run --snapshot moment --control "$work/second" --timeout 200 </dev/null >second.log 2>&1 &
+helpers=$!
+steps=400
+until "$ctl" "$work/second" '{"cmd":"metrics"}' >second.json 2>/dev/null; do
+    steps=$((steps - 1))
+    [ $steps -gt 0 ] || fail "the machine from the snapshot: $(cat second.log)"
+    sleep 0.1
+done
+expect "policy from a snapshot" auto "$(field policy <second.json)"
+[ "$(field actual_bytes <second.json)" -gt $((100 << 20)) ] || fail "from a snapshot: $(cat second.json)"
+"$ctl" "$work/second" '{"cmd":"stop"}' >/dev/null
+wait $helpers || fail "the machine from the snapshot ended with $?"
+helpers=
 relax
 wait_balloon 150 -eq 0
 steps=150
