@@ -203,6 +203,7 @@ int vm_snapshot(struct vm *vm, struct vm_overlay *overlays, unsigned count, stru
     r = vm_disks_flush(vm, err);
     if (r < 0)
         return r;
+    vm_loading_wait(vm->loading);
     guest_memory_foresee(&vm->machine.memory);
     began = qz_now_ns();
     if (running)
