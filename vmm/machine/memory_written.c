@@ -47,6 +47,8 @@ static void set_chunks(const struct guest_memory *m, uint64_t first, uint64_t en
 static int scan_part(const struct guest_memory *m, const uint8_t *at, uint64_t len, uint64_t offset,
                      uint8_t *changed)
 {
+    /* KSM may put the zero page in place of one that the guest filled with zeroes. */
+    const uint64_t clean = m->options.merge ? IS_FILE : IS_FILE | IS_ZERO_PAGE;
     const uint64_t base = (uintptr_t)at;
     struct scanned found[BATCH];
     struct scan s = {
@@ -55,8 +57,8 @@ static int scan_part(const struct guest_memory *m, const uint8_t *at, uint64_t l
         .end = base + len,
         .regions = (uintptr_t)found,
         .count = BATCH,
-        .inverted = IS_FILE | IS_ZERO_PAGE,
-        .all_of = IS_FILE | IS_ZERO_PAGE,
+        .inverted = clean,
+        .all_of = clean,
         .any_of = IS_PRESENT | IS_SWAPPED,
         .wanted = IS_PRESENT,
     };

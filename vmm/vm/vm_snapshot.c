@@ -154,6 +154,12 @@ static int check_kind(struct vm *vm, const struct vm_overlay *overlays, unsigned
     if (vm->machine.gate)
         return qz_fail(err, -ENOTSUP,
                        "a deterministic machine has no snapshots: it can be run again");
+    if (guest_memory_is_reserved(&vm->machine.memory))
+        return qz_fail(err, -ENOTSUP,
+                       "a machine on reserved huge pages (--hugepages %s) has no snapshots: a page "
+                       "written after one needs another, and where none is left the machine would "
+                       "end; --hugepages transparent has them",
+                       memory_pages_name(vm->config.pages.pages));
     return vm_disks_check(vm, overlays, count, err);
 }
 
