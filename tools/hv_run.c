@@ -114,6 +114,11 @@ static int open_snapshot(struct snapshot_source *s, struct vm_config *c, struct 
     const bool is_folder = stat(c->snapshot, &st) == 0 && S_ISDIR(st.st_mode);
     int r = c->load ? snapshot_load_parse(c->load, &load, err) : 0;
 
+    if (c->pages.pages == MEMORY_PAGES_TRANSPARENT && load == SNAPSHOT_LOAD_AUTO)
+        load = SNAPSHOT_LOAD_EAGER; /* a huge page would come into the file whole, zeros and all */
+    if (c->pages.pages == MEMORY_PAGES_TRANSPARENT && load == SNAPSHOT_LOAD_LAZY)
+        r = qz_fail(err, -ENOTSUP, "--hugepages transparent goes with --load eager only");
+
     if (r == 0 && !is_folder)
         r = resolve(c, err);
     if (r == 0)

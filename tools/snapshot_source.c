@@ -12,6 +12,7 @@
 #include "snapshot/userfault.h"
 #include "snapshot_layers.h"
 #include "snapshot_pager.h"
+#include "snapshot_words.h"
 #include "vm/vm_snapshot.h"
 
 _Static_assert((int)VM_SNAPSHOT_FILES <= (int)CONTROL_DESCRIPTORS_MAX,
@@ -72,6 +73,16 @@ static int load_memory(struct snapshot_source *s, struct snapshot_dir *dir, stru
     return r;
 }
 
+/* A huge page would come into the file whole, zeros and all. */
+static int check_pages(const json_t *options, struct qz_error *err)
+{
+    const char *pages = machine_option(options, "--hugepages");
+
+    return pages && !strcmp(pages, "transparent")
+               ? qz_fail(err, -ENOTSUP, "the machine has transparent huge pages: --load eager")
+               : userfault_check(err);
+}
+
 /* Whether it is to be loaded lazily; a negative errno: it must be, and cannot. */
 static int decide(struct snapshot_source *s, const struct snapshot_dir *dir,
                   enum snapshot_load load, struct qz_error *err)
@@ -83,7 +94,7 @@ static int decide(struct snapshot_source *s, const struct snapshot_dir *dir,
     int can = 0;
 
     if (load == SNAPSHOT_LOAD_LAZY || (load == SNAPSHOT_LOAD_AUTO && used >= LAZY_MIN)) {
-        can = userfault_check(&why) == 0;
+        can = check_pages(json_object_get(s->description, "options"), &why) == 0;
         text = why.text;
     }
     qz_format_size(used, size, sizeof(size));
