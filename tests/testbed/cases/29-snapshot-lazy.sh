@@ -1,4 +1,4 @@
-# limit: 400 s
+# limit: 700 s
 # Memory that is loaded from a folder while the machine runs already: raw, packed and upon a parent; by one machine and by several
 # clones of one pager; frozen again before all of it is there. What was needed first is recorded and used. When the pager dies or a
 # chunk is damaged the machine ends with an error, and never goes on with anything else than its own bytes.
