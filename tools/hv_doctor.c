@@ -6,12 +6,12 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <linux/landlock.h>
-#include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
 #include "cpu/accel.h"
 #include "queztl-hv.h"
+#include "snapshot/userfault.h"
 
 enum level { GOOD, PARTLY, MISSING };
 
@@ -124,6 +124,61 @@ static void check_huge_pages(struct report *r)
         SAY(f->cure, "sysctl vm.nr_hugepages=N reserves N pages of 2 MiB");
 }
 
+/* The chosen word of "always [madvise] never"; "" when there is no such file. */
+static void read_choice(const char *path, char word[32])
+{
+    QZ_AUTO_FILE FILE *f = fopen(path, "re");
+    char line[128] = "";
+    const char *at = f && fgets(line, sizeof(line), f) ? strchr(line, '[') : NULL;
+
+    if (!at || sscanf(at, "[%31[^]]", word) != 1)
+        word[0] = '\0';
+}
+
+static void check_transparent(struct report *r)
+{
+    static const char path[] = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    char word[32];
+    bool on;
+    struct finding *f;
+
+    read_choice(path, word);
+    on = word[0] && strcmp(word, "never") && strcmp(word, "deny");
+    f = add(r, "transparent", on ? GOOD : word[0] ? PARTLY : MISSING);
+    SAY(f->found, "huge pages for memory of machines: %s", word[0] ? word : "the kernel has none");
+    if (word[0] && !on)
+        SAY(f->cure, "for --hugepages transparent: echo advise >%s", path);
+}
+
+static void check_merging(struct report *r)
+{
+    long run = read_number("/sys/kernel/mm/ksm/run");
+    struct finding *f = add(r, "equal pages", run == 1 ? GOOD : run >= 0 ? PARTLY : MISSING);
+
+    SAY(f->found, "KSM %s",
+        run == 1   ? "looks for them"
+        : run >= 0 ? "is switched off"
+                   : "is not in this kernel (CONFIG_KSM)");
+    if (run >= 0 && run != 1)
+        SAY(f->cure, "for --merge on: echo 1 >/sys/kernel/mm/ksm/run");
+}
+
+static void check_pressure(struct report *r)
+{
+    QZ_AUTO_FD int fd = open("/proc/pressure/memory", O_RDONLY | O_CLOEXEC);
+    char text[128] = "";
+    bool told = fd >= 0 && read(fd, text, sizeof(text) - 1) > 0;
+    struct finding *f = add(r, "memory pressure", told ? GOOD : MISSING);
+
+    if (told) {
+        text[strcspn(text, "\n")] = '\0';
+        SAY(f->found, "%s", text);
+    } else {
+        SAY(f->found, "/proc/pressure/memory: %s", strerror(errno));
+        SAY(f->cure, "for --balloon auto: boot the kernel with psi=1 (CONFIG_PSI)");
+    }
+}
+
 static void check_cgroups(struct report *r)
 {
     QZ_AUTO_FILE FILE *list = fopen("/sys/fs/cgroup/cgroup.controllers", "re");
@@ -165,16 +220,22 @@ static void check_firmware(struct report *r)
         SAY(f->cure, "apt install ovmf");
 }
 
+/* What fails is told as "what: cure". */
 static void check_userfaultfd(struct report *r)
 {
-    long fd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
-    struct finding *f = add(r, "userfaultfd", fd >= 0 ? GOOD : MISSING);
+    struct qz_error err = {0};
+    const bool can = userfault_check(&err) == 0;
+    struct finding *f = add(r, "lazy restore", can ? GOOD : PARTLY);
+    char *colon = strchr(err.text, ':');
 
-    SAY(f->found, "%s", fd >= 0 ? "available to this user" : strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    else
-        SAY(f->cure, "sysctl vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd");
+    if (can) {
+        SAY(f->found, "memory of snapshots is loaded while machines run (userfaultfd)");
+        return;
+    }
+    SAY(f->found, "%.*s; memory of snapshots is loaded before machines begin",
+        colon ? (int)(colon - err.text) : (int)strlen(err.text), err.text);
+    if (colon)
+        SAY(f->cure, "%.200s", colon + 2);
 }
 
 /* Hardware of which a host has some or none. */
@@ -277,6 +338,9 @@ int hv_doctor(int argc, char **argv)
     check_io_uring(&r);
     check_landlock(&r);
     check_huge_pages(&r);
+    check_transparent(&r);
+    check_merging(&r);
+    check_pressure(&r);
     check_cgroups(&r);
     check_tap(&r);
     check_firmware(&r);

@@ -296,9 +296,11 @@ static void test_too_deep(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_refused),        cmocka_unit_test(test_not_saved),
-        cmocka_unit_test(test_not_saved),      cmocka_unit_test(test_more_than_expected),
+        cmocka_unit_test(test_there_and_back),
+        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_not_saved),
+        cmocka_unit_test(test_more_than_expected),
         cmocka_unit_test(test_too_deep),
     };
 

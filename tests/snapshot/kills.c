@@ -6,6 +6,8 @@
 
 #include "torture.h"
 
+enum { LOADING_NS = 60000000 }; /* about as long as a pager needs for the guest that counts */
+
 /* Some time within what the thing takes as a rule, and a little beyond. */
 static void wait_a_part(struct torture *t, int64_t usual_ns)
 {
@@ -163,4 +165,29 @@ void round_kill_clone(struct torture *t)
     at.high = t->origin.position;
     remove_tree(folder);
     settle_last(t, at);
+}
+
+/* Who loads a machine's memory dies: the machine has all of it, or ends. */
+void round_kill_pager(struct torture *t)
+{
+    struct kept *k = kept_any(t);
+    struct machine m;
+
+    if (!k) {
+        round_snapshot(t);
+        return;
+    }
+    start_from(t, &m, k, "orphaned", "lazy");
+    wait_a_part(t, LOADING_NS);
+    pagers_end(true);
+    if (machine_survives(&m)) {
+        machine_begins(&m);
+        kept_began_at(t, k, m.position - m.judged);
+        machine_goes_on(&m, 2);
+        end_machine(t, &m, true);
+    }
+    if (t->net)
+        link_only(&t->link, t->life);
+    remove_files(&m);
+    machine_goes_on(&t->origin, 1);
 }

@@ -69,6 +69,39 @@ void kill_orphans(pid_t but)
         ;
 }
 
+/* A pager among our children (its machine's parent is gone, or never was ours); 0: none. */
+static pid_t find_pager(void)
+{
+    char path[64], name[32] = "";
+    pid_t child = 0, found = 0;
+    FILE *children, *f;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/children", getpid());
+    children = fopen(path, "re");
+    while (children && !found && fscanf(children, "%d", &child) == 1) {
+        snprintf(path, sizeof(path), "/proc/%d/comm", child);
+        f = fopen(path, "re");
+        if (f && fgets(name, sizeof(name), f) && !strcmp(name, "queztl-pager\n"))
+            found = child;
+        if (f)
+            fclose(f);
+    }
+    if (children)
+        fclose(children);
+    return found;
+}
+
+void pagers_end(bool killed)
+{
+    pid_t pid;
+
+    while ((pid = find_pager())) {
+        if (killed)
+            kill(pid, SIGKILL);
+        program_end(pid);
+    }
+}
+
 void kill_all(void)
 {
     kill_orphans(0);

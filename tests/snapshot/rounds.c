@@ -5,6 +5,13 @@
 
 enum { CLONES_MAX = 4, LINES = 4 };
 
+void remove_files(const struct machine *m)
+{
+    unlink(m->console);
+    unlink(m->socket);
+    unlink(m->log);
+}
+
 /* ---- network */
 
 size_t net_lives(struct torture *t)
@@ -41,9 +48,7 @@ void end_machine(struct torture *t, struct machine *m, bool in_order)
         program_kill(m->pid);
     if (t->net)
         link_ended(&t->link, &ports);
-    unlink(m->console);
-    unlink(m->socket);
-    unlink(m->log);
+    remove_files(m);
 }
 
 /* ---- snapshot */
@@ -95,9 +100,9 @@ void round_snapshot(struct torture *t)
 
 /* ---- restore */
 
-void begin_from(struct torture *t, struct machine *m, struct kept *k, const char *what)
+void start_from(struct torture *t, struct machine *m, const struct kept *k, const char *what,
+                const char *load)
 {
-    const size_t known = net_lives(t);
     char name[PATH_ROOM];
 
     torture_name(t, name, what);
@@ -105,10 +110,17 @@ void begin_from(struct torture *t, struct machine *m, struct kept *k, const char
     snprintf(m->console, sizeof(m->console), "%.200s.console", name);
     snprintf(m->socket, sizeof(m->socket), "%.200s.sock", name);
     snprintf(m->log, sizeof(m->log), "%.200s.log", name);
-    m->pid = program_start((char *[]){(char *)t->hv, "run", "--snapshot", k->folder, "--accel",
-                                      (char *)torture_accel(t), "--console", m->console,
-                                      "--control", m->socket, NULL},
+    m->pid = program_start((char *[]){(char *)t->hv, "run", "--snapshot", (char *)k->folder,
+                                      "--accel", (char *)torture_accel(t), "--console", m->console,
+                                      "--control", m->socket, "--load", (char *)load, NULL},
                            m->log);
+}
+
+void begin_from(struct torture *t, struct machine *m, struct kept *k, const char *what)
+{
+    const size_t known = net_lives(t);
+
+    start_from(t, m, k, what, torture_load(t));
     machine_begins(m);
     kept_began_at(t, k, m->position - m->judged);
     net_begins(t, m, known, k->at.low);
@@ -222,8 +234,8 @@ void round_clone(struct torture *t)
     at.low = t->origin.position;
     began = qz_now_ns();
     program_run(0, "clone.log",
-                (char *[]){(char *)t->hv, "clone", "--count", count, "--folder", folder,
-                           k ? k->folder : t->origin.socket, NULL});
+                (char *[]){(char *)t->hv, "clone", "--count", count, "--folder", folder, "--load",
+                           (char *)torture_load(t), k ? k->folder : t->origin.socket, NULL});
     t->clone_ns = qz_now_ns() - began;
     if (read_list(folder, clones) != n)
         fail("queztl-hv clone did not list %u machines", n);

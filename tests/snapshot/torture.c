@@ -15,7 +15,7 @@
 
 #include "torture.h"
 
-enum { DISK_SIZE = 1 << 20, DISK_CHAIN = 8, WEIGHTS = 20 };
+enum { DISK_SIZE = 1 << 20, DISK_CHAIN = 8, WEIGHTS = 22 };
 
 static const struct kind {
     const char *name;
@@ -30,6 +30,7 @@ static const struct kind {
     {"monitors killed", round_kill_monitor, 1},
     {"flattenings killed", round_kill_flatten, 1},
     {"clonings killed", round_kill_clone, 2},
+    {"pagers killed", round_kill_pager, 2},
 };
 
 struct options {
@@ -49,6 +50,13 @@ uint64_t torture_random(struct torture *t, uint64_t below)
 const char *torture_accel(struct torture *t)
 {
     return t->accel[torture_random(t, t->accels)];
+}
+
+const char *torture_load(struct torture *t)
+{
+    static const char *const ways[] = {"auto", "lazy", "lazy", "eager"};
+
+    return ways[torture_random(t, QZ_ARRAY_LEN(ways))];
 }
 
 void torture_name(struct torture *t, char name[PATH_ROOM], const char *what)

@@ -34,6 +34,8 @@ struct torture {
 
 uint64_t torture_random(struct torture *t, uint64_t below);
 const char *torture_accel(struct torture *t);
+/* For --load. */
+const char *torture_load(struct torture *t);
 /* A name that was not there yet: WHAT-SERIAL. */
 void torture_name(struct torture *t, char name[PATH_ROOM], const char *what);
 /* The origin anew: booted. */
@@ -63,6 +65,7 @@ void round_kill_snapshot(struct torture *t);
 void round_kill_monitor(struct torture *t);
 void round_kill_flatten(struct torture *t);
 void round_kill_clone(struct torture *t);
+void round_kill_pager(struct torture *t);
 
 /* The origin back to its last snapshot; `to` is where it was then. A negative errno: it refuses. */
 int send_back(struct torture *t, struct moment *to);
@@ -70,8 +73,13 @@ int send_back(struct torture *t, struct moment *to);
  * behind this position of the stream. */
 size_t net_lives(struct torture *t);
 void net_begins(struct torture *t, struct machine *m, size_t known, uint64_t low);
-/* Starts a machine from a folder; it has begun when this returns. Named `what` and a number. */
+/* Starts a machine from a folder. Named `what` and a number. */
+void start_from(struct torture *t, struct machine *m, const struct kept *k, const char *what,
+                const char *load);
+/* The same; it has begun when this returns. */
 void begin_from(struct torture *t, struct machine *m, struct kept *k, const char *what);
+/* Its console, socket and messages. */
+void remove_files(const struct machine *m);
 /* Stops or kills it, and removes its files. */
 void end_machine(struct torture *t, struct machine *m, bool in_order);
 /* `queztl-hv snapshot` of the origin into a folder, begun. */

@@ -43,12 +43,13 @@ static uint8_t *host_of(const struct guest_memory *m, uint64_t offset)
 
 /* ---- mapping layers */
 
-static int map_zeroes(uint8_t *at, uint64_t len)
+int memory_map_zeroes(const struct guest_memory *m, uint8_t *at, uint64_t len)
 {
-    return mmap(at, len, PROT_READ | PROT_WRITE,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED
-               ? -errno
-               : 0;
+    if (mmap(at, len, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        return -errno;
+    memory_advise(m, at, len);
+    return 0;
 }
 
 /* For whoever freezes next, when nothing moves. A chunk of which a part was given back must be
@@ -69,7 +70,7 @@ static void note_forgotten(const struct guest_memory *m, uint64_t offset, uint64
 int memory_forget(const struct guest_memory *m, uint64_t offset, uint64_t len)
 {
     uint8_t *at = host_of(m, offset);
-    int r = map_zeroes(at, len);
+    int r = memory_map_zeroes(m, at, len);
 
     note_forgotten(m, offset, offset + len, r == 0 ? CHUNK_GIVEN_BACK : CHUNK_CHANGED);
     if (r != -ENOMEM)
@@ -107,11 +108,13 @@ static int map_chunks(const struct guest_memory *m, const struct memory_layers *
         end = mapping_end(m, l, which, i);
         len = layers_end_of(l, end - 1) - offset;
         if (l->table[i] == LAYER_ZERO)
-            r = map_zeroes(host_of(m, offset), len);
+            r = memory_map_zeroes(m, host_of(m, offset), len);
         else if (mmap(host_of(m, offset), len, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, l->fd[l->table[i]],
                       (off_t)offset) == MAP_FAILED)
             r = -errno;
+        else
+            memory_advise(m, host_of(m, offset), len);
     }
     return r;
 }
@@ -138,7 +141,7 @@ int guest_memory_revert(struct guest_memory *m, struct memory_layers *layers)
     int r;
 
     if (m->layers == layers) {
-        memory_find_written(m, m->changed);
+        memory_find_written(m, m->changed, NULL);
     } else {
         memory_leave_untidied(m);
         memset(m->changed, CHUNK_CHANGED, layers->chunks);
@@ -157,10 +160,16 @@ int guest_memory_clear(struct guest_memory *m)
 {
     int fd, r;
 
+    if (guest_memory_is_reserved(m))
+        return memory_zero_in_place(m);
     if (!m->layers)
         return fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)m->size) < 0
                    ? -errno
                    : 0;
+    if (m->options.merge) {
+        memory_leave_untidied(m);
+        return memory_begin_private(m);
+    }
     fd = ram_file_new(m->size);
     r = fd < 0 ? fd : memory_map_file(m, fd, MAP_SHARED);
     if (r < 0) {
@@ -329,14 +338,14 @@ static void take_layers(struct guest_memory *m, const struct next_layers *n)
     replace_layers(m, n->l);
 }
 
-static int freeze_again(struct guest_memory *m)
+static int freeze_again(struct guest_memory *m, const struct memory_threads *threads)
 {
     QZ_AUTO_FREE uint8_t *moved = calloc(m->layers->chunks, 1);
     struct next_layers n = {.moved = moved};
     int r;
 
     n.l = moved ? layers_below(m, &n) : NULL;
-    memory_find_written(m, m->changed);
+    memory_find_written(m, m->changed, threads);
     r = !n.l ? -ENOMEM : n.l->count == LAYERS_MAX ? -E2BIG : add_changed(m, n.l, moved);
     if (r == 0 && layers_runs(n.l) > RUNS_MAX)
         r = -E2BIG;
@@ -352,10 +361,24 @@ static int freeze_again(struct guest_memory *m)
     return r == -E2BIG || r == -ENOMEM ? freeze_whole(m) : r;
 }
 
-int guest_memory_freeze(struct guest_memory *m, struct qz_error *err)
+void guest_memory_foresee(const struct guest_memory *m)
 {
-    const int r = m->layers ? freeze_again(m) : freeze_shared(m);
+    QZ_AUTO_FREE uint8_t *ignored = m->layers ? calloc(m->layers->chunks, 1) : NULL;
 
+    if (ignored && m->pagemap >= 0)
+        memory_find_written(m, ignored, NULL);
+}
+
+int guest_memory_freeze(struct guest_memory *m, const struct memory_threads *threads,
+                        struct qz_error *err)
+{
+    int r;
+
+    if (guest_memory_is_reserved(m))
+        return qz_fail(err, -ENOTSUP,
+                       "memory on reserved huge pages cannot be frozen: each that is written "
+                       "afterwards needs another, and where none is left the machine would end");
+    r = m->layers ? freeze_again(m, threads) : freeze_shared(m);
     return r < 0 ? qz_fail(err, r, "memory: cannot be frozen: %s", strerror(-r)) : 0;
 }
 

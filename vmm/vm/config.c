@@ -9,6 +9,8 @@
 #include "machine/memory.h"
 #include "vm/config_items.h"
 
+enum { BALLOON_PRESSURE = 5 /* percent */ };
+
 static int set_jit(struct vm_config *c, const char *v, struct qz_error *err)
 {
     QZ_AUTO_FREE char *copy = strdup(v);
@@ -95,6 +97,60 @@ static int set_cpus(void *t, const char *v, struct qz_error *err)
 static int set_memory(void *t, const char *v, struct qz_error *err)
 {
     return qz_parse_size(v, &((struct vm_config *)t)->memory, err);
+}
+
+static int set_merge(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+
+    c->pages.merge = !strcmp(v, "on");
+    return c->pages.merge || !strcmp(v, "off")
+               ? 0
+               : qz_fail(err, -EINVAL, "\"%s\": choose on or off", v);
+}
+
+static int set_hugepages(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+
+    for (int i = 0; i <= MEMORY_PAGES_1GIB; i++)
+        if (!strcmp(v, memory_pages_name((enum memory_pages)i))) {
+            c->pages.pages = (enum memory_pages)i;
+            return 0;
+        }
+    return qz_fail(err, -EINVAL, "\"%s\": choose off, transparent, 2MiB or 1GiB", v);
+}
+
+static int balloon_item(struct vm_config *c, const char *item, struct qz_error *err)
+{
+    const char *min = value_of(item, "min"), *pressure = value_of(item, "pressure");
+    uint64_t n = c->balloon.pressure;
+    int r;
+
+    if (!min && !pressure)
+        return qz_fail(err, -EINVAL, "unknown key in \"%s\" (min, pressure)", item);
+    r = min ? qz_parse_size(min, &c->balloon.min, err)
+            : qz_parse_u64(pressure, "percent of time under pressure", 1, 100, &n, err);
+    c->balloon.pressure = (unsigned)n;
+    return r;
+}
+
+static int set_balloon(void *t, const char *v, struct qz_error *err)
+{
+    struct vm_config *c = t;
+    QZ_AUTO_FREE char *copy = strdup(v);
+    char *rest = copy, *item = next_item(&rest);
+    int r = 0;
+
+    c->balloon.text = v;
+    c->balloon.min = 0;
+    c->balloon.pressure = BALLOON_PRESSURE;
+    c->balloon.automatic = item && !strcmp(item, "auto");
+    if (!c->balloon.automatic && strcmp(v, "manual"))
+        return qz_fail(err, -EINVAL, "\"%s\": choose manual or auto[,min=SIZE][,pressure=N]", v);
+    while (r == 0 && (item = next_item(&rest)))
+        r = balloon_item(c, item, err);
+    return r;
 }
 
 static int set_kernel(void *t, const char *v, struct qz_error *err)
@@ -299,10 +355,24 @@ static int set_snapshot(void *t, const char *v, struct qz_error *err)
     c->snapshot = v;
     if (strncmp(v, "fd:", 3))
         return 0;
-    if (sscanf(v, "fd:%d,%d%n", &c->snapshot_state, &c->snapshot_memory, &end) != 2 || v[end] ||
-        c->snapshot_state < 3 || c->snapshot_memory < 3 || c->snapshot_state == c->snapshot_memory)
-        return qz_fail(err, -EINVAL, "\"%s\": write fd:STATE,MEMORY, two open descriptors", v);
+    if (sscanf(v, "fd:%d,%d%n,%d%n", &c->snapshot_state, &c->snapshot_memory, &end,
+               &c->snapshot_pager, &end) < 2 ||
+        v[end] || c->snapshot_state < 3 || c->snapshot_memory < 3 ||
+        c->snapshot_state == c->snapshot_memory ||
+        (c->snapshot_pager >= 0 && c->snapshot_pager < 3) ||
+        c->snapshot_pager == c->snapshot_state || c->snapshot_pager == c->snapshot_memory)
+        return qz_fail(err, -EINVAL,
+                       "\"%s\": write fd:STATE,MEMORY or fd:STATE,MEMORY,PAGER, open descriptors",
+                       v);
     return 0;
+}
+
+static int set_load(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->load = v;
+    return strcmp(v, "auto") && strcmp(v, "lazy") && strcmp(v, "eager")
+               ? qz_fail(err, -EINVAL, "\"%s\": choose auto, lazy or eager", v)
+               : 0;
 }
 
 static int set_timeout(void *t, const char *v, struct qz_error *err)
@@ -341,6 +411,19 @@ const struct qz_option vm_options[] = {
     {"cpu", "MODEL", "portable (x86-64-v2, default), v3, or host", set_cpu_model},
     {"cpus", "N[,sockets=,cores=,threads=]", "vCPUs, 1 to 256 (default 1)", set_cpus},
     {"memory", "SIZE", "guest memory, such as 512M or 2GiB (default 512M)", set_memory},
+    {"balloon", "manual|auto[,min=SIZE][,pressure=N]",
+     "who decides what the guest gives back: the control socket (default), or the host's memory\n"
+     "pressure: while tasks stand for memory N percent of the time (default 5), unused memory\n"
+     "is taken; SIZE is always left (default: a quarter)",
+     set_balloon},
+    {"merge", "on|off",
+     "memory pages that are equal to those of other machines are kept once (KSM; default off):\n"
+     "guests can find out by timing what others have (docs/security.md)",
+     set_merge},
+    {"hugepages", "off|transparent|2MiB|1GiB",
+     "pages of the host under guest memory: 4 KiB (default), larger ones where there are\n"
+     "some, or all of memory reserved in pages of this size",
+     set_hugepages},
     {"kernel", "FILE", "a bzImage or ELF vmlinux to boot directly", set_kernel},
     {"initrd", "FILE", "initial RAM disk for --kernel", set_initrd},
     {"append", "TEXT", "kernel command line", set_append},
@@ -375,6 +458,10 @@ const struct qz_option vm_options[] = {
      "go on from a snapshot instead of booting: its folder (queztl-hv snapshot makes one), or\n"
      "open descriptors of its parts, with the options of the machine that it is of",
      set_snapshot},
+    {"load", "auto|lazy|eager",
+     "memory of a snapshot's folder: as the guest needs it, or before it goes on (default auto:\n"
+     "lazily where that is quicker and the host can)",
+     set_load},
     {"irqchip", "split|user", "local APICs in the kernel (default) or our own", set_irqchip},
     {"debug-log", "FILE", "what firmware writes to port 0x402", set_debug_log},
     {"state-log", "FILE,every=N[,also=N][,dense=N]",
@@ -386,6 +473,49 @@ const struct qz_option vm_options[] = {
     {"verbose", NULL, "say what happens", set_verbose},
     {NULL, NULL, NULL, NULL},
 };
+
+static int check_balloon(struct vm_config *c, struct qz_error *err)
+{
+    if (!c->balloon.automatic)
+        return 0;
+    if (c->deterministic)
+        return qz_fail(err, -EINVAL,
+                       "--balloon auto follows the host, which is never twice the same: a "
+                       "deterministic machine cannot have it");
+    if (c->pages.pages >= MEMORY_PAGES_2MIB)
+        return qz_fail(err, -EINVAL,
+                       "--balloon auto and --hugepages %s: reserved pages do not come back: choose "
+                       "--hugepages transparent",
+                       memory_pages_name(c->pages.pages));
+    if (c->snapshot && c->snapshot_memory < 0) /* how much memory it has is not known here */
+        return 0;
+    if (!c->balloon.min)
+        c->balloon.min = QZ_MAX(c->memory / 4, (uint64_t)GUEST_RAM_MIN);
+    if (c->balloon.min < GUEST_RAM_MIN || c->balloon.min > c->memory)
+        return qz_fail(err, -EINVAL,
+                       "--balloon min=: %llu bytes: from 2M up to the machine's own memory",
+                       (unsigned long long)c->balloon.min);
+    return 0;
+}
+
+static int check_pages(const struct vm_config *c, struct qz_error *err)
+{
+    const char *name = memory_pages_name(c->pages.pages);
+
+    if (c->pages.pages < MEMORY_PAGES_2MIB)
+        return 0;
+    if (c->pages.merge)
+        return qz_fail(err, -EINVAL,
+                       "--merge on and --hugepages %s: reserved pages are never merged: choose one",
+                       name);
+    if (c->memory % memory_page_size(c->pages.pages))
+        return qz_fail(err, -EINVAL, "--hugepages %s: --memory is no multiple of that", name);
+    return c->snapshot ? qz_fail(err, -EINVAL,
+                                 "--hugepages %s: memory of a snapshot is shared with others and "
+                                 "copied when it is written: choose transparent",
+                                 name)
+                       : 0;
+}
 
 static int check_topology(struct vm_config *c, struct qz_error *err)
 {
@@ -420,6 +550,8 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
         .name = "vm",
         .snapshot_state = -1,
         .snapshot_memory = -1,
+        .snapshot_pager = -1,
+        .balloon.pressure = BALLOON_PRESSURE,
     };
     i = qz_options_parse(vm_options, argc, argv, c, err);
     if (i < 0)
@@ -452,5 +584,7 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
                            "disk %s: on-error=stop needs --control PATH: only \"resume\" lets the "
                            "machine go on",
                            c->disk[n].path);
+    if (check_pages(c, err) < 0 || check_balloon(c, err) < 0)
+        return -EINVAL;
     return check_topology(c, err);
 }

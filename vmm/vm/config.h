@@ -11,6 +11,7 @@
 
 #include "cpu/cpu_model.h"
 #include "gdb/address.h"
+#include "machine/memory.h"
 
 enum {
     VM_DISKS_MAX = 16,
@@ -64,6 +65,13 @@ struct vm_config {
     unsigned cpus;
     struct cpu_topology topology; /* all 0: one socket with `cpus` cores */
     uint64_t memory;
+    struct memory_options pages;
+    struct {
+        const char *text; /* as it was typed, NULL: it was not */
+        bool automatic;
+        uint64_t min;      /* 0: a quarter of memory */
+        unsigned pressure; /* percent */
+    } balloon;
     const char *kernel, *initrd, *append, *firmware, *firmware_vars;
     int protocol; /* enum boot_protocol, -1 automatic */
     struct vm_disk_config disk[VM_DISKS_MAX];
@@ -85,7 +93,9 @@ struct vm_config {
     /* What the machine begins from instead of a boot: a snapshot's folder, or two descriptors that
      * the control socket's "snapshot" gave. */
     const char *snapshot;
+    const char *load; /* when the folder's memory is read: queztl-hv's affair; NULL: as it likes */
     int snapshot_state, snapshot_memory; /* -1: none */
+    int snapshot_pager;                  /* that loads the latter (snapshot/pager.h); -1: none */
     const char *image;                   /* operand: a disk image to boot */
     char **command;                      /* after "--", NULL-terminated; NULL when none was given */
 };

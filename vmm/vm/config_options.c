@@ -80,6 +80,9 @@ json_t *vm_config_options(const struct vm_config *c)
     add_text(list, "cpus", "%u,sockets=%u,cores=%u,threads=%u", c->cpus, c->topology.sockets,
              c->topology.cores, c->topology.threads);
     add_text(list, "memory", "%lluB", (unsigned long long)c->memory);
+    add(list, "balloon", c->balloon.text);
+    add(list, "merge", c->pages.merge ? "on" : "off");
+    add(list, "hugepages", memory_pages_name(c->pages.pages));
     add_file(list, "kernel", c->kernel);
     add_file(list, "initrd", c->initrd);
     add(list, "append", c->append);

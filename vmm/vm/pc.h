@@ -65,6 +65,7 @@ int pc_disk_resize(struct pc *pc, const char *name, uint64_t size, struct qz_err
 /* For the control socket. */
 json_t *pc_info(struct pc *pc);
 json_t *pc_metrics(struct pc *pc);
+json_t *pc_balloon_metrics(struct pc *pc);
 
 /* All vCPUs parked. Virtio devices may still be draining afterwards: see pc_idle(). */
 void pc_reset(struct pc *pc);

@@ -40,13 +40,13 @@ static void add_count(json_t *o, const char *name, uint64_t v)
         json_object_set_new(o, name, json_integer(v));
 }
 
-static json_t *balloon_metrics(struct virtio_device *d)
+json_t *pc_balloon_metrics(struct pc *pc)
 {
     uint64_t target, actual, reported;
     struct balloon_stats s;
     json_t *o = json_object();
 
-    virtio_balloon_info(d, &target, &actual, &reported, &s);
+    virtio_balloon_info(pc->balloon, &target, &actual, &reported, &s);
     add_count(o, "target_bytes", target);
     add_count(o, "actual_bytes", actual);
     add_count(o, "reported_free_bytes", reported);
@@ -106,6 +106,5 @@ json_t *pc_metrics(struct pc *pc)
 
     json_object_set_new(o, "disks", each(pc, VIRTIO_ID_BLOCK, disk_metrics));
     json_object_set_new(o, "nets", each(pc, VIRTIO_ID_NET, net_metrics));
-    json_object_set_new(o, "balloon", balloon_metrics(pc->balloon));
     return o;
 }

@@ -151,6 +151,7 @@ void vm_start_running(struct vm *vm, const bool *stay)
     vcpu_group_resume(vm->vcpus, stay);
     vm->state = VM_RUNNING;
     pc_disks_retry(&vm->pc);
+    balloon_auto_resumed(vm->balloon);
 }
 
 void vm_stop_running(struct vm *vm)
@@ -199,6 +200,7 @@ static void finish_reset(struct vm *vm)
         return vm_end(vm, QZ_EXIT_FAILED);
     }
     vm->resets++;
+    balloon_auto_reset(vm->balloon);
     debugger_machine_reset(vm->debugger);
     vm->state = VM_PAUSED;
     if (vm->resume_after_reset)
@@ -424,6 +426,15 @@ int vm_set_memory_target(struct vm *vm, uint64_t target, struct qz_error *err)
 {
     uint64_t size = vm->machine.memory.size;
 
+    if (vm->balloon)
+        return qz_fail(err, -EBUSY,
+                       "balloon: the host's memory pressure decides (--balloon auto); start the "
+                       "machine with --balloon manual to do it from here");
+    if (guest_memory_is_reserved(&vm->machine.memory))
+        return qz_fail(err, -ENOTSUP,
+                       "balloon: reserved huge pages (--hugepages %s) do not come back: start the "
+                       "machine with --hugepages transparent",
+                       memory_pages_name(vm->config.pages.pages));
     if (target > size || target < GUEST_RAM_MIN)
         return qz_fail(err, -ERANGE,
                        "balloon: the target lies between %u MiB and the machine's %llu MiB",

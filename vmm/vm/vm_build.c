@@ -44,10 +44,12 @@ static void *clock_main(void *arg)
 static int build_memory(struct vm *vm, struct qz_error *err)
 {
     struct guest_memory *m = &vm->machine.memory;
-    const int frozen = vm->config.snapshot_memory;
+    const struct memory_options *pages = &vm->config.pages;
+    const int frozen = vm->config.snapshot_memory, pager = vm->config.snapshot_pager;
+    int r = frozen >= 0 ? guest_memory_over_as(m, frozen, vm->config.memory, pages, err)
+                        : guest_memory_new_as(m, vm->config.memory, pages, err);
 
-    return frozen >= 0 ? guest_memory_over(m, frozen, vm->config.memory, err)
-                       : guest_memory_new(m, vm->config.memory, err);
+    return r < 0 || pager < 0 ? r : vm_loading_begin(&vm->loading, pager, m, err);
 }
 
 static int build_core(struct vm *vm, struct qz_error *err)
@@ -98,6 +100,17 @@ static int build_core(struct vm *vm, struct qz_error *err)
                           &vm->vcpus, err);
 }
 
+static int build_balloon(struct vm *vm, struct qz_error *err)
+{
+    const struct balloon_auto_options options = {.memory = vm->config.memory,
+                                                 .min = vm->config.balloon.min,
+                                                 .pressure = vm->config.balloon.pressure};
+
+    return vm->config.balloon.automatic ? balloon_auto_new(&vm->balloon, vm->machine.main_loop,
+                                                           vm->pc.balloon, &options, err)
+                                        : 0;
+}
+
 static int build_devices(struct vm *vm, struct qz_error *err)
 {
     struct pc_host host = {
@@ -123,7 +136,8 @@ static int build_devices(struct vm *vm, struct qz_error *err)
         storage[i] = vm->io[IO_STORAGE + i].loop;
     host.storage_loops = storage;
     host.device_loop = vm->io[IO_DEVICES].loop;
-    if ((r = pc_new(&vm->pc, &vm->machine, &vm->config, &host, err)) < 0)
+    if ((r = pc_new(&vm->pc, &vm->machine, &vm->config, &host, err)) < 0 ||
+        (r = build_balloon(vm, err)) < 0)
         return r;
     if (vm->config.control &&
         (r = control_new(&vm->control, vm->machine.main_loop, vm, vm->config.control, err)) < 0)
@@ -147,6 +161,10 @@ static int confine(struct vm *vm, struct qz_error *err)
     int r;
 
     vm->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    if (vm->config.pages.merge) {
+        vm->merging_fd = open("/proc/self/ksm_merging_pages", O_RDONLY | O_CLOEXEC);
+        vm->ksm_stat_fd = open("/proc/self/ksm_stat", O_RDONLY | O_CLOEXEC);
+    }
     for (unsigned i = 0; i < QZ_ARRAY_LEN(sockets); i++) {
         const char *socket_path = sockets[i];
 
@@ -181,6 +199,8 @@ static int start_threads(struct vm *vm, struct qz_error *err)
                                        .context = vm};
     int r;
 
+    if (vm->loading && (r = vm_loading_listen(vm->loading, vm->confine, vm->console, err)) < 0)
+        return r;
     for (unsigned i = 0; i < vm->io_loops; i++) {
         struct io_thread *t = &vm->io[i];
 
@@ -231,7 +251,8 @@ int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mo
     vm->confine = mode;
     vm->options = vm_config_options(config);
     vm->command = vm_config_command(config);
-    vm->statm_fd = vm->machine.memory.fd = vm->pc.debug_fd = vm->signals.fd = -1;
+    vm->statm_fd = vm->merging_fd = vm->ksm_stat_fd = vm->machine.memory.fd = vm->pc.debug_fd =
+        vm->signals.fd = -1;
     pthread_mutex_init(&vm->lock, NULL);
     if ((r = build_core(vm, err)) < 0 || (r = watch_signals(vm, err)) < 0 ||
         (r = build_devices(vm, err)) < 0)
@@ -276,8 +297,10 @@ void vm_free(struct vm *vm)
     vcpu_group_free(vm->vcpus);
     vm->vcpus = NULL;
     control_free(vm->control);
+    balloon_auto_free(vm->balloon);
     pc_free(&vm->pc);
     guest_source_free(vm->guest);
+    vm_loading_free(vm->loading);
     host_console_free(vm->console);
     irq_fabric_free(m->irq);
     bus_free(m->pio);
@@ -294,6 +317,10 @@ void vm_free(struct vm *vm)
     guest_memory_free(&m->memory);
     if (vm->statm_fd >= 0)
         close(vm->statm_fd);
+    if (vm->merging_fd >= 0)
+        close(vm->merging_fd);
+    if (vm->ksm_stat_fd >= 0)
+        close(vm->ksm_stat_fd);
     vm_disks_free(vm);
     json_decref(vm->options);
     json_decref(vm->command);

@@ -5,6 +5,7 @@
 #ifndef VMM_VM_INTERNAL_H
 #define VMM_VM_INTERNAL_H
 
+#include "vm/balloon_auto.h"
 #include "vm/control.h"
 #include "vm/debugger.h"
 #include "vm/guest.h"
@@ -12,6 +13,7 @@
 #include "vm/pc.h"
 #include "vm/vcpu.h"
 #include "vm/vm.h"
+#include "vm/vm_loading.h"
 #include "vm/vm_snapshot.h"
 
 enum { IO_DEVICES = 0, IO_STORAGE = 1, IO_LOOPS_MAX = IO_STORAGE + VM_IOTHREADS_MAX };
@@ -46,11 +48,13 @@ struct vm {
     bool clock_started;
     struct host_console *console;
     struct control *control;
-    struct debugger *debugger; /* NULL: no --gdb */
-    bool held;                 /* by the debugger */
+    struct balloon_auto *balloon; /* NULL: --balloon manual */
+    struct debugger *debugger;    /* NULL: no --gdb */
+    bool held;                    /* by the debugger */
     bool run_when_released;
     struct guest_source *guest;
-    struct state_log *log; /* NULL: none */
+    struct vm_loading *loading; /* NULL: all of memory was there from the beginning */
+    struct state_log *log;      /* NULL: none */
 
     unsigned pending; /* ASK_ bits, atomic */
     struct qz_work pending_work;
@@ -58,7 +62,7 @@ struct vm {
     unsigned drain_steps;
     bool resume_after_reset;
     struct qz_watch signals;
-    int statm_fd;
+    int statm_fd, merging_fd, ksm_stat_fd;
 
     pthread_mutex_t lock; /* guards what other threads leave here */
     char failure[240];

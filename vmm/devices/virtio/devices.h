@@ -92,7 +92,9 @@ void virtio_vsock_disconnect(struct virtio_device *d);
 struct balloon_stats { /* VirtIO 1.3 §5.5.6.3, bytes or counts; ~0 where the guest does not tell */
     uint64_t swap_in, swap_out, major_faults, minor_faults, free_memory, total_memory,
         available_memory, disk_caches;
-    int64_t age_ns; /* since the guest reported; -1 never */
+    int64_t age_ns;  /* since the guest reported; -1 never */
+    int64_t at_ns;   /* when it did, by qz_now_ns() */
+    uint64_t actual; /* bytes that the balloon had then */
 };
 int virtio_balloon_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
                        struct qz_error *err);
@@ -103,6 +105,8 @@ int virtio_balloon_set_target(struct virtio_device *d, uint64_t bytes);
  * for anew. */
 void virtio_balloon_info(struct virtio_device *d, uint64_t *target, uint64_t *actual,
                          uint64_t *reported_free, struct balloon_stats *stats);
+/* Any thread. How often virtio_balloon_info() makes the guest report at most; 0: seldom. */
+void virtio_balloon_ask_every(struct virtio_device *d, int64_t period_ns);
 
 /* A port of the multiport console. The first one is the console itself (hvc0). */
 struct console_port_config {

@@ -14,7 +14,8 @@
  * loop serves others. A request that does not end within its round is held and goes on in the next.
  *
  * Statistics: the driver leaves one buffer with the device and fills it anew each time that it gets
- * it back (§5.5.6.3). The device returns it while somebody asks, at most every STATS_PERIOD_NS.
+ * it back (§5.5.6.3). The device returns it while somebody asks, at most once in a period: as
+ * virtio_balloon_ask_every() says, or STATS_PERIOD_NS.
  *
  * Queues: 0 inflate, 1 deflate, 2 statistics, 4 reporting (§5.5.2). Linux leaves out the numbers of
  * queues whose feature is missing (vp_find_vqs() counts named ones only), so its reporting queue is
@@ -58,6 +59,7 @@ struct balloon {
     struct balloon_stats stats;
     int64_t stats_at;        /* qz_now_ns() of the last report; 0: none */
     int64_t stats_wanted_at; /* of the last question; 0: none */
+    int64_t stats_period;    /* ns */
     struct qz_work ask_work;
     struct qz_timer ask_timer; /* loop's thread only */
 };
@@ -188,8 +190,14 @@ static bool serve_pages(struct balloon *b, struct balloon_queue *bq, struct virt
 /* ---- statistics
  * ---------------------------------------------------------------------------------- */
 
-static const struct balloon_stats no_stats = {~0ull, ~0ull, ~0ull, ~0ull, ~0ull,
-                                              ~0ull, ~0ull, ~0ull, -1};
+static const struct balloon_stats no_stats = {~0ull, ~0ull, ~0ull, ~0ull, ~0ull, ~0ull,
+                                              ~0ull, ~0ull, -1,    0,     0};
+
+/* The driver's word, but never more than there is. */
+static uint64_t actual_of(const struct balloon *b)
+{
+    return QZ_MIN((uint64_t)qz_load_le32(&b->config.actual) * PAGE, b->d.machine->memory.size);
+}
 
 static uint64_t *stat_of(struct balloon_stats *s, uint16_t tag)
 {
@@ -228,7 +236,8 @@ static void take_stats(struct balloon *b, const struct virtqueue_chain *c)
         if (value)
             *value = qz_load_le64(entry[i] + 2);
     }
-    b->stats_at = qz_now_ns();
+    b->stats_at = b->stats.at_ns = qz_now_ns();
+    b->stats.actual = actual_of(b);
 }
 
 static bool serve_stats(struct balloon *b, struct balloon_queue *bq, struct virtqueue *vq)
@@ -270,14 +279,22 @@ static void ask_due(struct qz_timer *t)
     if (qz_now_ns() - b->stats_wanted_at > STATS_ASKED_NS)
         return;
     ask_driver(b);
-    qz_timer_arm(b->d.loop, t, qz_now_ns() + STATS_PERIOD_NS, ask_due);
+    qz_timer_arm(b->d.loop, t, qz_now_ns() + b->stats_period, ask_due);
+}
+
+/* The period was a longer one when the timer was set. */
+static bool ask_is_late(struct balloon *b)
+{
+    QZ_LOCKED(&b->d.lock);
+
+    return b->ask_timer.deadline_ns > qz_now_ns() + b->stats_period;
 }
 
 static void ask_begin(struct qz_work *w)
 {
     struct balloon *b = QZ_CONTAINER_OF(w, struct balloon, ask_work);
 
-    if (!b->ask_timer.loop)
+    if (!b->ask_timer.loop || ask_is_late(b))
         ask_due(&b->ask_timer);
 }
 
@@ -413,13 +430,20 @@ void virtio_balloon_info(struct virtio_device *d, uint64_t *target, uint64_t *ac
     QZ_LOCKED(&d->lock);
 
     *target = (uint64_t)__atomic_load_n(&b->target, __ATOMIC_RELAXED) * PAGE;
-    /* The driver's word, but never more than there is. */
-    *actual = QZ_MIN((uint64_t)qz_load_le32(&b->config.actual) * PAGE, d->machine->memory.size);
+    *actual = actual_of(b);
     *reported_free = b->reported;
     *stats = b->stats;
     stats->age_ns = b->stats_at ? qz_now_ns() - b->stats_at : -1;
     b->stats_wanted_at = qz_now_ns();
     qz_loop_post(d->loop, &b->ask_work, ask_begin);
+}
+
+void virtio_balloon_ask_every(struct virtio_device *d, int64_t period_ns)
+{
+    struct balloon *b = balloon_of(d);
+    QZ_LOCKED(&d->lock);
+
+    b->stats_period = period_ns ? period_ns : STATS_PERIOD_NS;
 }
 
 int virtio_balloon_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop,
@@ -434,13 +458,16 @@ int virtio_balloon_new(struct virtio_device **out, struct machine *m, struct qz_
         .machine = m,
         .loop = loop,
         .offered = QZ_BIT(VIRTIO_BALLOON_F_STATS_VQ) | QZ_BIT(VIRTIO_BALLOON_F_DEFLATE_ON_OOM) |
-                   QZ_BIT(VIRTIO_BALLOON_F_PAGE_POISON) | QZ_BIT(VIRTIO_BALLOON_F_REPORTING),
+                   QZ_BIT(VIRTIO_BALLOON_F_PAGE_POISON),
         .config_size = sizeof(b->config),
         .queue_count = QUEUES,
         .queue_size_max = QUEUE_SIZE,
         .label = "balloon",
     };
+    if (!guest_memory_is_reserved(&m->memory)) /* which would not come back */
+        b->d.offered |= QZ_BIT(VIRTIO_BALLOON_F_REPORTING);
     b->stats = no_stats;
+    b->stats_period = STATS_PERIOD_NS;
     for (unsigned q = 0; q < QUEUES; q++) {
         b->queue[q].balloon = b;
         b->queue[q].held.iov = b->queue[q].iov;

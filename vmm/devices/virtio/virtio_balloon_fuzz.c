@@ -117,8 +117,9 @@ static void host_does(const uint8_t *op)
         virtio_balloon_set_target(device, qz_load_le64(op) & (2 * RAM - 1));
     if (op[1] & 2)
         vtest_device_write(t, op[2] % 16 & ~3u, &value, 4);
+    virtio_balloon_ask_every(device, op[3] & 1 ? 1000000000 : 0);
     virtio_balloon_info(device, &target, &actual, &reported, &stats);
-    if (target > RAM || actual > RAM)
+    if (target > RAM || actual > RAM || stats.actual > RAM || (stats.age_ns < 0) != !stats.at_ns)
         abort();
     rest();
 }

@@ -247,7 +247,8 @@ static void statistics(struct fixture *f, bool packed)
     token = tell(f, VIRTIO_BALLOON_S_SWAP_IN, 5, VIRTIO_BALLOON_S_CACHES, 1ull << 40);
     assert_int_equal(vtest_run_until(f->tm, swap_in_is, &(struct expectation){f, 5}), 0);
     stats = ask(f);
-    assert_true(stats.age_ns >= 0);
+    assert_true(stats.age_ns >= 0 && stats.at_ns > 0);
+    assert_int_equal(stats.actual, 0);
     assert_int_equal(stats.disk_caches, 1ull << 40);
     assert_true(stats.swap_out == UINT64_MAX);
     /* What is unknown is ignored; a second buffer sends the first one back. */
@@ -277,6 +278,26 @@ static void test_statistics_asked(void **state)
         assert_int_equal(vtest_wait(f->t, STATS_Q, token, NULL), 0);
         tell(f, VIRTIO_BALLOON_S_SWAP_IN, 3, VIRTIO_BALLOON_S_SWAP_OUT, 4);
         assert_int_equal(vtest_run_until(f->tm, swap_in_is, &(struct expectation){f, 3}), 0);
+    }
+}
+
+/* Who wants it more often has it more often, also when the timer was set before. */
+static void test_statistics_asked_often(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t pages = 16;
+    int token;
+
+    start(f, STATS, false);
+    ask(f);
+    vtest_run(f->tm, 10);
+    virtio_balloon_ask_every(f->d, 1000000);
+    vtest_device_write(f->t, 4, &pages, 4);
+    for (uint64_t i = 1; i < 5; i++) {
+        token = tell(f, VIRTIO_BALLOON_S_SWAP_IN, i, VIRTIO_BALLOON_S_SWAP_OUT, 2);
+        assert_int_equal(vtest_run_until(f->tm, swap_in_is, &(struct expectation){f, i}), 0);
+        assert_int_equal(vtest_wait(f->t, STATS_Q, token, NULL), 0);
+        assert_int_equal(ask(f).actual, 16 * PAGE);
     }
 }
 
@@ -384,6 +405,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_target, setup, teardown),
         cmocka_unit_test_setup_teardown(test_statistics, setup, teardown),
         cmocka_unit_test_setup_teardown(test_statistics_asked, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_statistics_asked_often, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reporting, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reset, setup, teardown),
         cmocka_unit_test_setup_teardown(test_state, setup, teardown),
