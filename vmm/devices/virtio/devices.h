@@ -60,7 +60,8 @@ struct net_backend; /* net_backend.h: TAP or libslirp under virtio-net */
 struct virtio_net_options {
     struct net_backend *backend; /* owned by the device afterwards */
     uint8_t mac[6];
-    uint16_t mtu; /* 0: not announced */
+    bool mac_given; /* somebody asked for this one: a state that is loaded does not bring its own */
+    uint16_t mtu;   /* 0: not announced */
 };
 int virtio_net_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
                    const struct virtio_net_options *config, struct qz_error *err);

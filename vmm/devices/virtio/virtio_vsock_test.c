@@ -420,6 +420,63 @@ static void test_disconnect(void **state)
     }
 }
 
+/* In place of the device: another one on another socket, which goes on from its state. */
+static void move_to(struct guest *g, uint64_t cid, const char *path)
+{
+    struct vtest_device device = {g->tm, g->vp};
+    struct qz_state *saved = qz_state_save(), *loaded;
+    struct qz_error err;
+    const void *bytes;
+    size_t len;
+
+    vtest_device_state(&device, saved);
+    assert_int_equal(qz_state_finish(saved, &err), 0);
+    bytes = qz_state_bytes(saved, &len);
+    virtio_pci_free(g->vp);
+    assert_int_equal(virtio_vsock_new(&g->d, &g->tm->m, g->tm->m.main_loop, cid, path, &err), 0);
+    assert_int_equal(virtio_pci_new(&g->vp, g->d, &err), 0);
+    snprintf(g->path, sizeof(g->path), "%s", path);
+    loaded = qz_state_load(bytes, len);
+    device.vp = g->vp;
+    vtest_device_state(&device, loaded);
+    assert_int_equal(qz_state_finish(loaded, &err), 0);
+    qz_state_free(loaded);
+    qz_state_free(saved);
+}
+
+/* A clone has the context id and the socket that it was given: its driver is told to look
+ * (§5.10.6.7), and speaks for the new id from then on. */
+static void test_another_identity(void **state)
+{
+    struct guest *g = *state;
+    struct virtio_vsock_hdr h = guest_header(RST, 1, 1);
+    uint32_t event = 99, written;
+    struct iovec in = {&event, sizeof(event)};
+    uint64_t cid = 0;
+    char path[96];
+    int fd, token;
+
+    guest_start(g, true);
+    token = vtest_submit(g->t, EVENT, NULL, 0, &in, 1);
+    assert_true(token >= 0);
+    vtest_kick(g->t, EVENT);
+    guest_idle(g);
+    snprintf(path, sizeof(path), "%s/other", g->dir);
+    move_to(g, GUEST_CID + 1, path);
+    assert_int_equal(vtest_wait(g->t, EVENT, token, &written), 0);
+    assert_int_equal(written, sizeof(event));
+    assert_int_equal(event, VIRTIO_VSOCK_EVENT_TRANSPORT_RESET);
+    vtest_device_read(g->t, 0, &cid, 8);
+    assert_int_equal(cid, GUEST_CID + 1);
+    fd = host_connect(g);
+    host_write(g, fd, "CONNECT 7\n", 10);
+    assert_int_equal(vtest_wait(g->t, 0, g->rx[0].token, NULL), 0);
+    memcpy(&h, g->rx[0].bytes, sizeof(h));
+    assert_int_equal(h.op, REQUEST);
+    assert_int_equal(h.dst_cid, GUEST_CID + 1);
+    close(fd);
+}
+
 static void test_construction(void **state)
 {
     struct guest *g = *state;
@@ -470,6 +527,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_patience, setup, teardown),
         cmocka_unit_test(test_limit),
         cmocka_unit_test_setup_teardown(test_disconnect, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_another_identity, setup, teardown),
         cmocka_unit_test_setup_teardown(test_construction, setup, teardown),
     };
 
