@@ -72,6 +72,7 @@ struct virtio_net_stats { /* seen from the guest; bytes without the virtio heade
     uint64_t tx_stalls; /* times the guest's frames had to wait for the host */
 };
 void virtio_net_get_stats(struct virtio_device *d, struct virtio_net_stats *stats); /* any thread */
+void virtio_net_get_mac(struct virtio_device *d, uint8_t mac[6]); /* its present one; any thread */
 
 int virtio_rng_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
                    struct qz_error *err);

@@ -373,3 +373,10 @@ void virtio_net_get_stats(struct virtio_device *d, struct virtio_net_stats *stat
 
     *stats = net_of(d)->stats;
 }
+
+void virtio_net_get_mac(struct virtio_device *d, uint8_t mac[6])
+{
+    QZ_LOCKED(&d->lock);
+
+    memcpy(mac, net_of(d)->config.mac, sizeof(net_of(d)->config.mac));
+}

@@ -272,6 +272,7 @@ static void on_config_read(struct virtio_device *d, unsigned offset, void *buf, 
 static void finish_reset(struct vsock *v)
 {
     v->resetting = v->tell_reset = false;
+    v->known_cid = v->config.guest_cid;
     forget_all(v);
     virtio_reset_done(&v->d);
 }
@@ -300,12 +301,22 @@ static void on_reset(struct virtio_device *d)
         qz_loop_post(d->loop, &v->reset_work, carry_out_reset);
 }
 
-/* Connections are this host's sockets and stay here: a driver that goes on from a state is told
- * that they are gone. */
+/*
+ * Connections are this host's sockets and stay here: a driver that goes on from a state is told
+ * that they are gone, and reads its context id again. Until then it is understood under the one
+ * that it had.
+ */
 static void on_state(struct virtio_device *d, struct qz_state *s)
 {
-    if (qz_state_loading(s) && !qz_state_failed(s))
-        vsock_of(d)->tell_reset = d->active;
+    struct vsock *v = vsock_of(d);
+
+    QZ_STATE(s, "cid", v->known_cid, UINT32_MAX - 1);
+    if (!qz_state_loading(s) || qz_state_failed(s))
+        return;
+    if (v->known_cid <= VSOCK_HOST_CID)
+        return qz_state_refuse(s, "context id %llu is no guest's",
+                               (unsigned long long)v->known_cid);
+    v->tell_reset = d->active;
 }
 
 static void on_free(struct virtio_device *d)
@@ -363,7 +374,7 @@ int virtio_vsock_new(struct virtio_device **out, struct machine *m, struct qz_lo
         .queue_size_max = QUEUE_SIZE,
         .label = "vsock",
     };
-    v->config.guest_cid = cid;
+    v->config.guest_cid = v->known_cid = cid;
     v->connections_max = connections_max();
     v->listen_fd = -1;
     LIST_INIT(&v->all);

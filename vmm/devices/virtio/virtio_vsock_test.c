@@ -444,6 +444,15 @@ static void move_to(struct guest *g, uint64_t cid, const char *path)
     qz_state_free(saved);
 }
 
+static void answer_as(struct guest *g, uint64_t cid, uint16_t op,
+                      const struct virtio_vsock_hdr *request)
+{
+    struct virtio_vsock_hdr h = guest_header(op, request->src_port, request->dst_port);
+
+    h.src_cid = cid;
+    guest_send(g, h, NULL, 0);
+}
+
 /* A clone has the context id and the socket that it was given: its driver is told to look
  * (§5.10.6.7), and speaks for the new id from then on. */
 static void test_another_identity(void **state)
@@ -453,7 +462,7 @@ static void test_another_identity(void **state)
     uint32_t event = 99, written;
     struct iovec in = {&event, sizeof(event)};
     uint64_t cid = 0;
-    char path[96];
+    char path[96], byte;
     int fd, token;
 
     guest_start(g, true);
@@ -474,6 +483,18 @@ static void test_another_identity(void **state)
     memcpy(&h, g->rx[0].bytes, sizeof(h));
     assert_int_equal(h.op, REQUEST);
     assert_int_equal(h.dst_cid, GUEST_CID + 1);
+    /* It had not looked yet; now it has, and the old id is nobody's any more. */
+    answer_as(g, GUEST_CID, RESPONSE, &h);
+    do
+        assert_int_equal(host_read(g, fd, &byte, 1), 1);
+    while (byte != '\n');
+    answer_as(g, GUEST_CID + 1, VIRTIO_VSOCK_OP_CREDIT_UPDATE, &h);
+    answer_as(g, GUEST_CID, RST, &h);
+    guest_idle(g);
+    assert_int_equal(recv(fd, &byte, 1, MSG_DONTWAIT), -1);
+    assert_int_equal(errno, EAGAIN);
+    answer_as(g, GUEST_CID + 1, RST, &h);
+    assert_int_equal(host_end(g, fd), 0);
     close(fd);
 }
 

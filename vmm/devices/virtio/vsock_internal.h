@@ -96,6 +96,7 @@ struct vsock_stray {
 struct vsock {
     struct virtio_device d;
     struct virtio_vsock_config config;
+    uint64_t known_cid; /* as which the driver speaks until it has looked again */
     char *path;
     bool bound; /* the socket file is ours */
     struct qz_watch listener;
