@@ -6,16 +6,21 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "agent_client.h"
+#include "clone_identity.h"
 #include "control_client.h"
 #include "cpu/accel.h"
 #include "queztl-hv.h"
 #include "snapshot_words.h"
 
 enum { CLONES_MAX = 1000, START_LIMIT_MS = 30000 };
+#define AGENT_LIMIT_NS INT64_C(30000000000)
 
 struct config {
     uint64_t count;
     const char *folder, *accel;
+    bool json;
+    struct clone_plan plan;
 };
 
 static int set_count(void *t, const char *v, struct qz_error *err)
@@ -35,28 +40,55 @@ static int set_accel(void *t, const char *v, struct qz_error *err)
     return 0;
 }
 
+static int set_net(void *t, const char *v, struct qz_error *err)
+{
+    struct clone_plan *p = &((struct config *)t)->plan;
+
+    if (p->nets == VM_NETS_MAX)
+        return qz_fail(err, -EINVAL, "more than %d network devices", VM_NETS_MAX);
+    p->net[p->nets++] = v;
+    return 0;
+}
+
+static int set_format(void *t, const char *v, struct qz_error *err)
+{
+    struct config *c = t;
+
+    c->json = !strcmp(v, "json");
+    return c->json || !strcmp(v, "table") ? 0 : qz_fail(err, -EINVAL, "\"%s\": table or json", v);
+}
+
 const struct qz_option hv_clone_options[] = {
     {"count", "N", "how many (default 1)", set_count},
     {"folder", "DIR",
      "where each clone's control socket, console and messages go: NAME.sock, NAME.console,\n"
-     "NAME.log (default: here)",
+     "NAME.log, and NAME.vsock of machines that have one (default: here)",
      set_folder},
     {"accel", "auto|kvm|jit", "what executes the clones (default auto)", set_accel},
+    {"net", "user|tap:NAME%d",
+     "another network than the machine's, may be given several times; %d is the clone's number",
+     set_net},
+    {"format", "table|json", "how they are listed (default table)", set_format},
     {0},
 };
 
 struct clone {
     char name[96], socket[512], console[512];
+    struct machine_identity identity;
     pid_t pid;
     int log;
+    const char *agent; /* what became of its identity */
 };
 
+/* The machine keeps the lock of its context id, and does nothing else with it. */
 static int start_machine_from(const struct words *w, const struct snapshot_source *s,
-                              const struct overlays *disks, int messages)
+                              const struct overlays *disks, int id_lock, int messages)
 {
     int fds[HANDED_MAX];
-    const unsigned count = snapshot_descriptors(s, disks, fds);
+    unsigned count = snapshot_descriptors(s, disks, fds);
 
+    if (id_lock >= 0 && count < HANDED_MAX)
+        fds[count++] = id_lock;
     return start_machine(w, fds, count, messages);
 }
 
@@ -83,46 +115,60 @@ static int add_option(struct words *w, const char *name, const char *value)
     return words_add(w, name) < 0 || words_add(w, value) < 0 ? -ENOMEM : 0;
 }
 
+static int add_identity(struct words *w, const struct machine_identity *i)
+{
+    char vsock[600];
+
+    for (unsigned k = 0; k < i->nets; k++)
+        if (add_option(w, "--net", i->net[k]) < 0)
+            return -ENOMEM;
+    snprintf(vsock, sizeof(vsock), "%llu,%s", (unsigned long long)i->cid, i->vsock);
+    return i->cid ? add_option(w, "--vsock", vsock) : 0;
+}
+
 /* What makes this clone: the machine's options, and those that tell clones apart. */
 static int clone_words(struct words *w, const char *vmm, const struct config *c,
                        const struct snapshot_source *s, const struct clone *k,
                        const struct overlays *disks)
 {
+    static const char *const own[] = {"--net", "--vsock", NULL};
     const json_t *command = json_object_get(s->description, "command");
 
     if (words_add(w, vmm) < 0 ||
-        words_add_machine(w, json_object_get(s->description, "options"), disks, NULL) < 0 ||
-        add_option(w, "--name", k->name) < 0 || add_option(w, "--control", k->socket) < 0 ||
-        add_option(w, "--console", k->console) < 0 || add_option(w, "--accel", c->accel) < 0 ||
-        add_option(w, "--snapshot", "fd:3,4") < 0)
+        words_add_machine(w, json_object_get(s->description, "options"), disks, own) < 0 ||
+        add_identity(w, &k->identity) < 0 || add_option(w, "--name", k->name) < 0 ||
+        add_option(w, "--control", k->socket) < 0 || add_option(w, "--console", k->console) < 0 ||
+        add_option(w, "--accel", c->accel) < 0 || add_option(w, "--snapshot", "fd:3,4") < 0)
         return -ENOMEM;
     return json_array_size(command) && (words_add(w, "--") < 0 || words_add_list(w, command) < 0)
                ? -ENOMEM
                : 0;
 }
 
-static int begin_clone(struct clone *k, unsigned i, const char *vmm, const struct config *c,
+static int begin_clone(struct clone *k, unsigned i, const char *vmm, struct config *c,
                        const struct snapshot_source *s, struct qz_error *err)
 {
+    const json_t *options = json_object_get(s->description, "options");
     const char *folder = c->folder ? c->folder : ".";
     struct overlays disks;
     struct words w = {0};
     char log[512];
     int r;
 
-    snprintf(k->name, sizeof(k->name), "%.60s-%u",
-             name_of(json_object_get(s->description, "options")), i + 1);
+    snprintf(k->name, sizeof(k->name), "%.58s-%u", name_of(options), i + 1);
     snprintf(k->socket, sizeof(k->socket), "%s/%s.sock", folder, k->name);
     snprintf(k->console, sizeof(k->console), "%s/%s.console", folder, k->name);
     snprintf(log, sizeof(log), "%s/%s.log", folder, k->name);
     k->log = open(log, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (k->log < 0)
         return qz_fail(err, -errno, "%s: %s", log, strerror(errno));
-    r = overlays_in(&disks, json_object_get(s->description, "disks"), folder, k->name, err);
+    r = clone_identity(&k->identity, &c->plan, options, i + 1, k->name, folder, err);
+    if (r == 0)
+        r = overlays_in(&disks, json_object_get(s->description, "disks"), folder, k->name, err);
     if (r < 0)
         return r;
     r = clone_words(&w, vmm, c, s, k, &disks);
-    k->pid = r < 0 ? r : start_machine_from(&w, s, &disks, k->log);
+    k->pid = r < 0 ? r : start_machine_from(&w, s, &disks, k->identity.id_lock, k->log);
     words_free(&w);
     overlays_end(&disks, k->pid < 0);
     return k->pid < 0
@@ -164,27 +210,145 @@ static int wait_for_clone(const struct clone *k, int64_t limit, struct qz_error 
     return r;
 }
 
-static int run_clones(const struct config *c, const char *vmm, const struct snapshot_source *s,
-                      struct qz_error *err)
-{
-    QZ_AUTO_FREE struct clone *clones = calloc(c->count, sizeof(*clones));
-    const int64_t began = qz_now_ns(), limit = began + START_LIMIT_MS * INT64_C(1000000);
-    unsigned started = 0;
-    int r = clones ? 0 : qz_fail(err, -ENOMEM, "no memory");
+/* ---- identities, through the agents ---- */
 
-    while (r == 0 && started < c->count) {
-        r = begin_clone(&clones[started], started, vmm, c, s, err);
-        started++;
+/* Whether asking is of use: a guest without an agent at that moment has none now. */
+static bool has_agent(const struct snapshot_source *s)
+{
+    const char *agent = json_string_value(json_object_get(s->description, "agent"));
+
+    return option_nth(json_object_get(s->description, "options"), "--vsock", 0) &&
+           (!agent || strcmp(agent, "none"));
+}
+
+/* A word for the list; what went wrong is said, too. */
+static const char *agent_word(const struct clone *k, const struct agent_call *call)
+{
+    const bool complete = json_is_true(json_object_get(call->data, "complete"));
+
+    if (call->said == AGENT_NONE)
+        return "none";
+    if (call->said == AGENT_OK && complete)
+        return "ok";
+    if (call->said == AGENT_OK) {
+        QZ_AUTO_FREE char *what = json_dumps(call->data, JSON_COMPACT);
+
+        fprintf(stderr, "%s: its identity is not complete: %s\n", k->name, what ? what : "");
+    } else {
+        fprintf(stderr, "%s: the guest's agent: %s\n", k->name, call->text);
     }
+    return "error";
+}
+
+/* All of them at a time. */
+static void hand_over(struct clone *clones, unsigned count, const struct snapshot_source *s)
+{
+    QZ_AUTO_FREE struct agent_call *calls = calloc(count, sizeof(*calls));
+    const json_t *nets = json_object_get(s->description, "nets");
+
+    for (unsigned i = 0; calls && i < count; i++) {
+        calls[i].path = clones[i].identity.vsock;
+        calls[i].pid = clones[i].pid;
+        calls[i].line = identity_request(&clones[i].identity, nets);
+    }
+    if (calls)
+        agent_call_all(calls, count, AGENT_LIMIT_NS);
+    for (unsigned i = 0; calls && i < count; i++) {
+        clones[i].agent = agent_word(&clones[i], &calls[i]);
+        json_decref(calls[i].data);
+        free(calls[i].line);
+    }
+}
+
+/* ---- the list ---- */
+
+static json_t *addresses(const struct machine_identity *i)
+{
+    json_t *list = json_array();
+
+    for (unsigned k = 0; k < i->nets; k++)
+        if (*i->mac[k])
+            json_array_append_new(list, json_string(i->mac[k]));
+    return list;
+}
+
+static void print_json(const struct clone *clones, unsigned count)
+{
+    json_t *list = json_array();
+
+    for (unsigned i = 0; i < count; i++) {
+        const struct machine_identity *own = &clones[i].identity;
+        json_t *o = json_pack("{s:s,s:i,s:s,s:s,s:o,s:s}", "name", clones[i].name, "pid",
+                              (int)clones[i].pid, "control", clones[i].socket, "console",
+                              clones[i].console, "nets", addresses(own), "agent", clones[i].agent);
+
+        if (own->cid)
+            json_object_set_new(
+                o, "vsock",
+                json_pack("{s:I,s:s}", "cid", (json_int_t)own->cid, "path", own->vsock));
+        json_array_append_new(list, o);
+    }
+    json_dumpf(list, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(list);
+}
+
+static void print_table(const struct clone *clones, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        const struct clone *k = &clones[i];
+        const struct machine_identity *own = &k->identity;
+
+        printf("%s\t%d\t%s\t", k->name, k->pid, k->socket);
+        for (unsigned n = 0; n < own->nets; n++)
+            printf("%s%s", n ? "," : "", *own->mac[n] ? own->mac[n] : "-");
+        if (own->cid)
+            printf("\t%llu\t%s", (unsigned long long)own->cid, own->vsock);
+        else
+            printf("\t-\t-");
+        printf("\tagent: %s\n", k->agent);
+    }
+}
+
+static unsigned wait_for_all(struct clone *clones, unsigned started, struct qz_error *err, int *r)
+{
+    const int64_t limit = qz_now_ns() + START_LIMIT_MS * INT64_C(1000000);
+    unsigned run = 0;
+
     for (unsigned i = 0; i < started; i++) {
-        if (r == 0 && (r = wait_for_clone(&clones[i], limit, err)) == 0)
-            printf("%s\t%d\t%s\n", clones[i].name, clones[i].pid, clones[i].socket);
+        clones[i].agent = "none";
+        if (*r == 0 && (*r = wait_for_clone(&clones[i], limit, err)) == 0)
+            run++;
         if (clones[i].log > 0)
             close(clones[i].log);
     }
+    return run;
+}
+
+static int run_clones(struct config *c, const char *vmm, const struct snapshot_source *s,
+                      struct qz_error *err)
+{
+    QZ_AUTO_FREE struct clone *clones = calloc(c->count, sizeof(*clones));
+    const int64_t began = qz_now_ns();
+    unsigned started = 0, run;
+    int r = clones ? 0 : qz_fail(err, -ENOMEM, "no memory");
+
+    c->plan.count = (unsigned)c->count;
     if (r == 0)
-        fprintf(stderr, "%llu clones run after %.1f ms\n", (unsigned long long)c->count,
-                (double)(qz_now_ns() - began) / 1e6);
+        r = clone_plan_complete(&c->plan, json_object_get(s->description, "options"), err);
+    while (r == 0 && started < c->count) {
+        clones[started].identity.id_lock = -1;
+        r = begin_clone(&clones[started], started, vmm, c, s, err);
+        started++;
+    }
+    run = wait_for_all(clones, started, err, &r);
+    if (r == 0)
+        fprintf(stderr, "%u clones run after %.1f ms\n", run, (double)(qz_now_ns() - began) / 1e6);
+    if (run && has_agent(s))
+        hand_over(clones, run, s);
+    (c->json ? print_json : print_table)(clones, run);
+    for (unsigned i = 0; i < started; i++)
+        machine_identity_free(&clones[i].identity);
     return r;
 }
 
