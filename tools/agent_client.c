@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-enum { STEP_MS = 5, LOOK_MS = 200 };
+enum { STEP_MS = 5, LOOK_MS = 200, BROKEN_MAX = 16 };
 
 static void hang_up(struct agent_call *c, enum agent_step next)
 {
@@ -100,6 +100,8 @@ static void receive(struct agent_call *c)
         take_lines(c);
     } else if (c->step == AGENT_HANDSHAKE) {
         end(c, AGENT_NONE, "");
+    } else if (++c->broken == BROKEN_MAX) {
+        end(c, AGENT_ERROR, "it breaks off without an answer");
     } else {
         hang_up(c, AGENT_CONNECT);
     }

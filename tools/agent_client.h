@@ -28,6 +28,7 @@ struct agent_call {
     /* private */
     enum agent_step { AGENT_CONNECT, AGENT_HANDSHAKE, AGENT_ANSWER, AGENT_DONE } step;
     int fd;
+    unsigned broken; /* connections that ended behind the handshake */
     size_t have;
     char in[QZ_AGENT_LINE_MAX];
 };
