@@ -42,6 +42,7 @@ static void try_connect(struct agent_call *c)
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     char line[32];
 
+    c->next_try = qz_now_ns() + STEP_MS * INT64_C(1000000);
     if (strlen(c->path) >= sizeof(a.sun_path))
         return end(c, AGENT_ERROR, "the path is too long for a socket");
     strcpy(a.sun_path, c->path);
@@ -99,7 +100,10 @@ static void receive(struct agent_call *c)
         c->have += (size_t)n;
         take_lines(c);
     } else if (c->step == AGENT_HANDSHAKE) {
-        end(c, AGENT_NONE, "");
+        if (qz_now_ns() >= c->none_until)
+            end(c, AGENT_NONE, "");
+        else
+            hang_up(c, AGENT_CONNECT);
     } else if (++c->broken == BROKEN_MAX) {
         end(c, AGENT_ERROR, "it breaks off without an answer");
     } else {
@@ -125,7 +129,7 @@ static unsigned advance(struct agent_call *calls, unsigned count, struct pollfd 
             receive(c);
         if (c->step != AGENT_DONE && gone(c))
             end(c, AGENT_ERROR, "the machine has ended");
-        if (c->step == AGENT_CONNECT)
+        if (c->step == AGENT_CONNECT && qz_now_ns() >= c->next_try)
             try_connect(c);
         if (c->step == AGENT_CONNECT)
             *wait = STEP_MS;
@@ -143,6 +147,7 @@ void agent_call_all(struct agent_call *calls, unsigned count, int64_t limit_ns)
 
     for (unsigned i = 0; i < count; i++) {
         calls[i].fd = -1;
+        calls[i].none_until = qz_now_ns() + calls[i].starting_ns;
         hang_up(&calls[i], AGENT_CONNECT);
     }
     while (polls && advance(calls, count, polls, &wait)) {

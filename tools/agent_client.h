@@ -21,6 +21,8 @@ struct agent_call {
     const char *path; /* the machine's vsock socket; it may come to be later */
     pid_t pid;        /* when this process is gone, nobody is waited for; 0: unknown */
     char *line;       /* the request with its end; the caller's */
+    /* So long the machine may still be at its start, and one that lets nobody in is asked again. */
+    int64_t starting_ns;
     enum agent_said said;
     json_t *data;   /* AGENT_OK; the caller's */
     char text[200]; /* AGENT_ERROR: why */
@@ -28,6 +30,7 @@ struct agent_call {
     /* private */
     enum agent_step { AGENT_CONNECT, AGENT_HANDSHAKE, AGENT_ANSWER, AGENT_DONE } step;
     int fd;
+    int64_t none_until, next_try;
     unsigned broken; /* connections that ended behind the handshake */
     size_t have;
     char in[QZ_AGENT_LINE_MAX];

@@ -105,6 +105,30 @@ static void test_all_at_once(void **state)
     free(calls);
 }
 
+/* A machine that lets nobody in yet, for it is just being loaded. */
+static void test_starting(void **state)
+{
+    struct agent_call *call = calloc(1, sizeof(*call));
+    char path[100];
+    const int listener = listen_at("starting", path, sizeof(path));
+    const pid_t pid = fork();
+
+    if (pid == 0) {
+        for (unsigned i = 0; i < 3; i++)
+            close(accept(listener, NULL, NULL));
+        const int fd = accept(listener, NULL, NULL);
+
+        _exit(!said(fd, "CONNECT 902\n") || !dprintf(fd, "OK 1\n") || !said(fd, line) ||
+              !dprintf(fd, "{\"ok\":true}\n"));
+    }
+    close(listener);
+    *call = (struct agent_call){.path = path, .line = line, .starting_ns = INT64_C(20000000000)};
+    agent_call_all(call, 1, INT64_C(20000000000));
+    assert_int_equal(call->said, AGENT_OK);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    free(call);
+}
+
 /* Nobody waits longer than is said, and not for a process that is gone. */
 static void test_bounds(void **state)
 {
@@ -143,6 +167,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_at_once),
+        cmocka_unit_test(test_starting),
         cmocka_unit_test(test_bounds),
     };
 

@@ -10,6 +10,7 @@
 #include "vsock_ids.h"
 
 #define AGENT_LIMIT_NS INT64_C(30000000000)
+#define START_NS       INT64_C(3000000000)
 
 static void typed_identity(struct machine_identity *i, const struct vm_config *c, const char *name,
                            const json_t *options)
@@ -42,13 +43,15 @@ static void keep_id(uint64_t cid)
 static void hand_over(struct agent_call *call)
 {
     agent_call_all(call, 1, AGENT_LIMIT_NS);
-    if (call->said == AGENT_NONE)
+    if (call->said == AGENT_NONE) {
         qz_warn("the guest has no agent: it keeps its host name and addresses");
-    else if (call->said != AGENT_OK)
+    } else if (call->said != AGENT_OK) {
         qz_warn("the guest's agent: %s", call->text);
-    else if (!json_is_true(json_object_get(call->data, "complete")))
-        qz_warn("the guest's identity is not complete: %s",
-                json_dumps(call->data, JSON_COMPACT | JSON_ENSURE_ASCII));
+    } else if (!json_is_true(json_object_get(call->data, "complete"))) {
+        QZ_AUTO_FREE char *what = json_dumps(call->data, JSON_COMPACT);
+
+        qz_warn("the guest's identity is not complete: %s", what ? what : "");
+    }
 }
 
 /* A grandchild, which the machine need not look after. It goes when the machine does. */
@@ -88,6 +91,7 @@ int run_identity(const struct vm_config *c, const char *name, const json_t *desc
     typed_identity(&i, c, name, options);
     call->path = c->vsock_path ? c->vsock_path : was;
     call->pid = getpid();
+    call->starting_ns = agent && !strcmp(agent, "ok") ? AGENT_LIMIT_NS : START_NS;
     call->line = identity_request(&i, json_object_get(description, "nets"));
     if (call->line && call->path && (!agent || strcmp(agent, "none")))
         r = leave_behind(call, err);
