@@ -80,16 +80,18 @@ struct clone {
     const char *agent; /* what became of its identity */
 };
 
-/* The machine keeps the lock of its context id, and does nothing else with it. */
+/* The lock of its context id becomes the machine's, which keeps it and does nothing else with it.
+ */
 static int start_machine_from(const struct words *w, const struct snapshot_source *s,
-                              const struct overlays *disks, int id_lock, int messages)
+                              const struct overlays *disks, struct clone *k)
 {
     int fds[HANDED_MAX];
     unsigned count = snapshot_descriptors(s, disks, fds);
+    QZ_AUTO_FD int id_lock = QZ_TAKE_FD(k->identity.id_lock);
 
     if (id_lock >= 0 && count < HANDED_MAX)
         fds[count++] = id_lock;
-    return start_machine(w, fds, count, messages);
+    return start_machine(w, fds, count, k->log);
 }
 
 static const char *name_of(const json_t *options)
@@ -168,7 +170,7 @@ static int begin_clone(struct clone *k, unsigned i, const char *vmm, struct conf
     if (r < 0)
         return r;
     r = clone_words(&w, vmm, c, s, k, &disks);
-    k->pid = r < 0 ? r : start_machine_from(&w, s, &disks, k->identity.id_lock, k->log);
+    k->pid = r < 0 ? r : start_machine_from(&w, s, &disks, k);
     words_free(&w);
     overlays_end(&disks, k->pid < 0);
     return k->pid < 0
