@@ -6,15 +6,14 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "agent_client.h"
-#include "clone_identity.h"
+#include "clone_list.h"
 #include "control_client.h"
 #include "cpu/accel.h"
+#include "firmware_store.h"
 #include "queztl-hv.h"
 #include "snapshot_words.h"
 
 enum { CLONES_MAX = 1000, START_LIMIT_MS = 30000 };
-#define AGENT_LIMIT_NS INT64_C(30000000000)
 
 struct config {
     uint64_t count;
@@ -72,14 +71,6 @@ const struct qz_option hv_clone_options[] = {
     {0},
 };
 
-struct clone {
-    char name[96], socket[512], console[512];
-    struct machine_identity identity;
-    pid_t pid;
-    int log;
-    const char *agent; /* what became of its identity */
-};
-
 /* The lock of its context id becomes the machine's, which keeps it and does nothing else with it.
  */
 static int start_machine_from(const struct words *w, const struct snapshot_source *s,
@@ -96,12 +87,26 @@ static int start_machine_from(const struct words *w, const struct snapshot_sourc
 
 static const char *name_of(const json_t *options)
 {
-    const char *name = "vm";
+    const char *name = machine_option(options, "--name");
 
-    for (size_t i = 0; i + 1 < json_array_size(options); i += 2)
-        if (!strcmp(json_string_value(json_array_get(options, i)), "--name"))
-            name = json_string_value(json_array_get(options, i + 1));
-    return name;
+    return name ? name : "vm";
+}
+
+/* A variable store for firmware of its own, NAME.vars in the folder; *path is the caller's to free,
+ * NULL: the machine has none. */
+static int copy_store(char **path, const struct config *c, const json_t *options,
+                      const struct clone *k, struct qz_error *err)
+{
+    const char *from = machine_option(options, "--firmware-vars");
+
+    *path = NULL;
+    if (!from)
+        return 0;
+    if (asprintf(path, "%s/%s.vars", c->folder ? c->folder : ".", k->name) < 0) {
+        *path = NULL;
+        return qz_fail(err, -ENOMEM, "no memory");
+    }
+    return firmware_store_copy(from, *path, err);
 }
 
 static bool is_words(const json_t *list)
@@ -131,13 +136,14 @@ static int add_identity(struct words *w, const struct machine_identity *i)
 /* What makes this clone: the machine's options, and those that tell clones apart. */
 static int clone_words(struct words *w, const char *vmm, const struct config *c,
                        const struct snapshot_source *s, const struct clone *k,
-                       const struct overlays *disks)
+                       const struct overlays *disks, const char *store)
 {
-    static const char *const own[] = {"--net", "--vsock", NULL};
+    static const char *const own[] = {"--net", "--vsock", "--firmware-vars", NULL};
     const json_t *command = json_object_get(s->description, "command");
 
     if (words_add(w, vmm) < 0 ||
         words_add_machine(w, json_object_get(s->description, "options"), disks, own) < 0 ||
+        (store && add_option(w, "--firmware-vars", store) < 0) ||
         add_identity(w, &k->identity) < 0 || add_option(w, "--name", k->name) < 0 ||
         add_option(w, "--control", k->socket) < 0 || add_option(w, "--console", k->console) < 0 ||
         add_option(w, "--accel", c->accel) < 0 || add_option(w, "--snapshot", "fd:3,4") < 0)
@@ -153,6 +159,7 @@ static int begin_clone(struct clone *k, unsigned i, const char *vmm, struct conf
     const json_t *options = json_object_get(s->description, "options");
     const char *folder = c->folder ? c->folder : ".";
     struct overlays disks;
+    QZ_AUTO_FREE char *store = NULL;
     struct words w = {0};
     char log[512];
     int r;
@@ -166,10 +173,12 @@ static int begin_clone(struct clone *k, unsigned i, const char *vmm, struct conf
         return qz_fail(err, -errno, "%s: %s", log, strerror(errno));
     r = clone_identity(&k->identity, &c->plan, options, i + 1, k->name, folder, err);
     if (r == 0)
+        r = copy_store(&store, c, options, k, err);
+    if (r == 0)
         r = overlays_in(&disks, json_object_get(s->description, "disks"), folder, k->name, err);
     if (r < 0)
         return r;
-    r = clone_words(&w, vmm, c, s, k, &disks);
+    r = clone_words(&w, vmm, c, s, k, &disks, store);
     k->pid = r < 0 ? r : start_machine_from(&w, s, &disks, k);
     words_free(&w);
     overlays_end(&disks, k->pid < 0);
@@ -212,113 +221,12 @@ static int wait_for_clone(const struct clone *k, int64_t limit, struct qz_error 
     return r;
 }
 
-/* ---- identities, through the agents ---- */
-
-/* Whether asking is of use: a guest without an agent at that moment has none now. */
-static bool has_agent(const struct snapshot_source *s)
-{
-    const char *agent = json_string_value(json_object_get(s->description, "agent"));
-
-    return option_nth(json_object_get(s->description, "options"), "--vsock", 0) &&
-           (!agent || strcmp(agent, "none"));
-}
-
-/* A word for the list; what went wrong is said, too. */
-static const char *agent_word(const struct clone *k, const struct agent_call *call)
-{
-    const bool complete = json_is_true(json_object_get(call->data, "complete"));
-
-    if (call->said == AGENT_NONE)
-        return "none";
-    if (call->said == AGENT_OK && complete)
-        return "ok";
-    if (call->said == AGENT_OK) {
-        QZ_AUTO_FREE char *what = json_dumps(call->data, JSON_COMPACT);
-
-        fprintf(stderr, "%s: its identity is not complete: %s\n", k->name, what ? what : "");
-    } else {
-        fprintf(stderr, "%s: the guest's agent: %s\n", k->name, call->text);
-    }
-    return "error";
-}
-
-/* All of them at a time. */
-static void hand_over(struct clone *clones, unsigned count, const struct snapshot_source *s)
-{
-    QZ_AUTO_FREE struct agent_call *calls = calloc(count, sizeof(*calls));
-    const json_t *nets = json_object_get(s->description, "nets");
-
-    for (unsigned i = 0; calls && i < count; i++) {
-        calls[i].path = clones[i].identity.vsock;
-        calls[i].pid = clones[i].pid;
-        calls[i].line = identity_request(&clones[i].identity, nets);
-    }
-    if (calls)
-        agent_call_all(calls, count, AGENT_LIMIT_NS);
-    for (unsigned i = 0; calls && i < count; i++) {
-        clones[i].agent = agent_word(&clones[i], &calls[i]);
-        json_decref(calls[i].data);
-        free(calls[i].line);
-    }
-}
-
-/* ---- the list ---- */
-
-static json_t *addresses(const struct machine_identity *i)
-{
-    json_t *list = json_array();
-
-    for (unsigned k = 0; k < i->nets; k++)
-        if (*i->mac[k])
-            json_array_append_new(list, json_string(i->mac[k]));
-    return list;
-}
-
-static void print_json(const struct clone *clones, unsigned count)
-{
-    json_t *list = json_array();
-
-    for (unsigned i = 0; i < count; i++) {
-        const struct machine_identity *own = &clones[i].identity;
-        json_t *o = json_pack("{s:s,s:i,s:s,s:s,s:o,s:s}", "name", clones[i].name, "pid",
-                              (int)clones[i].pid, "control", clones[i].socket, "console",
-                              clones[i].console, "nets", addresses(own), "agent", clones[i].agent);
-
-        if (own->cid)
-            json_object_set_new(
-                o, "vsock",
-                json_pack("{s:I,s:s}", "cid", (json_int_t)own->cid, "path", own->vsock));
-        json_array_append_new(list, o);
-    }
-    json_dumpf(list, stdout, JSON_INDENT(2));
-    putchar('\n');
-    json_decref(list);
-}
-
-static void print_table(const struct clone *clones, unsigned count)
-{
-    for (unsigned i = 0; i < count; i++) {
-        const struct clone *k = &clones[i];
-        const struct machine_identity *own = &k->identity;
-
-        printf("%s\t%d\t%s\t", k->name, k->pid, k->socket);
-        for (unsigned n = 0; n < own->nets; n++)
-            printf("%s%s", n ? "," : "", *own->mac[n] ? own->mac[n] : "-");
-        if (own->cid)
-            printf("\t%llu\t%s", (unsigned long long)own->cid, own->vsock);
-        else
-            printf("\t-\t-");
-        printf("\tagent: %s\n", k->agent);
-    }
-}
-
 static unsigned wait_for_all(struct clone *clones, unsigned started, struct qz_error *err, int *r)
 {
     const int64_t limit = qz_now_ns() + START_LIMIT_MS * INT64_C(1000000);
     unsigned run = 0;
 
     for (unsigned i = 0; i < started; i++) {
-        clones[i].agent = "none";
         if (*r == 0 && (*r = wait_for_clone(&clones[i], limit, err)) == 0)
             run++;
         if (clones[i].log > 0)
@@ -346,9 +254,8 @@ static int run_clones(struct config *c, const char *vmm, const struct snapshot_s
     run = wait_for_all(clones, started, err, &r);
     if (r == 0)
         fprintf(stderr, "%u clones run after %.1f ms\n", run, (double)(qz_now_ns() - began) / 1e6);
-    if (run && has_agent(s))
-        hand_over(clones, run, s);
-    (c->json ? print_json : print_table)(clones, run);
+    clones_hand_over(clones, run, s->description);
+    clones_print(clones, run, c->json);
     for (unsigned i = 0; i < started; i++)
         machine_identity_free(&clones[i].identity);
     return r;
@@ -377,7 +284,7 @@ int hv_clone(int argc, char **argv)
     char vmm[4096], tag[64];
     struct timespec now; /* overlays are named for it: one machine may be cloned often */
     char *operand;
-    int r = qz_operands_parse(hv_clone_options, argc, argv, &c, &operand, 1,
+    int r = qz_operands_parse(hv_clone_options, argc, argv, &c, &operand, 1, 1,
                               "name a machine by its control socket, or a snapshot's folder", &err);
 
     if (r < 0)

@@ -125,6 +125,20 @@ int guest_memory_over(struct guest_memory *m, int base, uint64_t size, struct qz
     return r;
 }
 
+int guest_memory_layers_of(const struct guest_memory *m, int base, struct memory_layers **layers,
+                           struct qz_error *err)
+{
+    int r = check_base(base, m->size, err), fd;
+
+    if (r < 0)
+        return r;
+    fd = fcntl(base, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0)
+        return qz_fail(err, -errno, "memory: no descriptor: %s", strerror(errno));
+    *layers = layers_of_file(fd, m->size);
+    return *layers ? 0 : qz_fail(err, -ENOMEM, "memory: no memory for a table of it");
+}
+
 void guest_memory_free(struct guest_memory *m)
 {
     memory_leave_untidied(m);

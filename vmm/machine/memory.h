@@ -50,8 +50,8 @@ struct guest_memory {
 
     struct memory_layers *layers; /* frozen as this (memory_layers.h), and what was written since is
                                      in the mappings; NULL: not frozen */
-    uint8_t *changed; /* for each chunk of the layers: known to be another than theirs, as memory
-                         was given back; atomic */
+    uint8_t *changed; /* for each chunk of the layers what is known of it since (enum chunk_change,
+                         memory_internal.h); atomic */
     int pagemap;      /* /proc/self/pagemap, which tells what was written; -1: there is none */
 
     /* What guest_memory_tidy() has to do. */
@@ -67,6 +67,9 @@ int guest_memory_new(struct guest_memory *m, uint64_t size, struct qz_error *err
  * another process; takes it over, also on failure. */
 int guest_memory_over(struct guest_memory *m, int base, uint64_t size, struct qz_error *err);
 void guest_memory_free(struct guest_memory *m);
+/* What such a file holds, for guest_memory_revert(); one reference. The file stays the caller's. */
+int guest_memory_layers_of(const struct guest_memory *m, int base, struct memory_layers **layers,
+                           struct qz_error *err);
 
 /* ---- memory_base.c. Main thread, and but for tidying nobody else touches guest memory meanwhile.
  * Spans stay where they are. */
@@ -76,7 +79,7 @@ void guest_memory_free(struct guest_memory *m);
  * since. On failure all is as before.
  */
 int guest_memory_freeze(struct guest_memory *m, struct qz_error *err);
-/* Memory is that of `layers` from now on, which it was once; a negative errno leaves it torn. */
+/* Memory is that of `layers` from now on, of the same size; a negative errno leaves it torn. */
 int guest_memory_revert(struct guest_memory *m, struct memory_layers *layers);
 /* All zeroes, and shared again. */
 int guest_memory_clear(struct guest_memory *m);

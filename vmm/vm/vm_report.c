@@ -46,7 +46,7 @@ json_t *vm_info(struct vm *vm)
                   (json_int_t)(vm->resumed_ns - vm->born_ns) / 1000, "first_exit",
                   (json_int_t)(vm->first_exit_ns ? vm->first_exit_ns - vm->born_ns : 0) / 1000));
     json_object_set_new(o, "devices", pc_info(&vm->pc));
-    json_object_set_new(o, "disks", vm_disks_images(vm));
+    json_object_set_new(o, "disks", vm_disks_info(vm));
     json_object_set(o, "options", vm->options);
     return o;
 }
