@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#define SLOW_NS INT64_C(8000000000)
 enum { STEP_MS = 5, LOOK_MS = 200, BROKEN_MAX = 16 };
 
 static void hang_up(struct agent_call *c, enum agent_step next)
@@ -90,6 +91,20 @@ static void take_lines(struct agent_call *c)
         end(c, AGENT_ERROR, "its answer is too long");
 }
 
+/*
+ * A guest without an agent refuses at once. Whom the monitor has lost patience with has only been
+ * slow, and one that is at its start may have one later.
+ */
+static void end_handshake(struct agent_call *c)
+{
+    const int64_t now = qz_now_ns();
+
+    if (now < c->none_until || now - c->next_try >= SLOW_NS)
+        hang_up(c, AGENT_CONNECT);
+    else
+        end(c, AGENT_NONE, "");
+}
+
 static void receive(struct agent_call *c)
 {
     const ssize_t n = recv(c->fd, c->in + c->have, sizeof(c->in) - c->have, MSG_DONTWAIT);
@@ -100,10 +115,7 @@ static void receive(struct agent_call *c)
         c->have += (size_t)n;
         take_lines(c);
     } else if (c->step == AGENT_HANDSHAKE) {
-        if (qz_now_ns() >= c->none_until)
-            end(c, AGENT_NONE, "");
-        else
-            hang_up(c, AGENT_CONNECT);
+        end_handshake(c);
     } else if (++c->broken == BROKEN_MAX) {
         end(c, AGENT_ERROR, "it breaks off without an answer");
     } else {
