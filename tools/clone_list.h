@@ -14,7 +14,7 @@ struct clone {
 
 /*
  * Gives each guest the identity of its machine, all at a time, if the machine that they come from
- * had an agent; half a minute at most. What went wrong is said on standard error.
+ * had an agent; a minute and a half at most. What went wrong is said on standard error.
  */
 void clones_hand_over(struct clone *clones, unsigned count, const json_t *description);
 /* On standard output: JSON, or a line each with tabs between the columns. */

@@ -1,4 +1,4 @@
-# limit: 400 s
+# limit: 900 s
 # Clones are machines of their own: Linux sees another host name, MAC address and context id in each, gets a lease and reaches
 # the host with them, and each one's vsock socket leads to itself. The machine that they are of stays what it is.
 . "$(dirname "$0")/../lib.sh"
@@ -12,13 +12,13 @@ start --cpus 2 --memory 192M --name origin --net user,mac=52:54:00:00:00:17 --vs
     while :; do
         got=$(wget -q -O /tmp/got http://10.0.2.2:8083/file && cat /tmp/got)
         echo "is $(hostname) $(cat /etc/hostname) $(cat /sys/class/net/eth0/address) $(vsock cid) ${got:-nothing} $(ip -4 addr show eth0 | grep -c inet)"
-        usleep 200000
+        usleep 1000000
     done'
 wait_for "^me ready"
 
 # becomes FILE WORDS: until the guest says so of itself; the last words are the host's file and the lease.
 becomes() {
-    steps=1200
+    steps=2400
     until tr -d '\r\000' <"$1" | grep -q "^is $2 whole 1\$"; do
         steps=$((steps - 1))
         [ $steps -gt 0 ] || fail "$1 is not \"$2\": $(tail -n 3 "$1")"
@@ -26,7 +26,7 @@ becomes() {
     done
 }
 agent() { # agent SOCKET REQUEST: the answer's line
-    printf 'CONNECT 902\n%s\n' "$2" | timeout 60 "$ctl" --stream "$1" | sed -n 2p
+    printf 'CONNECT 902\n%s\n' "$2" | timeout 120 "$ctl" --stream "$1" | sed -n 2p
 }
 origin="guest guest 52:54:00:00:00:17 5"
 becomes "$log" "$origin"
@@ -50,7 +50,7 @@ for column in 2 3 4 5 6; do
 done
 agent "$work/origin.vsock" '{"cmd":"ping"}' | grep -q '"ok":true' || fail "the origin's agent does not answer any more"
 lines=$(wc -l <"$log")
-steps=1200
+steps=2400
 until [ "$(wc -l <"$log")" -gt $((lines + 3)) ]; do
     steps=$((steps - 1))
     [ $steps -gt 0 ] || fail "the origin says nothing any more"
@@ -63,7 +63,7 @@ for i in 1 2 3; do "$ctl" clones/origin-$i.sock '{"cmd":"stop"}' >/dev/null; don
 "$hv" snapshot "$socket" folder || fail "snapshot"
 control '{"cmd":"stop"}' >/dev/null
 ended || fail "stop: exit code $?"
-"$hv" run --snapshot folder --name typed_name --net user,mac=52:54:00:00:00:18 --vsock "77,$work/typed.vsock" --timeout 200 \
+"$hv" run --snapshot folder --name typed_name --net user,mac=52:54:00:00:00:18 --vsock "77,$work/typed.vsock" --timeout 600 \
     --control "$work/typed" </dev/null >typed.log 2>&1 &
 typed=$!
 helpers="$helpers $typed"
