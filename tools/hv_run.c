@@ -7,6 +7,7 @@
 #include "cpu/accel.h"
 #include "firmware_store.h"
 #include "queztl-hv.h"
+#include "run_identity.h"
 #include "snapshot_words.h"
 
 #define OVMF_CODE "/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -155,7 +156,8 @@ static int add_store(struct vm_config *c, const struct snapshot_source *s, int *
     return 0;
 }
 
-static int go_on(struct words *w, struct vm_config *c, int given, char **argv, struct qz_error *err)
+static int go_on(struct words *w, struct vm_config *c, const char *name, int given, char **argv,
+                 struct qz_error *err)
 {
     struct snapshot_source s;
     struct overlays disks;
@@ -177,6 +179,8 @@ static int go_on(struct words *w, struct vm_config *c, int given, char **argv, s
         r = add_store(c, &s, fds, &count, err);
     if (r == 0)
         r = snapshot_words(w, c, given, argv, &s, &disks, err);
+    if (r == 0)
+        r = run_identity(c, name, s.description, err);
     if (r == 0 && (r = place_descriptors(fds, count)) < 0)
         qz_fail(err, r, "no descriptors: %s", strerror(-r));
     if (r < 0)
@@ -186,7 +190,7 @@ static int go_on(struct words *w, struct vm_config *c, int given, char **argv, s
 
 int hv_run(int argc, char **argv)
 {
-    struct vm_config c;
+    struct vm_config c, typed = {0}; /* without defaults */
     struct qz_error err = {0};
     struct words w = {0};
     char vmm[4096];
@@ -194,12 +198,13 @@ int hv_run(int argc, char **argv)
 
     if (vm_config_parse(&c, argc, argv, &err) < 0)
         return qz_complain("queztl-hv run", QZ_EXIT_USAGE, &err);
-    given = qz_options_parse(vm_options, argc, argv, &(struct vm_config){0}, &err);
+    given = qz_options_parse(vm_options, argc, argv, &typed, &err);
     if (find_vmm(vmm, sizeof(vmm), &err) < 0 || words_add(&w, vmm) < 0 ||
         (!c.snapshot && resolve(&c, &err) < 0))
         return qz_complain("queztl-hv run",
                            err.code == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED, &err);
-    r = c.snapshot ? go_on(&w, &c, given, argv, &err) : decided_words(&w, &c, given, argv);
+    r = c.snapshot ? go_on(&w, &c, typed.name, given, argv, &err)
+                   : decided_words(&w, &c, given, argv);
     if (r == -ENOMEM)
         qz_fail(&err, r, "no memory");
     if (r < 0)

@@ -25,8 +25,11 @@ static const struct qz_command commands[] = {
      hv_restore_options, hv_restore},
     {"clone", "begin machines that go on from one moment of another", "SOCKET|DIR",
      "From a running machine (its control socket) or a snapshot's folder. Clones share memory "
-     "until "
-     "they write to\nit. Prints name, process and control socket of each, and leaves them running.",
+     "until they write to\nit. Each has MAC addresses, a vsock context id and, through "
+     "queztl-agent "
+     "in the guest, a host name of its\nown. They are listed by name, process, control socket, MAC "
+     "addresses, vsock context id and socket, and what\nthe guest's agent said (ok, none, error), "
+     "and left running.",
      hv_clone_options, hv_clone},
     {"doctor", "what this host can do, and the cure for what it cannot", NULL, NULL,
      hv_doctor_options, hv_doctor},

@@ -6,8 +6,10 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "agent_client.h"
 #include "control_client.h"
 #include "disk_overlays.h"
+#include "machine_identity.h"
 #include "snapshot/snapshot_dir.h"
 #include "snapshot/userfault.h"
 #include "snapshot_layers.h"
@@ -19,7 +21,8 @@ _Static_assert((int)VM_SNAPSHOT_FILES <= (int)CONTROL_DESCRIPTORS_MAX,
                "an answer is received whole");
 
 /* Less is read before a process for it has begun. */
-#define LAZY_MIN (4ull << 20)
+#define LAZY_MIN      (4ull << 20)
+#define PING_LIMIT_NS INT64_C(300000000)
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x10
@@ -158,20 +161,35 @@ static int take_answer(struct snapshot_source *s, struct control_answer *a, stru
     return 0;
 }
 
-/* "info" names the disks. */
-static int make_overlays(struct overlays *o, const char *socket_path, const char *tag,
-                         struct qz_error *err)
+/* What the machine says of itself before it stands. */
+static int ask_info(const char *socket_path, struct control_answer *a, struct qz_error *err)
 {
     json_t *request = json_pack("{s:s}", "cmd", "info");
-    struct control_answer a;
-    int r = control_ask(socket_path, request, NULL, 0, &a, err);
+    const int r = control_ask(socket_path, request, NULL, 0, a, err);
 
     json_decref(request);
-    if (r < 0)
-        return r;
-    r = overlays_beside(o, json_object_get(a.data, "disks"), tag, err);
-    control_answer_free(&a);
     return r;
+}
+
+/*
+ * Whether the guest has an agent, "ok" or "none"; NULL: it has not said. Asked once and before the
+ * machine stands, so that many that begin from it need not be asked.
+ */
+static const char *ask_agent(const json_t *info)
+{
+    static char ping[] = "{\"cmd\":\"ping\"}\n";
+    struct agent_call call = {
+        .path = vsock_path(option_nth(json_object_get(info, "options"), "--vsock", 0)),
+        .line = ping};
+    const char *state = json_string_value(json_object_get(info, "state"));
+
+    if (!call.path)
+        return "none";
+    if (!state || strcmp(state, "running"))
+        return NULL;
+    agent_call_all(&call, 1, PING_LIMIT_NS);
+    json_decref(call.data);
+    return call.said == AGENT_OK ? "ok" : call.said == AGENT_NONE ? "none" : NULL;
 }
 
 static bool is_used(const char *path, const json_t *disks)
@@ -221,10 +239,16 @@ int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path, c
                            struct qz_error *err)
 {
     struct overlays overlays;
-    struct control_answer a;
-    int r = make_overlays(&overlays, socket_path, tag, err);
+    struct control_answer a, info;
+    const char *agent;
+    int r = ask_info(socket_path, &info, err);
 
     *s = (struct snapshot_source){.state = -1, .memory = -1, .pager = -1};
+    if (r < 0)
+        return r;
+    agent = ask_agent(info.data);
+    r = overlays_beside(&overlays, json_object_get(info.data, "disks"), tag, err);
+    control_answer_free(&info);
     if (r < 0)
         return r;
     r = ask_snapshot(socket_path, &overlays, &a, err);
@@ -234,6 +258,8 @@ int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path, c
     if (r < 0)
         return r;
     r = take_answer(s, &a, err);
+    if (r == 0 && agent)
+        json_object_set_new(s->description, "agent", json_string(agent));
     control_answer_free(&a);
     return r < 0 ? qz_error_prefix(err, "control socket %s", socket_path) : 0;
 }

@@ -33,6 +33,22 @@ __attribute__((format(printf, 3, 4))) static void add_text(json_t *list, const c
     free(value);
 }
 
+/* The file need not be there. */
+static void absolute_path(char *to, size_t size, const char *path)
+{
+    if (*path == '/' || !getcwd(to, size))
+        *to = '\0';
+    snprintf(to + strlen(to), size - strlen(to), "%s%s", *to ? "/" : "", path);
+}
+
+static void add_vsock(json_t *list, const struct vm_config *c)
+{
+    char path[PATH_MAX];
+
+    absolute_path(path, sizeof(path), c->vsock_path);
+    add_text(list, "vsock", "%llu,%s", (unsigned long long)c->vsock_cid, path);
+}
+
 static void add_file(json_t *list, const char *option, const char *path)
 {
     char absolute[PATH_MAX];
@@ -97,7 +113,7 @@ json_t *vm_config_options(const struct vm_config *c)
     if (!c->nets)
         add(list, "net", "none");
     if (c->vsock_path)
-        add_text(list, "vsock", "%llu,%s", (unsigned long long)c->vsock_cid, c->vsock_path);
+        add_vsock(list, c);
     return list;
 }
 

@@ -121,7 +121,7 @@ static int make_mac(struct machine *m, uint8_t mac[6], struct qz_error *err)
 static int add_net(struct pc *pc, const struct vm_net_config *net, const struct pc_host *host,
                    struct qz_error *err)
 {
-    struct virtio_net_options options = {0};
+    struct virtio_net_options options = {.mac_given = net->has_mac};
     struct virtio_device *d;
     int r = 0;
 

@@ -66,6 +66,8 @@ int pc_disk_resize(struct pc *pc, const char *name, uint64_t size, struct qz_err
 json_t *pc_info(struct pc *pc);
 json_t *pc_metrics(struct pc *pc);
 json_t *pc_balloon_metrics(struct pc *pc);
+/* The present MAC addresses of the network devices, in their order, as text. */
+json_t *pc_net_addresses(struct pc *pc);
 
 /* All vCPUs parked. Virtio devices may still be draining afterwards: see pc_idle(). */
 void pc_reset(struct pc *pc);

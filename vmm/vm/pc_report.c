@@ -13,6 +13,15 @@ static void add_disk_info(json_t *o, struct virtio_device *d)
                             json_pack("{s:i,s:s}", "requests", (int)kept, "error", text));
 }
 
+static json_t *net_address(struct virtio_device *d)
+{
+    uint8_t mac[6];
+
+    virtio_net_get_mac(d, mac);
+    return json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
+                        mac[5]);
+}
+
 json_t *pc_info(struct pc *pc)
 {
     json_t *list = json_array();
@@ -29,6 +38,8 @@ json_t *pc_info(struct pc *pc)
 
         if (v->device->ops->device_id == VIRTIO_ID_BLOCK)
             add_disk_info(o, v->device);
+        if (v->device->ops->device_id == VIRTIO_ID_NET)
+            json_object_set_new(o, "mac", net_address(v->device));
         json_array_append_new(list, o);
     }
     return list;
@@ -89,7 +100,7 @@ static json_t *net_metrics(struct virtio_device *d)
                      (json_int_t)s.tx_dropped, "tx_stalls", (json_int_t)s.tx_stalls);
 }
 
-/* One list for each kind of device: [{"label": ..., figures}, ...]. */
+/* One list for each kind of device: [{"label": ..., figures}, ...], or what else is asked of it. */
 static json_t *each(struct pc *pc, uint16_t device_id, json_t *(*metrics)(struct virtio_device *d))
 {
     json_t *list = json_array();
@@ -98,6 +109,11 @@ static json_t *each(struct pc *pc, uint16_t device_id, json_t *(*metrics)(struct
         if (pc->virtio[i].device->ops->device_id == device_id)
             json_array_append_new(list, metrics(pc->virtio[i].device));
     return list;
+}
+
+json_t *pc_net_addresses(struct pc *pc)
+{
+    return each(pc, VIRTIO_ID_NET, net_address);
 }
 
 json_t *pc_metrics(struct pc *pc)

@@ -90,6 +90,7 @@ json_t *vm_info(struct vm *vm)
         json_object_set_new(o, "loading", loading);
     json_object_set_new(o, "devices", pc_info(&vm->pc));
     json_object_set_new(o, "disks", vm_disks_info(vm));
+    json_object_set(o, "options", vm->options);
     return o;
 }
 
@@ -133,9 +134,10 @@ json_t *vm_snapshot_info(struct vm *vm, const struct vm_snapshot *s)
 {
     const struct accel_ops *ops = vm->machine.accel->ops;
 
-    return json_pack("{s:I,s:I,s:I,s:s,s:i,s:O,s:O,s:O}", "paused_us",
+    return json_pack("{s:I,s:I,s:I,s:s,s:i,s:O,s:O,s:O,s:o}", "paused_us",
                      (json_int_t)s->paused_ns / 1000, "memory", (json_int_t)vm->machine.memory.size,
                      "layer_chunk", (json_int_t)vm->last.memory->chunk, "accelerator", ops->name,
                      "tsc_khz", (int)ops->tsc_khz(vm->machine.accel), "options", vm->options,
-                     "command", vm->command, "disks", vm->last.disks);
+                     "command", vm->command, "disks", vm->last.disks, "nets",
+                     pc_net_addresses(&vm->pc));
 }

@@ -66,7 +66,8 @@ struct net_backend; /* net_backend.h: TAP or libslirp under virtio-net */
 struct virtio_net_options {
     struct net_backend *backend; /* owned by the device afterwards */
     uint8_t mac[6];
-    uint16_t mtu; /* 0: not announced */
+    bool mac_given; /* somebody asked for this one: a state that is loaded does not bring its own */
+    uint16_t mtu;   /* 0: not announced */
 };
 int virtio_net_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
                    const struct virtio_net_options *config, struct qz_error *err);
@@ -77,6 +78,7 @@ struct virtio_net_stats { /* seen from the guest; bytes without the virtio heade
     uint64_t tx_stalls; /* times the guest's frames had to wait for the host */
 };
 void virtio_net_get_stats(struct virtio_device *d, struct virtio_net_stats *stats); /* any thread */
+void virtio_net_get_mac(struct virtio_device *d, uint8_t mac[6]); /* its present one; any thread */
 
 int virtio_rng_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
                    struct qz_error *err);

@@ -13,12 +13,13 @@
     (QZ_BIT(VIRTIO_NET_F_CSUM) | QZ_BIT(VIRTIO_NET_F_GUEST_CSUM) |                                 \
      QZ_BIT(VIRTIO_NET_F_HOST_TSO4) | QZ_BIT(VIRTIO_NET_F_GUEST_TSO4))
 
-int net_guest_setup(void **state)
+struct net_guest *net_guest_new(const uint8_t mac[6], bool given)
 {
     struct net_guest *g = calloc(1, sizeof(*g));
-    struct virtio_net_options options = {.mac = {0x52, 0x54, 0, 1, 2, 3}, .mtu = MTU};
+    struct virtio_net_options options = {.mac_given = given, .mtu = MTU};
     struct qz_error err;
 
+    memcpy(options.mac, mac, sizeof(options.mac));
     assert_non_null(g);
     qz_log_set_level(QZ_LOG_ERROR);
     g->tm = vtest_machine_new(0);
@@ -28,7 +29,12 @@ int net_guest_setup(void **state)
     assert_int_equal(virtio_pci_new(&g->vp, g->d, &err), 0);
     g->t = vtest_open(g->tm, VIRTIO_ID_NET);
     assert_non_null(g->t);
-    *state = g;
+    return g;
+}
+
+int net_guest_setup(void **state)
+{
+    *state = net_guest_new((const uint8_t[]){0x52, 0x54, 0, 1, 2, 3}, false);
     return 0;
 }
 
@@ -40,10 +46,8 @@ static void forget_buffers(struct net_guest *g)
     }
 }
 
-int net_guest_teardown(void **state)
+void net_guest_free(struct net_guest *g)
 {
-    struct net_guest *g = *state;
-
     forget_buffers(g);
     vtest_close(g->t);
     net_guest_settle(g);
@@ -52,6 +56,11 @@ int net_guest_teardown(void **state)
     assert_int_equal(g->fake.freed, 1);
     vtest_machine_free(g->tm);
     free(g);
+}
+
+int net_guest_teardown(void **state)
+{
+    net_guest_free(*state);
     return 0;
 }
 

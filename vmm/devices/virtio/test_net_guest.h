@@ -30,7 +30,10 @@ struct net_guest {
     unsigned posted_head, posted_count;
 };
 
-int net_guest_setup(void **state); /* for cmocka; a backend with every offload, and an MTU */
+/* A backend with every offload, and an MTU. given: struct virtio_net_options has it. */
+struct net_guest *net_guest_new(const uint8_t mac[6], bool given);
+void net_guest_free(struct net_guest *g);
+int net_guest_setup(void **state); /* for cmocka: 52:54:00:01:02:03, not given */
 int net_guest_teardown(void **state);
 
 /* A new driver, from a reset; returns when the backend knows it. */

@@ -57,12 +57,21 @@ static bool sync_backend(struct net *n)
     return n->started;
 }
 
+/* The driver of a state that was loaded learns what is new here, now that interrupts reach it. */
+static void tell_news(struct net *n)
+{
+    if (n->news && n->d.active)
+        virtio_config_changed(&n->d);
+    n->news = false;
+}
+
 static void on_sync(struct qz_work *w)
 {
     struct net *n = QZ_CONTAINER_OF(w, struct net, sync);
     QZ_LOCKED(&n->d.lock);
 
     sync_backend(n);
+    tell_news(n);
 }
 
 static void control(struct net *n);
@@ -161,6 +170,12 @@ static bool command(struct net *n, const struct virtqueue_chain *c, uint8_t clas
             return false;
         memcpy(n->config.mac, mac, sizeof(mac));
         return true;
+    case VIRTIO_NET_CTRL_ANNOUNCE: /* §5.1.6.5.4: it did */
+        if (cmd != VIRTIO_NET_CTRL_ANNOUNCE_ACK ||
+            !virtio_has(&n->d, VIRTIO_NET_F_GUEST_ANNOUNCE) || data)
+            return false;
+        n->config.status &= ~VIRTIO_NET_S_ANNOUNCE;
+        return true;
     default:
         return false;
     }
@@ -219,7 +234,9 @@ static void on_reset(struct virtio_device *d)
     struct net *n = net_of(d);
 
     n->restart = true;
+    n->news = false;
     n->rx.hold_len = 0;
+    n->config.status &= ~VIRTIO_NET_S_ANNOUNCE;
     memcpy(n->config.mac, n->mac, sizeof(n->mac));
     qz_loop_post(d->loop, &n->sync, on_sync); /* the backend belongs to the loop's thread */
     virtio_reset_done(d);
@@ -231,18 +248,40 @@ static void on_queue_reset(struct virtio_device *d, unsigned q)
                             q); /* nothing is in flight; an empty queue until it is enabled again */
 }
 
+/*
+ * A driver that goes on with its address has come to another place of the network, and announces
+ * itself there. One that is to have another address does not: the machine that it was a moment ago
+ * may well be there too, with the same IP address. It keeps its old one until somebody in the guest
+ * changes it (nothing filters frames by it), and finds the new one in the configuration.
+ */
+static void go_on_as(struct net *n, const uint8_t own[6])
+{
+    const bool another = n->mac_given && memcmp(n->mac, own, sizeof(n->mac));
+
+    memcpy(another ? n->config.mac : n->mac, another ? n->mac : own, sizeof(n->mac));
+    n->config.status &= ~VIRTIO_NET_S_ANNOUNCE;
+    if (!another && n->d.active && virtio_has(&n->d, VIRTIO_NET_F_GUEST_ANNOUNCE))
+        n->config.status |= VIRTIO_NET_S_ANNOUNCE;
+    n->news = another || n->config.status & VIRTIO_NET_S_ANNOUNCE;
+}
+
 /* The backend starts with the next notification, as after a reset. */
 static void on_state(struct virtio_device *d, struct qz_state *s)
 {
     struct net *n = net_of(d);
+    uint8_t own[6];
 
+    memcpy(own, n->mac, sizeof(own));
     qz_state_data(s, "mac", n->config.mac, sizeof(n->config.mac));
+    qz_state_data(s, "own_mac", own, sizeof(own));
     qz_state_data_of(s, "frame", n->rx.hold, &n->rx.hold_len, NET_BYTES_MAX);
     if (!qz_state_loading(s) || qz_state_failed(s))
         return;
-    if (!mac_valid(n->config.mac))
-        qz_state_refuse(s, "its MAC address is zero or a group's");
+    if (!mac_valid(n->config.mac) || !mac_valid(own))
+        return qz_state_refuse(s, "its MAC address is zero or a group's");
+    go_on_as(n, own);
     n->restart = true;
+    qz_loop_post(d->loop, &n->sync, on_sync); /* interrupt controllers are loaded by then */
 }
 
 static void on_free(struct virtio_device *d)
@@ -270,8 +309,8 @@ static uint64_t offered(const struct net_backend *b, uint16_t mtu)
     return QZ_BIT(VIRTIO_NET_F_MAC) | QZ_BIT(VIRTIO_NET_F_STATUS) | QZ_BIT(VIRTIO_NET_F_MRG_RXBUF) |
            QZ_BIT(VIRTIO_NET_F_CTRL_VQ) | QZ_BIT(VIRTIO_NET_F_CTRL_RX) |
            QZ_BIT(VIRTIO_NET_F_CTRL_RX_EXTRA) | QZ_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
-           QZ_BIT(NET_F_SPEED_DUPLEX) | (mtu ? QZ_BIT(VIRTIO_NET_F_MTU) : 0) |
-           (b->features & OFFLOADS);
+           QZ_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE) | QZ_BIT(NET_F_SPEED_DUPLEX) |
+           (mtu ? QZ_BIT(VIRTIO_NET_F_MTU) : 0) | (b->features & OFFLOADS);
 }
 
 int virtio_net_new(struct virtio_device **out, struct machine *m, struct qz_loop *loop,
@@ -303,6 +342,7 @@ int virtio_net_new(struct virtio_device **out, struct machine *m, struct qz_loop
     n->client = (struct net_client){on_readable, on_writable};
     memcpy(n->mac, config->mac, sizeof(n->mac));
     memcpy(n->config.mac, config->mac, sizeof(n->mac));
+    n->mac_given = config->mac_given;
     n->config.status = VIRTIO_NET_S_LINK_UP;
     n->config.max_virtqueue_pairs = 1;
     n->config.mtu = config->mtu;
@@ -332,4 +372,11 @@ void virtio_net_get_stats(struct virtio_device *d, struct virtio_net_stats *stat
     QZ_LOCKED(&d->lock);
 
     *stats = net_of(d)->stats;
+}
+
+void virtio_net_get_mac(struct virtio_device *d, uint8_t mac[6])
+{
+    QZ_LOCKED(&d->lock);
+
+    memcpy(mac, net_of(d)->config.mac, sizeof(net_of(d)->config.mac));
 }

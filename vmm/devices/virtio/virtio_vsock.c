@@ -17,6 +17,7 @@
 
 enum { Q_RX, Q_TX, Q_EVENT, QUEUES };
 enum { QUEUE_SIZE = 256, ROUND_PACKETS = 64, ROUND_BYTES = 1 << 20 };
+#define HOLD_NS INT64_C(3000000000)
 
 static struct vsock *vsock_of(struct virtio_device *d)
 {
@@ -210,19 +211,66 @@ static void again(struct qz_work *w)
 /* ---- events
  * ---------------------------------------------------------------------------------------- */
 
-static void serve_event(struct vsock *v)
+/*
+ * A guest that is told that all connections are gone ends those that it has when it gets to it,
+ * without a word to us: one that was made meanwhile would stay half open. So host programs wait
+ * until the guest has given the event's buffer back, but not for a guest that never does.
+ */
+static void hold(struct vsock *v)
+{
+    v->tell_reset = v->d.active;
+    v->held_until = v->d.active ? qz_now_ns() + HOLD_NS : 0;
+}
+
+bool vsock_held(const struct vsock *v)
+{
+    return v->held_until && qz_now_ns() < v->held_until;
+}
+
+/* How many buffers wait for events; the guest tells when it adds one. */
+static unsigned count_event_buffers(struct vsock *v)
+{
+    struct virtqueue *vq = &v->d.queue[Q_EVENT];
+    struct iovec iov[VSOCK_SEGMENTS];
+    static _Thread_local struct virtqueue_chain chain[QUEUE_SIZE];
+    unsigned n = 0, left;
+
+    for (; n < QUEUE_SIZE; n++) {
+        chain[n] = (struct virtqueue_chain){.iov = iov, .capacity = VSOCK_SEGMENTS};
+        if (!virtqueue_pop(vq, &chain[n]))
+            break;
+    }
+    for (left = n; left; left--)
+        virtqueue_unpop(vq, &chain[left - 1]);
+    return n;
+}
+
+static void tell(struct vsock *v)
 {
     struct virtqueue *vq = &v->d.queue[Q_EVENT];
     struct iovec iov[VSOCK_SEGMENTS];
     struct virtqueue_chain chain = {.iov = iov, .capacity = VSOCK_SEGMENTS};
     uint8_t event[sizeof(struct virtio_vsock_event)];
 
-    if (!v->tell_reset || !v->d.active || !virtqueue_pop(vq, &chain))
+    if (!virtqueue_pop(vq, &chain))
         return;
     qz_store_le32(event, VIRTIO_VSOCK_EVENT_TRANSPORT_RESET);
     virtqueue_push(vq, &chain, (uint32_t)virtqueue_write(&chain, 0, event, sizeof(event)));
+    v->event_buffers = count_event_buffers(v); /* before it can be seen */
     virtqueue_interrupt(vq);
     v->tell_reset = false;
+}
+
+static void serve_event(struct vsock *v)
+{
+    if (!v->d.active)
+        return;
+    if (v->tell_reset) {
+        tell(v);
+    } else if (v->held_until && count_event_buffers(v) > v->event_buffers) {
+        v->held_until = 0;
+        vsock_listener_resume(v);
+    }
 }
 
 static void forget_all(struct vsock *v)
@@ -238,9 +286,9 @@ static void disconnect(struct qz_work *w)
     QZ_LOCKED(&v->d.lock);
 
     forget_all(v);
-    vsock_listener_resume(v);
-    v->tell_reset = v->d.active;
+    hold(v);
     serve_event(v);
+    vsock_listener_resume(v);
 }
 
 void virtio_vsock_disconnect(struct virtio_device *d)
@@ -272,6 +320,8 @@ static void on_config_read(struct virtio_device *d, unsigned offset, void *buf, 
 static void finish_reset(struct vsock *v)
 {
     v->resetting = v->tell_reset = false;
+    v->held_until = 0;
+    v->known_cid = v->config.guest_cid;
     forget_all(v);
     virtio_reset_done(&v->d);
 }
@@ -300,12 +350,22 @@ static void on_reset(struct virtio_device *d)
         qz_loop_post(d->loop, &v->reset_work, carry_out_reset);
 }
 
-/* Connections are this host's sockets and stay here: a driver that goes on from a state is told
- * that they are gone. */
+/*
+ * Connections are this host's sockets and stay here: a driver that goes on from a state is told
+ * that they are gone, and reads its context id again. Until then it is understood under the one
+ * that it had.
+ */
 static void on_state(struct virtio_device *d, struct qz_state *s)
 {
-    if (qz_state_loading(s) && !qz_state_failed(s))
-        vsock_of(d)->tell_reset = d->active;
+    struct vsock *v = vsock_of(d);
+
+    QZ_STATE(s, "cid", v->known_cid, UINT32_MAX - 1);
+    if (!qz_state_loading(s) || qz_state_failed(s))
+        return;
+    if (v->known_cid <= VSOCK_HOST_CID)
+        return qz_state_refuse(s, "context id %llu is no guest's",
+                               (unsigned long long)v->known_cid);
+    hold(v);
 }
 
 static void on_free(struct virtio_device *d)
@@ -363,7 +423,7 @@ int virtio_vsock_new(struct virtio_device **out, struct machine *m, struct qz_lo
         .queue_size_max = QUEUE_SIZE,
         .label = "vsock",
     };
-    v->config.guest_cid = cid;
+    v->config.guest_cid = v->known_cid = cid;
     v->connections_max = connections_max();
     v->listen_fd = -1;
     LIST_INIT(&v->all);

@@ -420,6 +420,129 @@ static void test_disconnect(void **state)
     }
 }
 
+/* In place of the device: another one on another socket, which goes on from its state. */
+static void move_to(struct guest *g, uint64_t cid, const char *path)
+{
+    struct vtest_device device = {g->tm, g->vp};
+    struct qz_state *saved = qz_state_save(), *loaded;
+    struct qz_error err;
+    const void *bytes;
+    size_t len;
+
+    vtest_device_state(&device, saved);
+    assert_int_equal(qz_state_finish(saved, &err), 0);
+    bytes = qz_state_bytes(saved, &len);
+    virtio_pci_free(g->vp);
+    assert_int_equal(virtio_vsock_new(&g->d, &g->tm->m, g->tm->m.main_loop, cid, path, &err), 0);
+    assert_int_equal(virtio_pci_new(&g->vp, g->d, &err), 0);
+    snprintf(g->path, sizeof(g->path), "%s", path);
+    loaded = qz_state_load(bytes, len);
+    device.vp = g->vp;
+    vtest_device_state(&device, loaded);
+    assert_int_equal(qz_state_finish(loaded, &err), 0);
+    qz_state_free(loaded);
+    qz_state_free(saved);
+}
+
+static void answer_as(struct guest *g, uint64_t cid, uint16_t op,
+                      const struct virtio_vsock_hdr *request)
+{
+    struct virtio_vsock_hdr h = guest_header(op, request->src_port, request->dst_port);
+
+    h.src_cid = cid;
+    guest_send(g, h, NULL, 0);
+}
+
+/* A host program asks for the guest's port 7: its request, for this context id. */
+static struct virtio_vsock_hdr asked_for(struct guest *g, uint64_t cid)
+{
+    struct virtio_vsock_hdr h;
+
+    assert_int_equal(vtest_wait(g->t, 0, g->rx[0].token, NULL), 0);
+    memcpy(&h, g->rx[0].bytes, sizeof(h));
+    assert_int_equal(h.op, REQUEST);
+    assert_int_equal(h.dst_port, 7);
+    assert_int_equal(h.dst_cid, cid);
+    return h;
+}
+
+static void check_identity(struct guest *g, int fd, uint64_t was, uint64_t cid)
+{
+    struct virtio_vsock_hdr h = asked_for(g, cid);
+    char byte;
+
+    /* It had not looked yet; now it has, and the old id is nobody's any more. */
+    answer_as(g, was, RESPONSE, &h);
+    do
+        assert_int_equal(host_read(g, fd, &byte, 1), 1);
+    while (byte != '\n');
+    answer_as(g, cid, VIRTIO_VSOCK_OP_CREDIT_UPDATE, &h);
+    answer_as(g, was, RST, &h);
+    guest_idle(g);
+    assert_int_equal(recv(fd, &byte, 1, MSG_DONTWAIT), -1);
+    assert_int_equal(errno, EAGAIN);
+    answer_as(g, cid, RST, &h);
+    assert_int_equal(host_end(g, fd), 0);
+}
+
+/*
+ * A clone has the context id and the socket that it was given: its driver is told to look
+ * (§5.10.6.7), and speaks for the new id from then on. Nobody is let in before it has.
+ */
+static void another_identity(struct guest *g, bool packed, uint64_t was, uint64_t cid)
+{
+    uint32_t event[2] = {99, 99}, written;
+    struct iovec in[2] = {{&event[0], sizeof(event[0])}, {&event[1], sizeof(event[1])}};
+    uint64_t now = 0;
+    char path[96];
+    int fd, token[2];
+
+    guest_start(g, packed);
+    for (unsigned i = 0; i < 2; i++) {
+        token[i] = vtest_submit(g->t, EVENT, NULL, 0, &in[i], 1);
+        assert_true(token[i] >= 0);
+    }
+    vtest_kick(g->t, EVENT);
+    guest_idle(g);
+    snprintf(path, sizeof(path), "%s/other%u", g->dir, (unsigned)cid);
+    move_to(g, cid, path);
+    fd = host_connect(g);
+    host_write(g, fd, "CONNECT 7\n", 10);
+    assert_int_equal(vtest_wait(g->t, EVENT, token[0], &written), 0);
+    assert_int_equal(written, sizeof(event[0]));
+    assert_int_equal(event[0], VIRTIO_VSOCK_EVENT_TRANSPORT_RESET);
+    vtest_device_read(g->t, 0, &now, 8);
+    assert_int_equal(now, cid);
+    assert_false(guest_has_packet(g));
+    assert_true(vtest_submit(g->t, EVENT, NULL, 0, &in[0], 1) >= 0);
+    assert_true(vtest_kick(g->t, EVENT));
+    check_identity(g, fd, was, cid);
+    close(fd);
+}
+
+static void test_another_identity(void **state)
+{
+    another_identity(*state, false, GUEST_CID, GUEST_CID + 1);
+    another_identity(*state, true, GUEST_CID + 1, GUEST_CID + 2);
+}
+
+/* A driver that gives no buffer for events is not waited for longer than some seconds. */
+static void test_silent_identity(void **state)
+{
+    struct guest *g = *state;
+    char path[96];
+    int fd;
+
+    guest_start(g, false);
+    snprintf(path, sizeof(path), "%s/other", g->dir);
+    move_to(g, GUEST_CID + 1, path);
+    fd = host_connect(g);
+    host_write(g, fd, "CONNECT 7\n", 10);
+    assert_false(guest_has_packet(g));
+    asked_for(g, GUEST_CID + 1);
+    close(fd);
+}
+
 static void test_construction(void **state)
 {
     struct guest *g = *state;
@@ -470,6 +593,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_patience, setup, teardown),
         cmocka_unit_test(test_limit),
         cmocka_unit_test_setup_teardown(test_disconnect, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_another_identity, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_silent_identity, setup, teardown),
         cmocka_unit_test_setup_teardown(test_construction, setup, teardown),
     };
 

@@ -107,6 +107,11 @@ static void on_connect(struct qz_watch *w, uint32_t events)
     struct vsock *v = QZ_CONTAINER_OF(w, struct vsock, listener);
     QZ_LOCKED(&v->d.lock);
 
+    if (vsock_held(v)) {
+        qz_loop_remove(w);
+        vsock_timer_arm(v); /* or as soon as the guest is ready */
+        return;
+    }
     for (unsigned i = 0; i < ACCEPTS; i++) {
         struct vsock_connection *c;
         int fd;

@@ -96,6 +96,7 @@ struct vsock_stray {
 struct vsock {
     struct virtio_device d;
     struct virtio_vsock_config config;
+    uint64_t known_cid; /* as which the driver speaks until it has looked again */
     char *path;
     bool bound; /* the socket file is ours */
     struct qz_watch listener;
@@ -103,7 +104,9 @@ struct vsock {
     struct qz_timer timer; /* armed while a deadline is set or the listener waits for descriptors */
     struct qz_work again, reset_work, disconnect_work;
     bool resetting;
-    bool tell_reset; /* an event for the guest: all connections are gone */
+    bool tell_reset;        /* an event for the guest: all connections are gone */
+    int64_t held_until;     /* qz_now_ns(); until then no host program is let in, see there */
+    unsigned event_buffers; /* that the guest had left when it was told; more: it has seen it */
 
     unsigned connections, connections_max;
     uint32_t next_port; /* for connections of the host */
@@ -123,6 +126,7 @@ struct vsock_packet {
 };
 
 /* ---- virtio_vsock.c ---- */
+bool vsock_held(const struct vsock *v);
 /* Sends what there is to send while the guest has buffers, a round of it. */
 void vsock_flush(struct vsock *v);
 /* The part of `in` behind `skip` bytes, at most `limit` bytes of it; returns the number of

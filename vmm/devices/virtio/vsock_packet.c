@@ -115,7 +115,9 @@ void vsock_packet_from_guest(struct vsock *v, const struct vsock_packet *p,
 {
     struct vsock_connection *c;
 
-    if (p->src_cid != v->config.guest_cid || p->dst_cid != VSOCK_HOST_CID)
+    if (p->src_cid == v->config.guest_cid)
+        v->known_cid = v->config.guest_cid;
+    if (p->src_cid != v->known_cid || p->dst_cid != VSOCK_HOST_CID)
         return; /* nobody to answer for */
     c = p->type == VIRTIO_VSOCK_TYPE_STREAM ? vsock_connection_find(v, p->dst_port, p->src_port)
                                             : NULL;

@@ -2,13 +2,16 @@
  * vsock.c - the guest's end of a vsock connection.
  *
  *     vsock send CID PORT     connects, sends standard input, prints what comes back until the peer
- * closes vsock echo PORT         says "listening", then serves one connection: sends back what it
- * reads
+ *                             closes
+ *     vsock echo PORT         says "listening", then serves one connection: sends back what it
+ * reads vsock cid               the context id of this guest
  */
+#include <fcntl.h>
 #include <linux/vm_sockets.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -68,12 +71,28 @@ static int echo(unsigned port)
     return peer < 0 || copy(peer, peer) < 0;
 }
 
+/* The context id that the kernel has read from the device. */
+static int print_cid(void)
+{
+    int fd = open("/dev/vsock", O_RDONLY);
+    unsigned cid;
+
+    if (fd < 0 || ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) < 0) {
+        perror("vsock cid");
+        return 1;
+    }
+    printf("%u\n", cid);
+    return 0;
+}
+
 int vsock(int argc, char **argv)
 {
+    if (argc == 2 && !strcmp(argv[1], "cid"))
+        return print_cid();
     if (argc == 4 && !strcmp(argv[1], "send"))
         return connect_and_send(strtoul(argv[2], NULL, 10), strtoul(argv[3], NULL, 10));
     if (argc == 3 && !strcmp(argv[1], "echo"))
         return echo(strtoul(argv[2], NULL, 10));
-    fprintf(stderr, "usage: vsock send CID PORT | vsock echo PORT\n");
+    fprintf(stderr, "usage: vsock send CID PORT | vsock echo PORT | vsock cid\n");
     return 2;
 }
