@@ -9,7 +9,7 @@
 
 enum {
     CONTROL_DESCRIPTORS_MAX = 32, /* no answer has more */
-    CONTROL_GIVEN_MAX = 16,
+    CONTROL_GIVEN_MAX = 34,
 };
 
 struct control_answer {

@@ -8,6 +8,7 @@
 
 #include "control_client.h"
 #include "cpu/accel.h"
+#include "firmware_store.h"
 #include "queztl-hv.h"
 #include "snapshot_words.h"
 
@@ -62,12 +63,26 @@ static int start_machine_from(const struct words *w, const struct snapshot_sourc
 
 static const char *name_of(const json_t *options)
 {
-    const char *name = "vm";
+    const char *name = machine_option(options, "--name");
 
-    for (size_t i = 0; i + 1 < json_array_size(options); i += 2)
-        if (!strcmp(json_string_value(json_array_get(options, i)), "--name"))
-            name = json_string_value(json_array_get(options, i + 1));
-    return name;
+    return name ? name : "vm";
+}
+
+/* A variable store for firmware of its own, NAME.vars in the folder; *path is the caller's to free,
+ * NULL: the machine has none. */
+static int copy_store(char **path, const struct config *c, const json_t *options,
+                      const struct clone *k, struct qz_error *err)
+{
+    const char *from = machine_option(options, "--firmware-vars");
+
+    *path = NULL;
+    if (!from)
+        return 0;
+    if (asprintf(path, "%s/%s.vars", c->folder ? c->folder : ".", k->name) < 0) {
+        *path = NULL;
+        return qz_fail(err, -ENOMEM, "no memory");
+    }
+    return firmware_store_copy(from, *path, err);
 }
 
 static bool is_words(const json_t *list)
@@ -86,12 +101,14 @@ static int add_option(struct words *w, const char *name, const char *value)
 /* What makes this clone: the machine's options, and those that tell clones apart. */
 static int clone_words(struct words *w, const char *vmm, const struct config *c,
                        const struct snapshot_source *s, const struct clone *k,
-                       const struct overlays *disks)
+                       const struct overlays *disks, const char *store)
 {
+    static const char *const without[] = {"--firmware-vars", NULL};
     const json_t *command = json_object_get(s->description, "command");
 
     if (words_add(w, vmm) < 0 ||
-        words_add_machine(w, json_object_get(s->description, "options"), disks, NULL) < 0 ||
+        words_add_machine(w, json_object_get(s->description, "options"), disks, without) < 0 ||
+        (store && add_option(w, "--firmware-vars", store) < 0) ||
         add_option(w, "--name", k->name) < 0 || add_option(w, "--control", k->socket) < 0 ||
         add_option(w, "--console", k->console) < 0 || add_option(w, "--accel", c->accel) < 0 ||
         add_option(w, "--snapshot", "fd:3,4") < 0)
@@ -106,6 +123,7 @@ static int begin_clone(struct clone *k, unsigned i, const char *vmm, const struc
 {
     const char *folder = c->folder ? c->folder : ".";
     struct overlays disks;
+    QZ_AUTO_FREE char *store = NULL;
     struct words w = {0};
     char log[512];
     int r;
@@ -118,10 +136,13 @@ static int begin_clone(struct clone *k, unsigned i, const char *vmm, const struc
     k->log = open(log, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (k->log < 0)
         return qz_fail(err, -errno, "%s: %s", log, strerror(errno));
+    r = copy_store(&store, c, json_object_get(s->description, "options"), k, err);
+    if (r < 0)
+        return r;
     r = overlays_in(&disks, json_object_get(s->description, "disks"), folder, k->name, err);
     if (r < 0)
         return r;
-    r = clone_words(&w, vmm, c, s, k, &disks);
+    r = clone_words(&w, vmm, c, s, k, &disks, store);
     k->pid = r < 0 ? r : start_machine_from(&w, s, &disks, k->log);
     words_free(&w);
     overlays_end(&disks, k->pid < 0);
@@ -211,7 +232,7 @@ int hv_clone(int argc, char **argv)
     char vmm[4096], tag[64];
     struct timespec now; /* overlays are named for it: one machine may be cloned often */
     char *operand;
-    int r = qz_operands_parse(hv_clone_options, argc, argv, &c, &operand, 1,
+    int r = qz_operands_parse(hv_clone_options, argc, argv, &c, &operand, 1, 1,
                               "name a machine by its control socket, or a snapshot's folder", &err);
 
     if (r < 0)

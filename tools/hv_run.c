@@ -2,42 +2,13 @@
  * hv_run.c - `queztl-hv run`: decides what was left open (accelerator, firmware, network), says so,
  * and becomes the machine's own process, queztl-vmm.
  */
-#include <fcntl.h>
-#include <sys/sendfile.h>
-#include <sys/stat.h>
-
 #include "cpu/accel.h"
+#include "firmware_store.h"
 #include "queztl-hv.h"
 #include "snapshot_words.h"
 
 #define OVMF_CODE "/usr/share/OVMF/OVMF_CODE_4M.fd"
 #define OVMF_VARS "/usr/share/OVMF/OVMF_VARS_4M.fd"
-
-static int copy_file(const char *from, const char *to, struct qz_error *err)
-{
-    QZ_AUTO_FD int in = open(from, O_RDONLY | O_CLOEXEC);
-    QZ_AUTO_FD int out = -1;
-    struct stat st;
-
-    if (in < 0 || fstat(in, &st) < 0)
-        return qz_fail(err, -errno, "%s: %s (Debian's package ovmf has it)", from, strerror(errno));
-    out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (out < 0)
-        return qz_fail(err, -errno, "%s: cannot make the firmware's variable store: %s", to,
-                       strerror(errno));
-    for (off_t left = st.st_size; left > 0;) {
-        ssize_t n = sendfile(out, in, NULL, left);
-
-        if (n <= 0) {
-            int code = n < 0 ? -errno : -EIO;
-
-            unlink(to);
-            return qz_fail(err, code, "%s: cannot write: %s", to, strerror(-code));
-        }
-        left -= n;
-    }
-    return 0;
-}
 
 /* Firmware for a disk image, with variables of its own. */
 static int prepare_firmware(struct vm_config *c, struct qz_error *err)
@@ -54,7 +25,7 @@ static int prepare_firmware(struct vm_config *c, struct qz_error *err)
     if (asprintf(&vars, "%s.vars", c->image) < 0)
         return qz_fail(err, -ENOMEM, "no memory");
     c->firmware_vars = vars;
-    return access(vars, F_OK) == 0 ? 0 : copy_file(OVMF_VARS, vars, err);
+    return access(vars, F_OK) == 0 ? 0 : firmware_store_copy(OVMF_VARS, vars, err);
 }
 
 static int resolve(struct vm_config *c, struct qz_error *err)
@@ -109,7 +80,7 @@ static int snapshot_words(struct words *w, const struct vm_config *c, int given,
                           const struct snapshot_source *s, const struct overlays *disks,
                           struct qz_error *err)
 {
-    const char *without[3] = {0};
+    const char *without[4] = {0};
     const json_t *command = json_object_get(s->description, "command");
     unsigned n = 0;
     int r;
@@ -118,6 +89,8 @@ static int snapshot_words(struct words *w, const struct vm_config *c, int given,
         without[n++] = "--net";
     if (c->disks)
         without[n++] = "--disk";
+    if (c->firmware_vars)
+        without[n++] = "--firmware-vars";
     r = words_add_machine(w, json_object_get(s->description, "options"), disks, without);
     if (r == 0)
         r = decided_words(w, c, given, argv);
@@ -130,23 +103,26 @@ static int snapshot_words(struct words *w, const struct vm_config *c, int given,
     return r < 0 ? qz_fail(err, r, "no memory") : 0;
 }
 
-/* What this run writes is gone with it: its overlays have no name. */
-static int temporary_overlays(struct overlays *disks, const struct vm_config *c,
-                              const struct snapshot_source *s, struct qz_error *err)
+/* What this run writes to firmware variables is gone with it, too, unless it was given a store. It
+ * becomes one more of the machine's descriptors. */
+static int add_store(struct vm_config *c, const struct snapshot_source *s, int *fds,
+                     unsigned *count, struct qz_error *err)
 {
-    const char *folder = getenv("TMPDIR");
-    char name[32];
-    int r;
+    const char *from =
+        machine_option(json_object_get(s->description, "options"), "--firmware-vars");
+    char *name;
+    int fd;
 
-    *disks = (struct overlays){0};
-    if (c->disks)
+    if (c->firmware_vars || !from)
         return 0;
-    snprintf(name, sizeof(name), "queztl-%d", getpid());
-    r = overlays_in(disks, json_object_get(s->description, "disks"), folder ? folder : "/tmp", name,
-                    err);
-    for (unsigned i = 0; r == 0 && i < disks->count; i++)
-        unlink(disks->item[i].path);
-    return r;
+    fd = firmware_store_unnamed(from, err);
+    if (fd < 0)
+        return fd;
+    if (asprintf(&name, "/proc/self/fd/%u", HANDED_FIRST + *count) < 0)
+        return qz_fail(err, -ENOMEM, "no memory");
+    c->firmware_vars = name;
+    fds[(*count)++] = fd;
+    return 0;
 }
 
 static int go_on(struct words *w, struct vm_config *c, int given, char **argv, struct qz_error *err)
@@ -154,6 +130,7 @@ static int go_on(struct words *w, struct vm_config *c, int given, char **argv, s
     struct snapshot_source s;
     struct overlays disks;
     int fds[HANDED_MAX], r;
+    unsigned count;
 
     if (c->image || c->command)
         return qz_fail(err, -EINVAL,
@@ -162,10 +139,15 @@ static int go_on(struct words *w, struct vm_config *c, int given, char **argv, s
     r = snapshot_source_open(&s, c->snapshot, "run", err);
     if (r < 0)
         return r;
-    r = temporary_overlays(&disks, c, &s, err);
+    /* What this run writes is gone with it, unless it was given images. */
+    disks = (struct overlays){0};
+    r = c->disks ? 0 : overlays_unnamed(&disks, json_object_get(s.description, "disks"), err);
+    count = snapshot_descriptors(&s, &disks, fds);
+    if (r == 0)
+        r = add_store(c, &s, fds, &count, err);
     if (r == 0)
         r = snapshot_words(w, c, given, argv, &s, &disks, err);
-    if (r == 0 && (r = place_descriptors(fds, snapshot_descriptors(&s, &disks, fds))) < 0)
+    if (r == 0 && (r = place_descriptors(fds, count)) < 0)
         qz_fail(err, r, "no descriptors: %s", strerror(-r));
     if (r < 0)
         snapshot_source_close(&s);

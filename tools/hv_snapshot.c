@@ -62,7 +62,7 @@ int hv_snapshot(int argc, char **argv)
     struct qz_error err = {0};
     struct snapshot_source s;
     char *operand[2];
-    int r = qz_operands_parse(hv_snapshot_options, argc, argv, &c, operand, 2,
+    int r = qz_operands_parse(hv_snapshot_options, argc, argv, &c, operand, 2, 2,
                               "name the machine's control socket, and a folder to make", &err);
     char tag[128], *end;
     int64_t began;

@@ -17,6 +17,12 @@ static const struct qz_command commands[] = {
      "SOCKET is what the machine was given by --control. It stands only while its CPUs and devices "
      "are noted;\nmemory is written while it runs on. DIR appears when it is whole.",
      hv_snapshot_options, hv_snapshot},
+    {"restore", "send a running machine back to a snapshot", "SOCKET [DIR]",
+     "To the last one that was taken of it or that it began from, or to that in DIR. Memory, CPUs, "
+     "devices and\ndisks are as they were then, and what it did since is gone; the process, its "
+     "network and its console stay.\nDisks can go back to images that they were frozen as since "
+     "this process began; to others, begin a machine by\nqueztl-hv run --snapshot DIR.",
+     hv_restore_options, hv_restore},
     {"clone", "begin machines that go on from one moment of another", "SOCKET|DIR",
      "From a running machine (its control socket) or a snapshot's folder. Clones share memory "
      "until "

@@ -5,11 +5,12 @@
 #include "vm/config.h"
 
 extern const struct qz_option hv_doctor_options[], hv_snapshot_options[], hv_snapshots_options[],
-    hv_clone_options[];
+    hv_clone_options[], hv_restore_options[];
 
 int hv_run(int argc, char **argv);
 int hv_snapshot(int argc, char **argv);
 int hv_snapshots(int argc, char **argv);
+int hv_restore(int argc, char **argv);
 int hv_clone(int argc, char **argv);
 int hv_doctor(int argc, char **argv);
 

@@ -67,11 +67,12 @@ static int load_memory(struct snapshot_source *s, struct snapshot_dir *dir, stru
     return r;
 }
 
-static int load_folder(struct snapshot_source *s, const char *path, struct qz_error *err)
+int snapshot_source_load(struct snapshot_source *s, const char *folder, struct qz_error *err)
 {
     struct snapshot_dir *dir;
-    int r = snapshot_dir_open(&dir, path, err);
+    int r = snapshot_dir_open(&dir, folder, err);
 
+    *s = (struct snapshot_source){.state = -1, .memory = -1};
     if (r < 0)
         return r;
     s->description = json_deep_copy(snapshot_dir_description(dir));
@@ -79,6 +80,8 @@ static int load_folder(struct snapshot_source *s, const char *path, struct qz_er
     if (r == 0)
         r = load_memory(s, dir, err);
     snapshot_dir_close(dir);
+    if (r < 0)
+        snapshot_source_close(s);
     return r;
 }
 
@@ -194,9 +197,7 @@ int snapshot_source_open(struct snapshot_source *s, const char *where, const cha
                        "%s: %s: name a snapshot's folder, or a machine's control socket", where,
                        strerror(errno));
     r = S_ISSOCK(st.st_mode) ? snapshot_source_freeze(s, where, tag, err)
-                             : load_folder(s, where, err);
-    if (r < 0)
-        snapshot_source_close(s);
+                             : snapshot_source_load(s, where, err);
     return r;
 }
 

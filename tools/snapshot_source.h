@@ -20,6 +20,8 @@ struct snapshot_source {
  */
 int snapshot_source_open(struct snapshot_source *s, const char *where, const char *tag,
                          struct qz_error *err);
+/* A folder only. */
+int snapshot_source_load(struct snapshot_source *s, const char *folder, struct qz_error *err);
 /* Freezes the machine behind this control socket. Its disks go on in images beside those that they
  * wrote to. */
 int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path, const char *tag,

@@ -58,11 +58,13 @@ int qz_options_parse(const struct qz_option *options, int argc, char **argv, voi
                      struct qz_error *err);
 
 /*
- * The same with `count` operands, which may stand before, between and behind the options. 0, or
- * -EINVAL with err filled; missing: what is to be said when there are not so many.
+ * The same with `least` to `most` operands, which may stand before, between and behind the options;
+ * those that are not there are left as they are. 0, or -EINVAL with err filled; missing: what is to
+ * be said when they are too few.
  */
 int qz_operands_parse(const struct qz_option *options, int argc, char **argv, void *target,
-                      char **operand, int count, const char *missing, struct qz_error *err);
+                      char **operand, int least, int most, const char *missing,
+                      struct qz_error *err);
 
 /* Prints "program: text" and, for a usage error, where help is. Returns code. */
 int qz_complain(const char *program, int code, const struct qz_error *err);

@@ -76,6 +76,16 @@ struct qz_disk_info {
 /* Any thread. */
 void qz_disk_get_info(struct qz_disk *d, struct qz_disk_info *info);
 
+/* The image that shows through where the disk's own holds nothing; while the disk is open and goes
+ * on in no other. */
+struct qz_disk_backing {
+    const char *label, *format;
+    uint64_t size;  /* bytes */
+    bool untouched; /* the disk's own image holds nothing: all is as in the backing one */
+};
+/* Nobody changes the disk meanwhile. -ENOENT: there is none. */
+int qz_disk_get_backing(struct qz_disk *d, struct qz_disk_backing *b);
+
 /* How worn the medium is, as JEDEC's eMMC registers and VirtIO 1.3 §5.2.6 count; 0: not defined. */
 struct qz_disk_lifetime {
     uint16_t pre_eol_info; /* 1 normal, 2 warning (80 % of reserved blocks used), 3 urgent (90 %) */
@@ -183,6 +193,14 @@ int qz_disk_queue_resize(struct qz_disk_queue *q, uint64_t size, struct qz_error
  * as before. -ENOTSUP: an encrypted disk, or one with secure-erase=.
  */
 int qz_disk_overlay(struct qz_disk *d, int fd, const char *name, struct qz_error *err);
+/*
+ * The disk goes back to what one of its backing files holds, which descriptor `base` (any access)
+ * is open at, and on in the image behind fd: an empty overlay over that file, as for
+ * qz_disk_overlay(), with the same rules. What was written above it is dropped, not flushed; those
+ * files are not used any more. The size may be another. On failure all is as before. -ENOENT: it is
+ * none of the backing files. base stays the caller's, fd is taken over on success.
+ */
+int qz_disk_rewind(struct qz_disk *d, int base, int fd, const char *name, struct qz_error *err);
 /* Bytes that all caches of the disk may hold together from now on; what is too much is given back
  * before it returns, as far as nothing in flight needs it. */
 void qz_disk_set_memory(struct qz_disk *d, uint64_t bytes);

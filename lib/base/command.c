@@ -49,11 +49,12 @@ int qz_options_parse(const struct qz_option *options, int argc, char **argv, voi
 }
 
 int qz_operands_parse(const struct qz_option *options, int argc, char **argv, void *target,
-                      char **operand, int count, const char *missing, struct qz_error *err)
+                      char **operand, int least, int most, const char *missing,
+                      struct qz_error *err)
 {
     int found = 0, i = qz_options_parse(options, argc, argv, target, err);
 
-    while (i >= 0 && i < argc && found < count) {
+    while (i >= 0 && i < argc && found < most) {
         operand[found++] = argv[i];
         argc -= i; /* the operand stands where a command's name does */
         argv += i;
@@ -63,7 +64,7 @@ int qz_operands_parse(const struct qz_option *options, int argc, char **argv, vo
         return i;
     if (i < argc)
         return qz_fail(err, -EINVAL, "%s is too much", argv[i]);
-    return found < count ? qz_fail(err, -EINVAL, "%s", missing) : 0;
+    return found < least ? qz_fail(err, -EINVAL, "%s", missing) : 0;
 }
 
 int qz_complain(const char *program, int code, const struct qz_error *err)

@@ -232,6 +232,11 @@ static void forget_many(struct cache *c, uint64_t first, uint64_t end)
     }
 }
 
+static void cache_forget(struct layer *l)
+{
+    forget_many(cache_of(l), 0, UINT64_MAX);
+}
+
 static void forget(struct cache *c, const struct request *r)
 {
     uint64_t first = r->offset / LINE, end = (r->offset + r->length + LINE - 1) / LINE;
@@ -349,6 +354,7 @@ static const struct layer_ops cache_ops = {
     .map = filter_map,
     .resize = filter_resize,
     .set_memory = cache_set_memory,
+    .forget = cache_forget,
     .free = cache_free,
 };
 

@@ -313,6 +313,12 @@ int chain_freeze(struct chain *c, struct disk_queue *q, struct qz_error *err)
     return r;
 }
 
+void chain_forget(struct chain *c)
+{
+    for (struct layer *l = c->top; l != c->format_layer; l = l->below)
+        layer_forget(l);
+}
+
 static unsigned count_caches(struct chain *c)
 {
     unsigned n = 0;

@@ -30,7 +30,7 @@ int chain_close(struct chain *c, struct disk_queue *q, struct qz_error *err);
 /* A format tells what is wrong with its image; which image that is, is said here, once; r. */
 int chain_name_image(struct qz_error *err, const char *label, int r);
 
-/* Frees without closing: nothing was written. */
+/* Frees without closing: nothing was written, or nobody will read it. Nothing is in flight. */
 void chain_abandon(struct chain *c);
 
 /*
@@ -41,6 +41,9 @@ int chain_freeze(struct chain *c, struct disk_queue *q, struct qz_error *err);
 
 /* Divides bytes between the caches of all layers. Any thread. */
 void chain_set_memory(struct chain *c, uint64_t bytes);
+
+/* What filters keep of the image's bytes is not what it holds. Nothing is in flight. */
+void chain_forget(struct chain *c);
 
 /* [task] Opens only the protocol that o names. */
 int chain_open_protocol(struct layer **l, struct options *o, bool readonly, struct disk_queue *q,

@@ -135,6 +135,21 @@ void qz_disk_get_info(struct qz_disk *d, struct qz_disk_info *info)
     };
 }
 
+int qz_disk_get_backing(struct qz_disk *d, struct qz_disk_backing *b)
+{
+    const struct chain *c = &d->chain, *under = c->backing;
+
+    if (!under)
+        return -ENOENT;
+    *b = (struct qz_disk_backing){
+        .label = under->format_layer->label,
+        .format = under->format ? under->format->name : "raw",
+        .size = under->format_layer->info.size,
+        .untouched = c->format->is_empty && c->format->is_empty(c->format_layer),
+    };
+    return 0;
+}
+
 int qz_disk_get_lifetime(struct qz_disk *d, struct qz_disk_lifetime *l)
 {
     return lifetime_read(&d->lifetime, l);

@@ -142,6 +142,12 @@ void layer_set_memory(struct layer *l, uint64_t bytes)
         l->ops->set_memory(l, bytes);
 }
 
+void layer_forget(struct layer *l)
+{
+    if (l->ops->forget)
+        l->ops->forget(l);
+}
+
 /* ---- vectors */
 
 size_t iov_length(const struct iovec *iov, unsigned count)

@@ -96,6 +96,9 @@ struct layer_ops {
     /* Bytes that this layer's caches may hold from now on; gives memory back before it returns as
      * far as nothing in flight needs it (optional). Any thread. */
     void (*set_memory)(struct layer *l, uint64_t bytes);
+    /* The layer below shows other bytes than before: what this one keeps of them goes. Nothing is
+     * in flight (optional: it keeps none). */
+    void (*forget)(struct layer *l);
     /*
      * [task] The image is about to stay as it is: what is held is written out, the image marked
      * clean, and others may read its file. Nothing else is in flight. On failure the layer is as
@@ -140,6 +143,8 @@ void layer_thaw(struct layer *l);
 /* Closes this layer only: whoever holds a layer below or a backing file closes it after. */
 int layer_close(struct layer *l, struct disk_queue *q, struct qz_error *err);
 void layer_set_memory(struct layer *l, uint64_t bytes);
+/* This layer only. */
+void layer_forget(struct layer *l);
 
 /* The protocol. */
 static inline struct layer *layer_lowest(struct layer *l)

@@ -1,12 +1,14 @@
 /*
- * overlay.c - a disk that goes on in a new image over the one it has (<queztl/disk.h>).
+ * overlay.c - a disk that goes on in a new image over the one it has, or over one that it had
+ * (<queztl/disk.h>).
  *
  * First the overlay is opened and looked at, which touches nothing of the disk; then the present
  * image is frozen, which is undone if it fails; then pointers change, which cannot fail:
  *
- *     filters                    filters
- *     image: file.img     ->     overlay: new.qcow2
- *                                image: file.img, readonly, a backing file as any
+ *     filters                    filters                        filters
+ *     image: file.img     ->     overlay: new.qcow2      ->     overlay: newer.qcow2
+ *                                image: file.img, readonly,     image: file.img
+ *                                a backing file as any          (new.qcow2 is dropped)
  *
  * The overlay comes by a descriptor, because the process that has the disk may be confined. It is
  * read as hostile input, and the name of its backing file is not opened: it is for those who open
@@ -19,8 +21,9 @@ struct overlay_call {
     struct qz_disk *disk;
     const char *name;
     struct options options;
-    struct chain over;  /* the new image, until it is the disk's */
-    struct chain *base; /* room for the present one */
+    struct chain over;         /* the new image, until it is the disk's */
+    const struct chain *under; /* what it is to lie on: the disk's images from here down */
+    struct chain *room;        /* for the present image, which becomes a backing file */
     struct qz_error *err;
 };
 
@@ -117,8 +120,8 @@ static int check_file(struct overlay_call *c, int fd)
 
 static int check_names(struct overlay_call *c, const struct format_names *n)
 {
-    const struct chain *chain = &c->disk->chain;
-    const char *format = chain->format ? chain->format->name : "raw";
+    const char *format = c->under->format ? c->under->format->name : "raw";
+    const char *under = c->under->format_layer->label;
 
     if (n->data_file)
         return qz_fail(c->err, -EINVAL, "overlay %s: has an external data file", c->name);
@@ -126,26 +129,27 @@ static int check_names(struct overlay_call *c, const struct format_names *n)
         return qz_fail(
             c->err, -EINVAL,
             "overlay %s: names no backing file: whoever opens it later would not find %s", c->name,
-            c->disk->label);
+            under);
     if (!n->backing_format || strcmp(n->backing_format, format))
         return qz_fail(c->err, -EINVAL,
                        "overlay %s: says that its backing file is %s%s, and %s is %s", c->name,
                        n->backing_format ? "of format " : "of no format",
-                       n->backing_format ? n->backing_format : "", c->disk->label, format);
+                       n->backing_format ? n->backing_format : "", under, format);
     return 0;
 }
 
 static int check_image(struct overlay_call *c)
 {
     const struct layer *l = c->over.top;
-    uint64_t size = c->disk->chain.top->info.size;
+    const struct layer *under = c->under->format_layer;
 
     if (l->info.encrypted)
         return qz_fail(c->err, -ENOTSUP, "overlay %s: is encrypted, which %s is not", c->name,
-                       c->disk->label);
-    if (l->info.size != size)
+                       under->label);
+    if (l->info.size != under->info.size)
         return qz_fail(c->err, -EINVAL, "overlay %s: has %llu bytes, and %s has %llu", c->name,
-                       (unsigned long long)l->info.size, c->disk->label, (unsigned long long)size);
+                       (unsigned long long)l->info.size, under->label,
+                       (unsigned long long)under->info.size);
     if (!c->over.format->is_empty(c->over.top))
         return qz_fail(c->err, -EINVAL,
                        "overlay %s: is not empty: make a new one without preallocation", c->name);
@@ -195,18 +199,26 @@ static void put_filters_over(struct layer *l, const struct layer *old, struct la
     filter_put_over(l, l->below);
 }
 
-static void change_images(struct chain *c, const struct chain *over, struct chain *base)
+/* The disk's images without its filters. */
+static struct chain images_of(const struct chain *c)
 {
-    *base = (struct chain){.top = c->format_layer,
-                           .format_layer = c->format_layer,
-                           .format = c->format,
-                           .data_file = c->data_file,
-                           .backing = c->backing};
+    return (struct chain){.top = c->format_layer,
+                          .format_layer = c->format_layer,
+                          .format = c->format,
+                          .data_file = c->data_file,
+                          .backing = c->backing};
+}
+
+/* The overlay takes the place of the present image, whoever has that from now on. */
+static void put_over(struct chain *c, const struct chain *over, struct chain *base)
+{
+    const struct layer *old = c->format_layer;
+
     over->top->backing = base->top;
-    if (c->top == base->top)
+    if (c->top == old)
         c->top = over->top;
     else
-        put_filters_over(c->top, base->top, over->top);
+        put_filters_over(c->top, old, over->top);
     c->format_layer = over->format_layer;
     c->format = over->format;
     c->data_file = NULL;
@@ -224,11 +236,20 @@ static void check_lifetime(struct qz_disk *d)
         lifetime_close(&d->lifetime);
 }
 
+static void tell_disk(struct qz_disk *d)
+{
+    const uint64_t memory = __atomic_load_n(&d->memory, __ATOMIC_RELAXED);
+
+    d->label = d->chain.top->label;
+    check_lifetime(d);
+    if (memory != DISK_MEMORY_UNSAID)
+        chain_set_memory(&d->chain, memory);
+}
+
 static int overlay_main(struct disk_queue *q, void *argument)
 {
     struct overlay_call *c = argument;
     struct qz_disk *d = c->disk;
-    uint64_t memory = __atomic_load_n(&d->memory, __ATOMIC_RELAXED);
     int r = open_overlay(c, q);
 
     if (r == 0)
@@ -237,32 +258,101 @@ static int overlay_main(struct disk_queue *q, void *argument)
         chain_abandon(&c->over);
         return r;
     }
-    change_images(&d->chain, &c->over, QZ_TAKE_PTR(c->base));
-    d->label = d->chain.top->label;
-    check_lifetime(d);
-    if (memory != DISK_MEMORY_UNSAID)
-        chain_set_memory(&d->chain, memory);
+    *c->room = images_of(&d->chain);
+    put_over(&d->chain, &c->over, QZ_TAKE_PTR(c->room));
+    tell_disk(d);
     return 0;
+}
+
+/* ---- back to an image that it had */
+
+/* The image among the disk's backing files that is this file. */
+static struct chain *find_backing(struct chain *c, const struct stat *st)
+{
+    struct chain *in = c->backing;
+
+    while (in && !is_same_file(layer_lowest(in->top), st))
+        in = in->backing;
+    return in;
+}
+
+/* What the disk has above `base`, taken off it; nobody will read it. */
+static struct chain images_above(const struct chain *c, const struct chain *base)
+{
+    struct chain above = images_of(c), *last = &above;
+
+    while (last->backing != base)
+        last = last->backing;
+    last->backing = NULL;
+    return above;
+}
+
+static int rewind_main(struct disk_queue *q, void *argument)
+{
+    struct overlay_call *c = argument;
+    struct qz_disk *d = c->disk;
+    struct chain above;
+    int r = open_overlay(c, q);
+
+    if (r < 0) {
+        chain_abandon(&c->over);
+        return r;
+    }
+    above = images_above(&d->chain, c->under);
+    put_over(&d->chain, &c->over, (struct chain *)c->under);
+    chain_forget(&d->chain);
+    tell_disk(d);
+    chain_abandon(&above);
+    return 0;
+}
+
+/* ---- both */
+
+static int go_on_in(struct overlay_call *c, int fd, int (*run)(struct disk_queue *q, void *call))
+{
+    int r;
+
+    c->over.format = format_find("qcow2");
+    if (!c->over.format)
+        r = qz_fail(c->err, -ENOTSUP, "overlay %s: this build has no qcow2", c->name);
+    else if (make_options(c, fd) < 0)
+        r = qz_fail(c->err, -ENOMEM, "overlay %s: no memory", c->name);
+    else if ((r = check_file(c, fd)) == 0)
+        r = disk_run(run, c, c->err);
+    options_clear(&c->options);
+    if (r == 0)
+        close(fd);
+    return r;
 }
 
 int qz_disk_overlay(struct qz_disk *d, int fd, const char *name, struct qz_error *err)
 {
-    struct overlay_call c = {.disk = d, .name = name, .err = err};
+    struct overlay_call c = {.disk = d, .name = name, .under = &d->chain, .err = err};
     int r = check_disk(d, err);
 
     if (r < 0)
         return r;
-    c.over.format = format_find("qcow2");
-    c.base = calloc(1, sizeof(*c.base));
-    if (!c.over.format)
-        r = qz_fail(err, -ENOTSUP, "overlay %s: this build has no qcow2", name);
-    else if (!c.base || make_options(&c, fd) < 0)
-        r = qz_fail(err, -ENOMEM, "overlay %s: no memory", name);
-    else if ((r = check_file(&c, fd)) == 0)
-        r = disk_run(overlay_main, &c, err);
-    options_clear(&c.options);
-    free(c.base);
-    if (r == 0)
-        close(fd);
+    c.room = calloc(1, sizeof(*c.room));
+    r = c.room ? go_on_in(&c, fd, overlay_main)
+               : qz_fail(err, -ENOMEM, "overlay %s: no memory", name);
+    free(c.room);
     return r;
+}
+
+int qz_disk_rewind(struct qz_disk *d, int base, int fd, const char *name, struct qz_error *err)
+{
+    struct overlay_call c = {.disk = d, .name = name, .err = err};
+    struct stat st;
+
+    if (d->chain.top->info.readonly)
+        return qz_fail(err, -EROFS, "%s: readonly, and as it was", d->label);
+    if (fstat(base, &st) < 0)
+        return qz_fail(err, -errno, "%s: descriptor %d: %s", d->label, base, strerror(errno));
+    c.under = find_backing(&d->chain, &st);
+    if (!c.under)
+        return qz_fail(err, -ENOENT,
+                       "%s: the image to go back to is none of its backing files: begin another "
+                       "disk upon it",
+                       d->label);
+    return go_on_in(&c, fd, rewind_main);
 }

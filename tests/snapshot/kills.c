@@ -28,7 +28,7 @@ static void settle_last(struct torture *t, struct moment maybe)
 
     if (t->disk)
         return;
-    r = machine_ask(&t->origin, "revert");
+    r = machine_ask(&t->origin, "restore");
     if (r == -EREMOTEIO && !t->has_last)
         return;
     if (r < 0)

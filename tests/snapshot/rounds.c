@@ -212,7 +212,7 @@ void round_revert(struct torture *t)
         round_restore(t);
         return;
     }
-    r = machine_ask(&t->origin, "revert");
+    r = machine_ask(&t->origin, "restore");
     if (r < 0)
         fail("revert: %s", strerror(-r));
     to = machine_jumps(&t->origin);

@@ -142,15 +142,20 @@ static int check_base(int base, uint64_t size, struct qz_error *err)
     return 0;
 }
 
+static int no_reserved(struct qz_error *err)
+{
+    return qz_fail(err, -ENOTSUP,
+                   "memory: a machine that goes on from a snapshot has no reserved huge pages: "
+                   "--hugepages transparent is possible");
+}
+
 int guest_memory_over_as(struct guest_memory *m, int base, uint64_t size,
                          const struct memory_options *options, struct qz_error *err)
 {
     int r = lay_out(m, size, options, err);
 
     if (r == 0 && guest_memory_is_reserved(m))
-        r = qz_fail(err, -ENOTSUP,
-                    "memory: a machine that begins from a snapshot has no reserved huge pages: "
-                    "--hugepages transparent is possible");
+        r = no_reserved(err);
     if (r == 0)
         r = check_base(base, size, err);
     if (r == 0)
@@ -171,6 +176,22 @@ int guest_memory_over_as(struct guest_memory *m, int base, uint64_t size,
 int guest_memory_over(struct guest_memory *m, int base, uint64_t size, struct qz_error *err)
 {
     return guest_memory_over_as(m, base, size, &(struct memory_options){0}, err);
+}
+
+int guest_memory_layers_of(const struct guest_memory *m, int base, struct memory_layers **layers,
+                           struct qz_error *err)
+{
+    int r = check_base(base, m->size, err), fd;
+
+    if (r == 0 && guest_memory_is_reserved(m))
+        r = no_reserved(err);
+    if (r < 0)
+        return r;
+    fd = fcntl(base, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0)
+        return qz_fail(err, -errno, "memory: no descriptor: %s", strerror(errno));
+    *layers = layers_of_file(fd, m->size);
+    return *layers ? 0 : qz_fail(err, -ENOMEM, "memory: no memory for a table of it");
 }
 
 void guest_memory_free(struct guest_memory *m)

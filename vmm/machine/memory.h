@@ -65,8 +65,8 @@ struct guest_memory {
 
     struct memory_layers *layers; /* frozen as this (memory_layers.h), and what was written since is
                                      in the mappings; NULL: not frozen */
-    uint8_t *changed; /* for each chunk of the layers: known to be another than theirs, as memory
-                         was given back; atomic */
+    uint8_t *changed; /* for each chunk of the layers what is known of it since (enum chunk_change,
+                         memory_internal.h); atomic */
     int pagemap;      /* /proc/self/pagemap, which tells what was written; -1: there is none */
 
     /* What guest_memory_tidy() has to do. */
@@ -88,6 +88,9 @@ int guest_memory_new_as(struct guest_memory *m, uint64_t size, const struct memo
 int guest_memory_over_as(struct guest_memory *m, int base, uint64_t size,
                          const struct memory_options *options, struct qz_error *err);
 void guest_memory_free(struct guest_memory *m);
+/* What such a file holds, for guest_memory_revert(); one reference. The file stays the caller's. */
+int guest_memory_layers_of(const struct guest_memory *m, int base, struct memory_layers **layers,
+                           struct qz_error *err);
 
 /* Whether its pages are the machine's whatever it does: nothing comes back, nothing is frozen. */
 static inline bool guest_memory_is_reserved(const struct guest_memory *m)
@@ -106,7 +109,7 @@ uint64_t memory_page_size(enum memory_pages pages);
  * since. On failure all is as before.
  */
 int guest_memory_freeze(struct guest_memory *m, struct qz_error *err);
-/* Memory is that of `layers` from now on, which it was once; a negative errno leaves it torn. */
+/* Memory is that of `layers` from now on, of the same size; a negative errno leaves it torn. */
 int guest_memory_revert(struct guest_memory *m, struct memory_layers *layers);
 /* All zeroes, as at the beginning. */
 int guest_memory_clear(struct guest_memory *m);

@@ -52,14 +52,27 @@ int memory_map_zeroes(const struct guest_memory *m, uint8_t *at, uint64_t len)
     return 0;
 }
 
+/* For whoever freezes next, when nothing moves. A chunk of which a part was given back must be
+ * looked at. */
+static void note_forgotten(const struct guest_memory *m, uint64_t offset, uint64_t end,
+                           enum chunk_change whole)
+{
+    const uint64_t chunk = m->layers->chunk;
+
+    for (uint64_t i = offset / chunk; i * chunk < end; i++) {
+        const bool all = i * chunk >= offset && layers_end_of(m->layers, i) <= end;
+
+        if (all || __atomic_load_n(&m->changed[i], __ATOMIC_RELAXED) != CHUNK_GIVEN_BACK)
+            __atomic_store_n(&m->changed[i], all ? whole : CHUNK_CHANGED, __ATOMIC_RELAXED);
+    }
+}
+
 int memory_forget(const struct guest_memory *m, uint64_t offset, uint64_t len)
 {
     uint8_t *at = host_of(m, offset);
-    int r;
+    int r = memory_map_zeroes(m, at, len);
 
-    for (uint64_t i = offset / m->layers->chunk; i * m->layers->chunk < offset + len; i++)
-        __atomic_store_n(&m->changed[i], 1, __ATOMIC_RELAXED); /* read when nothing moves */
-    r = memory_map_zeroes(m, at, len);
+    note_forgotten(m, offset, offset + len, r == 0 ? CHUNK_GIVEN_BACK : CHUNK_CHANGED);
     if (r != -ENOMEM)
         return r;
     /* The process has as many mappings as it may have: the guest reads zeroes all the same. */
@@ -131,7 +144,7 @@ int guest_memory_revert(struct guest_memory *m, struct memory_layers *layers)
         memory_find_written(m, m->changed);
     } else {
         memory_leave_untidied(m);
-        memset(m->changed, 1, layers->chunks);
+        memset(m->changed, CHUNK_CHANGED, layers->chunks);
     }
     r = map_chunks(m, layers, m->changed);
     if (r < 0)
@@ -234,7 +247,7 @@ static int freeze_whole(struct guest_memory *m)
     if (r == 0)
         r = (f = fold_new(rest, 0)) ? 0 : -ENOMEM;
     for (size_t i = 0; r >= 0 && i < rest->chunks; i++)
-        if (m->changed[i])
+        if (m->changed[i] == CHUNK_CHANGED)
             r = write_chunk(m, f->fd, i);
     if (r >= 0)
         while ((r = fold_step(f, UINT64_MAX)) > 0)
@@ -245,7 +258,7 @@ static int freeze_whole(struct guest_memory *m)
     layers_drop(rest);
     if (r < 0)
         return (int)r;
-    memset(m->changed, 1, l->chunks);
+    memset(m->changed, CHUNK_CHANGED, l->chunks);
     r = map_chunks(m, l, m->changed);
     if (r < 0) { /* the same bytes from either file, and `changed` says that nobody knows which */
         layers_drop(l);
@@ -269,7 +282,9 @@ static int add_changed(const struct guest_memory *m, struct memory_layers *l, ui
     for (size_t i = 0; i < l->chunks; i++) {
         int64_t n;
 
-        if (!m->changed[i])
+        if (m->changed[i] == CHUNK_GIVEN_BACK) /* and not written since: zeroes are mapped there */
+            l->table[i] = LAYER_ZERO;
+        if (m->changed[i] != CHUNK_CHANGED)
             continue;
         n = write_chunk(m, fd, i);
         if (n < 0)
@@ -336,7 +351,8 @@ static int freeze_again(struct guest_memory *m)
         r = -E2BIG;
     if (r == 0 && (r = map_chunks(m, n.l, moved)) < 0)
         for (size_t i = 0; i < n.l->chunks; i++)
-            m->changed[i] |= moved[i]; /* the same bytes, but nobody knows from which file */
+            if (moved[i]) /* the same bytes, but nobody knows from which file */
+                m->changed[i] = CHUNK_CHANGED;
     if (r == 0) {
         take_layers(m, &n);
         return 0;

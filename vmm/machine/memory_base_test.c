@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -415,6 +416,42 @@ static void scattered_writes_take_few_mappings(void **state)
     guest_memory_free(&m);
 }
 
+static long faults(void)
+{
+    struct rusage u;
+
+    assert_int_equal(getrusage(RUSAGE_SELF, &u), 0);
+    return u.ru_minflt;
+}
+
+/* Freezing does not look at what was given back: only at what was written there since. */
+static void given_back(void **state)
+{
+    enum { PAGES = 4096 };
+    const uint64_t at = 16 << 20;
+    struct qz_error err = {0};
+    struct guest_memory m;
+    long before;
+
+    assert_int_equal(guest_memory_new(&m, 64 << 20, &err), 0);
+    for (unsigned i = 0; i < PAGES; i++)
+        fill(&m, at + i * 4096, "used");
+    assert_int_equal(guest_memory_freeze(&m, &err), 0);
+    assert_int_equal(mem_discard(&m, gpa(at), PAGES * 4096ull), 0);
+    fill(&m, at + 7 * 4096, "again");
+    before = faults();
+    assert_int_equal(guest_memory_freeze(&m, &err), 0);
+    assert_in_range(faults() - before, 0, PAGES / 8);
+    expect(&m, at + 7 * 4096, "again");
+    expect(&m, at, "");
+    expect(&m, at + (PAGES - 1) * 4096, "");
+    fill(&m, at, "later");
+    assert_int_equal(guest_memory_revert(&m, m.layers), 0);
+    expect(&m, at + 7 * 4096, "again");
+    expect(&m, at, "");
+    guest_memory_free(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -427,6 +464,7 @@ int main(void)
         cmocka_unit_test(as_the_model_says_without_a_page_map),
         cmocka_unit_test(layers_do_not_become_more),
         cmocka_unit_test(scattered_writes_take_few_mappings),
+        cmocka_unit_test(given_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,6 +8,13 @@
 #include "machine/memory.h"
 #include "machine/memory_layers.h"
 
+/* What is known of a chunk since memory was frozen. */
+enum chunk_change {
+    CHUNK_AS_FROZEN, /* or written, which memory_find_written() tells */
+    CHUNK_CHANGED,
+    CHUNK_GIVEN_BACK, /* zeroes are mapped, in which something may have been written since */
+};
+
 /* The file in place of what is mapped; MAP_SHARED or MAP_PRIVATE. */
 int memory_map_file(const struct guest_memory *m, int fd, int sharing);
 /* An address range of this process that nobody can use, aligned for huge pages; NULL: no room. */

@@ -37,7 +37,7 @@ static void set_chunks(const struct guest_memory *m, uint64_t first, uint64_t en
     const uint64_t chunk = m->layers->chunk;
 
     for (uint64_t i = first / chunk; i * chunk < end; i++)
-        changed[i] = 1;
+        changed[i] = CHUNK_CHANGED;
 }
 
 /* [at, at + len) in this process is what begins at `offset` of RAM. */

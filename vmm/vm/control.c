@@ -7,7 +7,7 @@
  */
 #include "vm/control.h"
 #include "vm/driver_mailbox.h"
-#include "vm/vm_disks.h"
+#include "vm/vm_restore.h"
 #include "vm/vm_snapshot.h"
 
 #include <fcntl.h>
@@ -22,7 +22,7 @@ enum {
     CLIENTS_MAX = 8,
     LINE_MAX_BYTES = 16384,
     DESCRIPTORS_MAX = VM_SNAPSHOT_FILES, /* with an answer */
-    GIVEN_MAX = VM_DISKS_MAX,            /* with a request */
+    GIVEN_MAX = 2 * VM_DISKS_MAX + 2,    /* with a request */
 };
 
 /*
@@ -171,38 +171,55 @@ static int cmd_resize(struct vm *vm, const json_t *request, struct reply *reply,
     return r < 0 ? r : vm_resize_disk(vm, disk, bytes, err);
 }
 
-/* "overlays": [[disk, name], ...], each with its descriptor, in this order. */
+/* "overlays": [[disk, name], ...], for each its descriptor, in this order. */
 static int read_overlays(const json_t *list, const struct reply *reply, struct vm_overlay *overlays,
                          struct qz_error *err)
 {
-    if (json_array_size(list) != reply->givens)
-        return qz_fail(err, -EINVAL, "snapshot: %zu overlays and %u descriptors",
-                       json_array_size(list), reply->givens);
-    for (unsigned i = 0; i < reply->givens; i++) {
-        json_int_t disk;
-        const char *name;
+    const size_t count = json_array_size(list);
 
-        if (json_unpack(json_array_get(list, i), "[Is]", &disk, &name) < 0 || disk < 0 ||
-            disk >= VM_DISKS_MAX)
-            return qz_fail(err, -EINVAL, "snapshot: an overlay is [number of the disk, name]");
-        overlays[i] = (struct vm_overlay){(unsigned)disk, name, reply->given[i]};
+    if (count > VM_DISKS_MAX || count > reply->givens)
+        return qz_fail(err, -EINVAL, "%zu overlays and %u descriptors", count, reply->givens);
+    for (unsigned i = 0; i < count; i++) {
+        const json_t *one = json_array_get(list, i), *disk = json_array_get(one, 0);
+
+        if (!json_is_integer(disk) || json_integer_value(disk) < 0 ||
+            json_integer_value(disk) >= VM_DISKS_MAX)
+            return qz_fail(err, -EINVAL,
+                           "an overlay is [number of the disk, name], and for restore the name of "
+                           "what it goes back to");
+        overlays[i] = (struct vm_overlay){
+            .disk = (unsigned)json_integer_value(disk),
+            .name = json_string_value(json_array_get(one, 1)),
+            .fd = reply->given[i],
+            .base = -1,
+            .base_name = json_string_value(json_array_get(one, 2)),
+        };
     }
     return 0;
+}
+
+static void note_taken(struct reply *reply, const struct vm_overlay *overlays, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        reply->given[i] = overlays[i].fd;
 }
 
 /* What it consists of comes along as descriptors (vm_snapshot.h). */
 static int cmd_snapshot(struct vm *vm, const json_t *request, struct reply *reply,
                         struct qz_error *err)
 {
-    struct vm_overlay overlays[GIVEN_MAX];
+    const json_t *list = json_object_get(request, "overlays");
+    struct vm_overlay overlays[VM_DISKS_MAX];
     struct vm_snapshot s = {0};
-    int r = read_overlays(json_object_get(request, "overlays"), reply, overlays, err);
+    int r = read_overlays(list, reply, overlays, err);
 
+    if (r == 0 && json_array_size(list) != reply->givens)
+        r = qz_fail(err, -EINVAL, "snapshot: %zu overlays and %u descriptors",
+                    json_array_size(list), reply->givens);
     if (r < 0)
         return r;
     r = vm_snapshot(vm, overlays, reply->givens, &s, err);
-    for (unsigned i = 0; i < reply->givens; i++)
-        reply->given[i] = overlays[i].fd;
+    note_taken(reply, overlays, reply->givens);
     memcpy(reply->fd, s.fd, s.fds * sizeof(s.fd[0]));
     reply->fds = s.fds;
     if (r == 0)
@@ -210,10 +227,35 @@ static int cmd_snapshot(struct vm *vm, const json_t *request, struct reply *repl
     return r;
 }
 
-static int cmd_revert(struct vm *vm, const json_t *request, struct reply *reply,
-                      struct qz_error *err)
+/* Descriptors: overlays, what they lie upon, and, unless it is the last snapshot, state and memory.
+ */
+static int cmd_restore(struct vm *vm, const json_t *request, struct reply *reply,
+                       struct qz_error *err)
 {
-    return vm_revert(vm, err);
+    const json_t *list = json_object_get(request, "overlays");
+    const unsigned count = (unsigned)json_array_size(list), rest = reply->givens - 2 * count;
+    struct vm_overlay overlays[VM_DISKS_MAX];
+    struct vm_moment to;
+    int r = read_overlays(list, reply, overlays, err);
+
+    if (r < 0)
+        return r;
+    if (reply->givens < 2 * count || (rest != 0 && rest != 2))
+        return qz_fail(err, -EINVAL, "restore: %u overlays and %u descriptors", count,
+                       reply->givens);
+    for (unsigned i = 0; i < count; i++) {
+        if (!overlays[i].base_name)
+            return qz_fail(err, -EINVAL,
+                           "restore: disk %u: the third word is missing: the name of "
+                           "what it goes back to",
+                           overlays[i].disk);
+        overlays[i].base = reply->given[count + i];
+    }
+    if (rest)
+        to = (struct vm_moment){reply->given[2 * count], reply->given[2 * count + 1]};
+    r = vm_restore(vm, rest ? &to : NULL, overlays, count, err);
+    note_taken(reply, overlays, count);
+    return r;
 }
 
 static const struct {
@@ -223,7 +265,7 @@ static const struct {
     {"pause", cmd_pause},     {"resume", cmd_resume},       {"info", cmd_info},
     {"stop", cmd_stop},       {"powerdown", cmd_powerdown}, {"reset", cmd_reset},
     {"balloon", cmd_balloon}, {"metrics", cmd_metrics},     {"resize", cmd_resize},
-    {"driver", cmd_driver},   {"snapshot", cmd_snapshot},   {"revert", cmd_revert},
+    {"driver", cmd_driver},   {"snapshot", cmd_snapshot},   {"restore", cmd_restore},
 };
 
 static json_t *execute(struct vm *vm, const char *line, size_t len, struct reply *reply)
@@ -242,7 +284,7 @@ static json_t *execute(struct vm *vm, const char *line, size_t len, struct reply
         qz_fail(
             &err, -EINVAL,
             "no command \"%.64s\" (pause, resume, info, stop, powerdown, reset, balloon, metrics, "
-            "resize, driver, snapshot, revert)",
+            "resize, driver, snapshot, restore)",
             name);
     for (size_t i = 0; name && i < QZ_ARRAY_LEN(commands); i++)
         if (!strcmp(name, commands[i].name))

@@ -238,17 +238,45 @@ int machine_state_save(struct vm *vm, void **bytes, size_t *len, struct qz_error
     return r;
 }
 
+/* The sections of a file and the parts of this machine; *n: how many. */
+static int match_parts(struct vm *vm, const void *bytes, size_t len, struct state_file *file,
+                       struct part parts[STATE_FILE_SECTIONS], unsigned *n, struct qz_error *err)
+{
+    int r = state_file_parse(bytes, len, file, err);
+
+    if (r < 0)
+        return r;
+    *n = list_parts(vm, parts);
+    if (*n != file->count)
+        return qz_fail(err, -EINVAL,
+                       "%u sections, but this machine has %u parts: the snapshot is of "
+                       "another machine",
+                       file->count, *n);
+    for (unsigned i = 0; i < *n; i++)
+        if (!state_file_find(file, parts[i].name))
+            return qz_fail(err, -EINVAL,
+                           "section %s is missing: the snapshot is of another machine",
+                           parts[i].name);
+    return 0;
+}
+
+int machine_state_check(struct vm *vm, const void *bytes, size_t len, struct qz_error *err)
+{
+    QZ_AUTO_FREE struct part *parts = calloc(STATE_FILE_SECTIONS, sizeof(*parts));
+    QZ_AUTO_FREE struct state_file *file = calloc(1, sizeof(*file));
+    unsigned n;
+
+    return parts && file ? match_parts(vm, bytes, len, file, parts, &n, err)
+                         : qz_fail(err, -ENOMEM, "no memory");
+}
+
 static int load_part(struct vm *vm, const struct part *p, const struct state_file *file,
                      struct qz_error *err)
 {
     const struct state_section *section = state_file_find(file, p->name);
-    struct qz_state *s;
+    struct qz_state *s = qz_state_load(section->data, section->len);
     int r;
 
-    if (!section)
-        return qz_fail(err, -EINVAL, "section %s is missing: the snapshot is of another machine",
-                       p->name);
-    s = qz_state_load(section->data, section->len);
     if (!s)
         return qz_fail(err, -ENOMEM, "no memory");
     p->state(vm, p->i, s);
@@ -266,15 +294,7 @@ int machine_state_load(struct vm *vm, const void *bytes, size_t len, struct qz_e
 
     if (!parts || !file)
         return qz_fail(err, -ENOMEM, "no memory");
-    r = state_file_parse(bytes, len, file, err);
-    if (r < 0)
-        return r;
-    n = list_parts(vm, parts);
-    if (n != file->count)
-        return qz_fail(err, -EINVAL,
-                       "%u sections, but this machine has %u parts: the snapshot is of "
-                       "another machine",
-                       file->count, n);
+    r = match_parts(vm, bytes, len, file, parts, &n, err);
     for (unsigned i = 0; r == 0 && i < n; i++)
         r = load_part(vm, &parts[i], file, err);
     return r;

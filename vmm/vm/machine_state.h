@@ -16,5 +16,7 @@ int machine_state_save(struct vm *vm, void **bytes, size_t *len, struct qz_error
  * anybody's: a negative errno tells what does not fit and where; then the machine must not run.
  */
 int machine_state_load(struct vm *vm, const void *bytes, size_t len, struct qz_error *err);
+/* Whether they are the state of such a machine, as far as that can be told without loading it. */
+int machine_state_check(struct vm *vm, const void *bytes, size_t len, struct qz_error *err);
 
 #endif

@@ -11,6 +11,7 @@
 #include "machine/io_gate.h"
 #include "vm/config_options.h"
 #include "vm/vm_disks.h"
+#include "vm/vm_restore.h"
 
 static void *io_main(void *arg)
 {
@@ -246,7 +247,6 @@ int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mo
     vm->born_ns = qz_now_ns();
     vm->config = *config;
     vm->confine = mode;
-    vm_disks_learn(vm);
     vm->options = vm_config_options(config);
     vm->command = vm_config_command(config);
     vm->statm_fd = vm->merging_fd = vm->ksm_stat_fd = vm->machine.memory.fd = vm->pc.debug_fd =
@@ -255,6 +255,7 @@ int vm_new(struct vm **out, const struct vm_config *config, enum confine_mode mo
     if ((r = build_core(vm, err)) < 0 || (r = watch_signals(vm, err)) < 0 ||
         (r = build_devices(vm, err)) < 0)
         return r;
+    vm_disks_learn(vm);
     vm->built_ns = qz_now_ns();
     if ((r = confine(vm, err)) < 0 || (r = start_threads(vm, err)) < 0)
         return r;

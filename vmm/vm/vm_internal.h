@@ -26,6 +26,14 @@ struct io_thread {
     const char *name;
 };
 
+/* A disk's images. */
+struct vm_disk {
+    char *origin; /* absolute names: the image that the machine was given, */
+    char *file;   /* and the one that is written; NULL: it cannot be found again */
+    json_t *base; /* what it was when the machine was last frozen or began from a snapshot: {"file":
+                     ..., "format": ..., "size": bytes}; NULL: it cannot go back */
+};
+
 struct vm {
     struct machine machine;
     struct vm_config config;
@@ -66,11 +74,11 @@ struct vm {
         void *state;   /* bytes; NULL: there is none */
         size_t len;
         struct memory_layers *memory;
-    } last;                        /* the snapshot taken last, or begun from (vm_snapshot.c) */
-    char *disk_file[VM_DISKS_MAX]; /* absolute names of the images written; vm_disks.c */
-    struct qz_work tidy;           /* of memory, after it was frozen (vm_snapshot.c) */
-    json_t *options, *command;     /* that make the same machine again */
-    bool clock_stands;             /* the accelerator's clocks were stopped with the vCPUs */
+    } last;                            /* the snapshot taken last, or begun from (vm_snapshot.c) */
+    struct vm_disk disk[VM_DISKS_MAX]; /* vm_disks.c */
+    struct qz_work tidy;               /* of memory, after it was frozen (vm_snapshot.c) */
+    json_t *options, *command;         /* that make the same machine again */
+    bool clock_stands;                 /* the accelerator's clocks were stopped with the vCPUs */
     int landlock_abi;
     unsigned resets;
     int64_t born_ns, built_ns, loaded_ns, confined_ns, resumed_ns, first_exit_ns;

@@ -87,7 +87,7 @@ json_t *vm_info(struct vm *vm)
                   (json_int_t)(vm->first_exit_ns ? vm->first_exit_ns - vm->born_ns : 0) / 1000));
     json_object_set_new(o, "balloon", balloon(vm));
     json_object_set_new(o, "devices", pc_info(&vm->pc));
-    json_object_set_new(o, "disks", vm_disks_images(vm));
+    json_object_set_new(o, "disks", vm_disks_info(vm));
     return o;
 }
 

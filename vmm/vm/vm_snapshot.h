@@ -1,5 +1,5 @@
 /*
- * vm_snapshot.h - a machine is frozen in one moment, and machines begin from such a moment.
+ * vm_snapshot.h - a machine is frozen in one moment. vm_restore.h: it goes on from one.
  *
  * What a snapshot is made of leaves the monitor as sealed files in memory, through the control
  * socket: the monitor itself can open and write no files. Whoever gets them may write them to a
@@ -35,12 +35,15 @@ int vm_snapshot(struct vm *vm, struct vm_overlay *overlays, unsigned count, stru
                 struct qz_error *err);
 /* What is to be known of it: pause, sizes, and the options that make the same machine again. */
 json_t *vm_snapshot_info(struct vm *vm, const struct vm_snapshot *s);
-/* Back to the last snapshot that was taken of this machine, or that it began from. -ENOENT: none.
- */
-int vm_revert(struct vm *vm, struct qz_error *err);
-/* Gives up what vm_revert() would go back to. */
+/* Gives up what vm_restore() would go back to. */
 void vm_snapshot_forget(struct vm *vm);
-/* In place of a boot: what the configuration names. Threads run, vCPUs are parked. */
-int vm_begin_from_snapshot(struct vm *vm, struct qz_error *err);
+/* ---- for vm_restore.c */
+
+/* The machine can be sent back to this: its memory is frozen. Takes `state` and `disks` over. */
+void vm_snapshot_keep(struct vm *vm, json_t *disks, void *state, size_t len);
+/* Whether the present moment can be taken or left. -EBUSY: not now. */
+int vm_snapshot_check_moment(struct vm *vm, struct qz_error *err);
+/* What can wait of freezing memory or replacing it is done on the main loop from now on. */
+void vm_snapshot_tidy(struct vm *vm);
 
 #endif

@@ -57,7 +57,7 @@ done
 first=$(sed -n 's/^tick //p' "$folder.log" | head -1 | tr -d '\r')
 for round in 1 2 3; do
     lines=$(grep -c '^tick' "$log")
-    control '{"cmd":"revert"}' >/dev/null
+    control '{"cmd":"restore"}' >/dev/null
     wait_ticks "$log" $((lines + 8))
     tail -n 6 "$log" >tail.log
     [ "$(last tail.log)" -lt $((first + 40)) ] || fail "sent back, the machine is at tick $(last tail.log), not near $first"

@@ -75,7 +75,7 @@ wait_lines() { # wait_lines COUNT
 wait_lines $((lines + 3))
 [ "$(awk '$1 == "told" && NF == 4 { print $2, $3 }' "$log" | sort -u | wc -l)" = 1 ] || fail "the machine that others began from was told, too"
 for round in 1 2; do
-    control '{"cmd":"revert"}' >/dev/null
+    control '{"cmd":"restore"}' >/dev/null
     : >"$log"
     told "$log" 1 >round-$round
 done

@@ -32,7 +32,7 @@ whole() { # whole FILE
 frozen=$(cat a.img b.qcow2 | md5sum)
 wait_ticks "$log" $(($(grep -c '^tick' "$log") + 5))
 "$hv" snapshot "$socket" second || fail "snapshot"
-[ -e a.img.first.second.qcow2 ] && [ -e b.first.second.qcow2 ] || fail "no overlays beside the images: $(ls)"
+[ -e a.img.second.qcow2 ] && [ -e b.second.qcow2 ] || fail "no overlays beside the images: $(ls)"
 mkdir clones
 "$hv" clone first --count 2 --folder clones >list || fail "clone"
 for i in 1 2; do helpers="${helpers:-} $(awk -v i=$i 'NR == i { print $2 }' list)"; done
@@ -48,7 +48,7 @@ control '{"cmd":"stop"}' >/dev/null
 ended || fail "stop: exit code $?"
 for file in clones/origin-1.console clones/origin-2.console run.log "$log"; do whole "$file"; done
 expect "images that are frozen" "$frozen" "$(cat a.img b.qcow2 | md5sum)"
-for image in a.img.first.second b.first.second b.first clones/origin-1.disk0 clones/origin-2.disk1; do
+for image in a.img.first b.first a.img.second b.second clones/origin-1.disk0 clones/origin-2.disk1; do
     "$disk" check $image.qcow2,format=qcow2 >check.log 2>&1 || fail "$image: $(cat check.log)"
 done
 expect "overlays of the run that are left" "" "$(ls /tmp/queztl-*.qcow2 2>/dev/null)"

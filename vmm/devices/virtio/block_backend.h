@@ -68,6 +68,11 @@ struct block_backend_ops {
      * qz_disk_overlay() does it). Nothing in flight, no lane runs; any thread. NULL: it cannot.
      */
     int (*overlay)(struct block_backend *b, int fd, const char *name, struct qz_error *err);
+    /* The same over a backing file that it goes back to (as qz_disk_rewind() does it). */
+    int (*rewind)(struct block_backend *b, int base, int fd, const char *name,
+                  struct qz_error *err);
+    /* As qz_disk_get_backing(). NULL: it has none. */
+    int (*backing)(struct block_backend *b, struct qz_disk_backing *to);
     void (*free)(struct block_backend *b); /* nothing in flight */
 };
 

@@ -120,6 +120,24 @@ static int overlay(struct block_backend *b, int fd, const char *name, struct qz_
     return r;
 }
 
+static int rewind_to(struct block_backend *b, int base, int fd, const char *name,
+                     struct qz_error *err)
+{
+    struct disk_backend *d = backend_of(b);
+    struct qz_disk_info i;
+    int r = qz_disk_rewind(d->disk, base, fd, name, err);
+
+    qz_disk_get_info(d->disk, &i);
+    d->info.format = i.format;
+    __atomic_store_n(&d->info.capacity, i.size / SECTOR * SECTOR, __ATOMIC_RELAXED);
+    return r;
+}
+
+static int backing(struct block_backend *b, struct qz_disk_backing *to)
+{
+    return qz_disk_get_backing(backend_of(b)->disk, to);
+}
+
 static void disk_free(struct block_backend *b)
 {
     struct disk_backend *d = backend_of(b);
@@ -134,8 +152,8 @@ static void disk_free(struct block_backend *b)
     free(d);
 }
 
-static const struct block_backend_ops ops = {info,   attach, queue,   submit,   lifetime,
-                                             resize, flush,  overlay, disk_free};
+static const struct block_backend_ops ops = {info,  attach,  queue,     submit,  lifetime, resize,
+                                             flush, overlay, rewind_to, backing, disk_free};
 
 static int learn(struct disk_backend *d, struct qz_error *err)
 {

@@ -8,7 +8,8 @@
 #include "devices/virtio/virtio.h"
 #include "machine/terminal.h"
 
-struct block_backend; /* block_backend.h: the seam under virtio-blk */
+struct qz_disk_backing; /* <queztl/disk.h> */
+struct block_backend;   /* block_backend.h: the seam under virtio-blk */
 
 enum virtio_blk_on_error {
     VIRTIO_BLK_REPORT, /* the guest sees the status */
@@ -54,6 +55,11 @@ const char *virtio_blk_format(const struct virtio_device *d); /* of the image th
 /* It writes to the overlay behind fd from now on, which is taken over. The device is held and
  * quiet, its loops stand. */
 int virtio_blk_overlay(struct virtio_device *d, int fd, const char *name, struct qz_error *err);
+/* The same, over the backing file that is open at `base`, as which the disk reads from now on. */
+int virtio_blk_rewind(struct virtio_device *d, int base, int fd, const char *name,
+                      struct qz_error *err);
+/* As qz_disk_get_backing(); while no request is served. */
+int virtio_blk_backing(struct virtio_device *d, struct qz_disk_backing *to);
 
 struct net_backend; /* net_backend.h: TAP or libslirp under virtio-net */
 

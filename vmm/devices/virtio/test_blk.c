@@ -125,9 +125,9 @@ static int disk_resize(struct block_backend *b, uint64_t capacity, struct qz_err
     return 0;
 }
 
-static const struct block_backend_ops disk_ops = {disk_info,   disk_attach,   disk_queue,
-                                                  disk_submit, disk_lifetime, disk_resize,
-                                                  NULL,        NULL,          disk_free};
+static const struct block_backend_ops disk_ops = {
+    disk_info, disk_attach, disk_queue, disk_submit, disk_lifetime, disk_resize,
+    NULL,      NULL,        NULL,       NULL,        disk_free};
 
 void memory_disk_init(struct memory_disk *m, uint64_t capacity)
 {

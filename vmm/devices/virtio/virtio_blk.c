@@ -333,3 +333,20 @@ int virtio_blk_overlay(struct virtio_device *d, int fd, const char *name, struct
         return qz_fail(err, -ENOTSUP, "disk %s: it cannot go on in another image", d->label);
     return b->ops->overlay(b, fd, name, err);
 }
+
+int virtio_blk_rewind(struct virtio_device *d, int base, int fd, const char *name,
+                      struct qz_error *err)
+{
+    struct block_backend *b = blk_of(d)->backend;
+
+    if (!b->ops->rewind)
+        return qz_fail(err, -ENOTSUP, "disk %s: it cannot go back to another image", d->label);
+    return b->ops->rewind(b, base, fd, name, err);
+}
+
+int virtio_blk_backing(struct virtio_device *d, struct qz_disk_backing *to)
+{
+    struct block_backend *b = blk_of(d)->backend;
+
+    return b->ops->backing ? b->ops->backing(b, to) : -ENOENT;
+}
