@@ -17,6 +17,7 @@ enum { CLONES_MAX = 1000, START_LIMIT_MS = 30000 };
 struct config {
     uint64_t count;
     const char *folder, *accel;
+    enum snapshot_load load;
 };
 
 static int set_count(void *t, const char *v, struct qz_error *err)
@@ -36,6 +37,11 @@ static int set_accel(void *t, const char *v, struct qz_error *err)
     return 0;
 }
 
+static int set_load(void *t, const char *v, struct qz_error *err)
+{
+    return snapshot_load_parse(v, &((struct config *)t)->load, err);
+}
+
 const struct qz_option hv_clone_options[] = {
     {"count", "N", "how many (default 1)", set_count},
     {"folder", "DIR",
@@ -43,6 +49,9 @@ const struct qz_option hv_clone_options[] = {
      "NAME.log (default: here)",
      set_folder},
     {"accel", "auto|kvm|jit", "what executes the clones (default auto)", set_accel},
+    {"load", "auto|lazy|eager",
+     "memory of a snapshot's folder: as the clones need it, or before they begin (default auto)",
+     set_load},
     {0},
 };
 
@@ -111,7 +120,7 @@ static int clone_words(struct words *w, const char *vmm, const struct config *c,
         (store && add_option(w, "--firmware-vars", store) < 0) ||
         add_option(w, "--name", k->name) < 0 || add_option(w, "--control", k->socket) < 0 ||
         add_option(w, "--console", k->console) < 0 || add_option(w, "--accel", c->accel) < 0 ||
-        add_option(w, "--snapshot", "fd:3,4") < 0)
+        words_add_snapshot(w, s, disks) < 0)
         return -ENOMEM;
     return json_array_size(command) && (words_add(w, "--") < 0 || words_add_list(w, command) < 0)
                ? -ENOMEM
@@ -240,7 +249,7 @@ int hv_clone(int argc, char **argv)
     clock_gettime(CLOCK_REALTIME, &now);
     snprintf(tag, sizeof(tag), "clone-%lld-%06ld", (long long)now.tv_sec, now.tv_nsec / 1000);
     if (find_vmm(vmm, sizeof(vmm), &err) < 0 || choose_accel(&c, &err) < 0 ||
-        snapshot_source_open(&s, operand, tag, &err) < 0)
+        snapshot_source_open(&s, operand, tag, c.load, &err) < 0)
         return qz_complain("queztl-hv clone",
                            err.code == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED, &err);
     if (is_words(json_object_get(s.description, "options")) &&

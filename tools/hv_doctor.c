@@ -6,12 +6,12 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <linux/landlock.h>
-#include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
 #include "cpu/accel.h"
 #include "queztl-hv.h"
+#include "snapshot/userfault.h"
 
 enum level { GOOD, PARTLY, MISSING };
 
@@ -220,16 +220,22 @@ static void check_firmware(struct report *r)
         SAY(f->cure, "apt install ovmf");
 }
 
+/* What fails is told as "what: cure". */
 static void check_userfaultfd(struct report *r)
 {
-    long fd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
-    struct finding *f = add(r, "userfaultfd", fd >= 0 ? GOOD : MISSING);
+    struct qz_error err = {0};
+    const bool can = userfault_check(&err) == 0;
+    struct finding *f = add(r, "lazy restore", can ? GOOD : PARTLY);
+    char *colon = strchr(err.text, ':');
 
-    SAY(f->found, "%s", fd >= 0 ? "available to this user" : strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    else
-        SAY(f->cure, "sysctl vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd");
+    if (can) {
+        SAY(f->found, "memory of snapshots is loaded while machines run (userfaultfd)");
+        return;
+    }
+    SAY(f->found, "%.*s; memory of snapshots is loaded before machines begin",
+        colon ? (int)(colon - err.text) : (int)strlen(err.text), err.text);
+    if (colon)
+        SAY(f->cure, "%.200s", colon + 2);
 }
 
 /* Hardware of which a host has some or none. */

@@ -176,7 +176,7 @@ int hv_restore(int argc, char **argv)
         return qz_complain("queztl-hv restore", QZ_EXIT_USAGE, &err);
     b.socket = operand[0];
     if (operand[1]) {
-        r = snapshot_source_load(&s, operand[1], &err);
+        r = snapshot_source_load(&s, operand[1], SNAPSHOT_LOAD_EAGER, &err);
         b.source = r < 0 ? NULL : &s;
     }
     if (r == 0)

@@ -2,6 +2,8 @@
  * hv_run.c - `queztl-hv run`: decides what was left open (accelerator, firmware, network), says so,
  * and becomes the machine's own process, queztl-vmm.
  */
+#include <sys/stat.h>
+
 #include "cpu/accel.h"
 #include "firmware_store.h"
 #include "queztl-hv.h"
@@ -95,12 +97,35 @@ static int snapshot_words(struct words *w, const struct vm_config *c, int given,
     if (r == 0)
         r = decided_words(w, c, given, argv);
     if (r == 0)
-        r = add_option(w, "--snapshot", "fd:3,4");
+        r = words_add_snapshot(w, s, disks);
     if (r == 0 && json_array_size(command))
         r = words_add(w, "--") < 0 ? -ENOMEM : words_add_list(w, command);
     if (r == -EINVAL)
         return qz_fail(err, r, "%s: no list of options: it is no machine's snapshot", c->snapshot);
     return r < 0 ? qz_fail(err, r, "no memory") : 0;
+}
+
+/* The snapshot, and what is decided for it. A machine is frozen only for one that can begin; while
+ * a folder is loaded lazily there are some milliseconds to decide in. */
+static int open_snapshot(struct snapshot_source *s, struct vm_config *c, struct qz_error *err)
+{
+    enum snapshot_load load = SNAPSHOT_LOAD_AUTO;
+    struct stat st;
+    const bool is_folder = stat(c->snapshot, &st) == 0 && S_ISDIR(st.st_mode);
+    int r = c->load ? snapshot_load_parse(c->load, &load, err) : 0;
+
+    if (r == 0 && !is_folder)
+        r = resolve(c, err);
+    if (r == 0)
+        r = snapshot_source_open(s, c->snapshot, "run", load, err);
+    if (r < 0)
+        return r;
+    if (*s->how && (isatty(STDERR_FILENO) || c->verbose))
+        fprintf(stderr, "queztl: snapshot %s: %s\n", c->snapshot, s->how);
+    r = is_folder ? resolve(c, err) : 0;
+    if (r < 0)
+        snapshot_source_close(s);
+    return r;
 }
 
 /* What this run writes to firmware variables is gone with it, too, unless it was given a store. It
@@ -136,7 +161,7 @@ static int go_on(struct words *w, struct vm_config *c, int given, char **argv, s
         return qz_fail(err, -EINVAL,
                        "a machine that goes on from a snapshot boots no image and takes no "
                        "command: it has its own");
-    r = snapshot_source_open(&s, c->snapshot, "run", err);
+    r = open_snapshot(&s, c, err);
     if (r < 0)
         return r;
     /* What this run writes is gone with it, unless it was given images. */
@@ -165,7 +190,8 @@ int hv_run(int argc, char **argv)
     if (vm_config_parse(&c, argc, argv, &err) < 0)
         return qz_complain("queztl-hv run", QZ_EXIT_USAGE, &err);
     given = qz_options_parse(vm_options, argc, argv, &(struct vm_config){0}, &err);
-    if (find_vmm(vmm, sizeof(vmm), &err) < 0 || words_add(&w, vmm) < 0 || resolve(&c, &err) < 0)
+    if (find_vmm(vmm, sizeof(vmm), &err) < 0 || words_add(&w, vmm) < 0 ||
+        (!c.snapshot && resolve(&c, &err) < 0))
         return qz_complain("queztl-hv run",
                            err.code == -ENOENT ? QZ_EXIT_NOT_FOUND : QZ_EXIT_FAILED, &err);
     r = c.snapshot ? go_on(&w, &c, given, argv, &err) : decided_words(&w, &c, given, argv);

@@ -9,11 +9,16 @@
 #include "control_client.h"
 #include "disk_overlays.h"
 #include "snapshot/snapshot_dir.h"
+#include "snapshot/userfault.h"
 #include "snapshot_layers.h"
+#include "snapshot_pager.h"
 #include "vm/vm_snapshot.h"
 
 _Static_assert((int)VM_SNAPSHOT_FILES <= (int)CONTROL_DESCRIPTORS_MAX,
                "an answer is received whole");
+
+/* Less is read before a process for it has begun. */
+#define LAZY_MIN (4ull << 20)
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x10
@@ -67,18 +72,55 @@ static int load_memory(struct snapshot_source *s, struct snapshot_dir *dir, stru
     return r;
 }
 
-int snapshot_source_load(struct snapshot_source *s, const char *folder, struct qz_error *err)
+/* Whether it is to be loaded lazily; a negative errno: it must be, and cannot. */
+static int decide(struct snapshot_source *s, const struct snapshot_dir *dir,
+                  enum snapshot_load load, struct qz_error *err)
+{
+    struct qz_error why = {0};
+    char size[32];
+    const uint64_t used = snapshot_dir_memory_used(dir);
+    const char *text = load == SNAPSHOT_LOAD_EAGER ? "as it was asked for" : "it is little";
+    int can = 0;
+
+    if (load == SNAPSHOT_LOAD_LAZY || (load == SNAPSHOT_LOAD_AUTO && used >= LAZY_MIN)) {
+        can = userfault_check(&why) == 0;
+        text = why.text;
+    }
+    qz_format_size(used, size, sizeof(size));
+    if (can)
+        snprintf(s->how, sizeof(s->how), "%s of memory are loaded lazily", size);
+    else
+        snprintf(s->how, sizeof(s->how), "%s of memory are loaded at once: %s", size, text);
+    return !can && load == SNAPSHOT_LOAD_LAZY
+               ? qz_fail(err, why.code, "memory cannot be loaded lazily: %s", why.text)
+               : can;
+}
+
+static int load_lazily(struct snapshot_source *s, struct snapshot_dir *dir, const char *path,
+                       struct qz_error *err)
+{
+    s->memory = memory_file("queztl-ram", snapshot_dir_memory_size(dir));
+    if (s->memory < 0)
+        return qz_fail(err, s->memory, "no file in memory: %s", strerror(-s->memory));
+    s->pager = snapshot_pager_start(dir, path, s->memory, err);
+    return s->pager < 0 ? s->pager : 0;
+}
+
+int snapshot_source_load(struct snapshot_source *s, const char *folder, enum snapshot_load load,
+                         struct qz_error *err)
 {
     struct snapshot_dir *dir;
     int r = snapshot_dir_open(&dir, folder, err);
 
-    *s = (struct snapshot_source){.state = -1, .memory = -1};
+    *s = (struct snapshot_source){.state = -1, .memory = -1, .pager = -1};
     if (r < 0)
         return r;
     s->description = json_deep_copy(snapshot_dir_description(dir));
-    r = load_state(s, dir, err);
+    r = decide(s, dir, load, err);
+    if (r >= 0) /* a pager begins to load before anything else is done */
+        r = r ? load_lazily(s, dir, folder, err) : load_memory(s, dir, err);
     if (r == 0)
-        r = load_memory(s, dir, err);
+        r = load_state(s, dir, err);
     snapshot_dir_close(dir);
     if (r < 0)
         snapshot_source_close(s);
@@ -171,7 +213,7 @@ int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path, c
     struct control_answer a;
     int r = make_overlays(&overlays, socket_path, tag, err);
 
-    *s = (struct snapshot_source){.state = -1, .memory = -1};
+    *s = (struct snapshot_source){.state = -1, .memory = -1, .pager = -1};
     if (r < 0)
         return r;
     r = ask_snapshot(socket_path, &overlays, &a, err);
@@ -185,19 +227,31 @@ int snapshot_source_freeze(struct snapshot_source *s, const char *socket_path, c
     return r < 0 ? qz_error_prefix(err, "control socket %s", socket_path) : 0;
 }
 
+int snapshot_load_parse(const char *text, enum snapshot_load *load, struct qz_error *err)
+{
+    static const char *const words[] = {"auto", "lazy", "eager"};
+
+    for (size_t i = 0; i < QZ_ARRAY_LEN(words); i++)
+        if (!strcmp(text, words[i])) {
+            *load = (enum snapshot_load)i;
+            return 0;
+        }
+    return qz_fail(err, -EINVAL, "\"%s\": choose auto, lazy or eager", text);
+}
+
 int snapshot_source_open(struct snapshot_source *s, const char *where, const char *tag,
-                         struct qz_error *err)
+                         enum snapshot_load load, struct qz_error *err)
 {
     struct stat st;
     int r;
 
-    *s = (struct snapshot_source){.state = -1, .memory = -1};
+    *s = (struct snapshot_source){.state = -1, .memory = -1, .pager = -1};
     if (stat(where, &st) < 0)
         return qz_fail(err, -errno,
                        "%s: %s: name a snapshot's folder, or a machine's control socket", where,
                        strerror(errno));
     r = S_ISSOCK(st.st_mode) ? snapshot_source_freeze(s, where, tag, err)
-                             : snapshot_source_load(s, where, err);
+                             : snapshot_source_load(s, where, load, err);
     return r;
 }
 
@@ -208,5 +262,7 @@ void snapshot_source_close(struct snapshot_source *s)
         close(s->state);
     if (s->memory >= 0)
         close(s->memory);
-    *s = (struct snapshot_source){.state = -1, .memory = -1};
+    if (s->pager >= 0)
+        close(s->pager);
+    *s = (struct snapshot_source){.state = -1, .memory = -1, .pager = -1};
 }

@@ -75,5 +75,21 @@ unsigned snapshot_descriptors(const struct snapshot_source *s, const struct over
     fds[1] = s->memory;
     for (unsigned i = 0; i < disks->count; i++)
         fds[OVERLAYS_FROM + i] = disks->item[i].fd;
-    return OVERLAYS_FROM + disks->count;
+    if (s->pager < 0)
+        return OVERLAYS_FROM + disks->count;
+    fds[OVERLAYS_FROM + disks->count] = s->pager;
+    return OVERLAYS_FROM + disks->count + 1;
+}
+
+int words_add_snapshot(struct words *w, const struct snapshot_source *s,
+                       const struct overlays *disks)
+{
+    char text[64];
+
+    if (s->pager < 0)
+        snprintf(text, sizeof(text), "fd:%d,%d", HANDED_FIRST, HANDED_FIRST + 1);
+    else
+        snprintf(text, sizeof(text), "fd:%d,%d,%u", HANDED_FIRST, HANDED_FIRST + 1,
+                 HANDED_FIRST + OVERLAYS_FROM + disks->count);
+    return words_add(w, "--snapshot") < 0 || words_add(w, text) < 0 ? -ENOMEM : 0;
 }

@@ -18,8 +18,10 @@ const char *machine_option(const json_t *options, const char *name);
  */
 int words_add_machine(struct words *w, const json_t *options, const struct overlays *disks,
                       const char *const *without);
-/* State, memory and overlays, in the order in which words_add_machine() and "--snapshot fd:3,4"
- * name them; how many. */
+/* "--snapshot fd:...", as snapshot_descriptors() gives them. */
+int words_add_snapshot(struct words *w, const struct snapshot_source *s,
+                       const struct overlays *disks);
+/* State, memory, overlays and pager, in the order in which the two above name them; how many. */
 unsigned snapshot_descriptors(const struct snapshot_source *s, const struct overlays *disks,
                               int *fds);
 

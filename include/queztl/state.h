@@ -52,8 +52,8 @@ void qz_state_group_at(struct qz_state *s, const char *name, unsigned index);
 void qz_state_end(struct qz_state *s);
 
 /*
- * An unsigned integer of `width` bytes (1, 2, 4, 8), an enum or a bool at `value`; loaded: at most
- * max.
+ * An unsigned integer of `width` bytes (1, 2, 4, 8), an enum or a bool at `value`: at most max. A
+ * larger one fails: what is saved can be loaded.
  */
 void qz_state_unsigned(struct qz_state *s, const char *name, void *value, unsigned width,
                        uint64_t max);
@@ -61,7 +61,7 @@ void qz_state_unsigned(struct qz_state *s, const char *name, void *value, unsign
     qz_state_unsigned(s, name, &(value), sizeof(value) + QZ_STATE_CHECK_(value, false), max)
 /* Any value of its width. */
 #define QZ_STATE_ANY(s, name, value) QZ_STATE(s, name, value, UINT64_MAX)
-/* A signed one, loaded: from min to max. */
+/* A signed one: from min to max. */
 void qz_state_signed(struct qz_state *s, const char *name, void *value, unsigned width, int64_t min,
                      int64_t max);
 #define QZ_STATE_SIGNED(s, name, value, min, max)                                                  \

@@ -302,17 +302,17 @@ void qz_state_unsigned(struct qz_state *s, const char *name, void *value, unsign
 
     if (s->error.code)
         return;
-    if (!s->loading) {
-        save_number(s, name, unsigned_at(value, width));
-        return;
-    }
-    if (!load_number(s, name, &number))
+    number = unsigned_at(value, width);
+    if (s->loading && !load_number(s, name, &number))
         return;
     if (number > max || number > UINT64_MAX >> (64 - width * 8)) {
         fail_at(s, name, "%llu is too large", (unsigned long long)number);
         return;
     }
-    put_at(value, width, number);
+    if (s->loading)
+        put_at(value, width, number);
+    else
+        save_number(s, name, number);
 }
 
 void qz_state_signed(struct qz_state *s, const char *name, void *value, unsigned width, int64_t min,
@@ -322,18 +322,18 @@ void qz_state_signed(struct qz_state *s, const char *name, void *value, unsigned
 
     if (s->error.code)
         return;
-    if (!s->loading) {
-        save_number(s, name, (uint64_t)extended(unsigned_at(value, width), width));
-        return;
-    }
-    if (!load_number(s, name, &number))
+    number = (uint64_t)extended(unsigned_at(value, width), width);
+    if (s->loading && !load_number(s, name, &number))
         return;
     if ((int64_t)number < min || (int64_t)number > max ||
         extended(number, width) != (int64_t)number) {
         fail_at(s, name, "%lld is out of range", (long long)number);
         return;
     }
-    put_at(value, width, number);
+    if (s->loading)
+        put_at(value, width, number);
+    else
+        save_number(s, name, number);
 }
 
 void qz_state_data_of(struct qz_state *s, const char *name, void *data, size_t *len, size_t max)

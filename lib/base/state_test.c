@@ -197,6 +197,53 @@ static void spoil_end(uint8_t *bytes, size_t len)
     bytes[len - 1] = 'n';
 }
 
+static void spoil_small(uint8_t *bytes, size_t len)
+{
+    find(bytes, len, "small")[5] = 201;
+}
+static void spoil_flag(uint8_t *bytes, size_t len)
+{
+    find(bytes, len, "flag")[4] = 2;
+}
+static void spoil_count(uint8_t *bytes, size_t len)
+{
+    uint8_t *p = find(bytes, len, "count\xe8"); /* the last, 1000 */
+
+    p[5] = 1001 & 0xff;
+}
+static void spoil_below(uint8_t *bytes, size_t len)
+{
+    find(bytes, len, "below")[5] = (uint8_t)-8;
+}
+
+static void expect_not_saved(const struct thing *t, const char *text)
+{
+    struct qz_state *s = qz_state_save();
+    struct qz_error err = {0};
+    struct thing copy = *t;
+
+    assert_non_null(s);
+    thing_state(&copy, s);
+    assert_int_equal(qz_state_finish(s, &err), -EINVAL);
+    assert_string_equal(err.text, text);
+    qz_state_free(s);
+}
+
+/* What nobody could load is not saved. */
+static void test_not_saved(void **unused)
+{
+    struct thing t = sample;
+
+    t.small = 201;
+    expect_not_saved(&t, "small: 201 is too large");
+    t = sample;
+    t.channel[1].count = 1001;
+    expect_not_saved(&t, "channel[1].count: 1001 is too large");
+    t = sample;
+    t.below = -8;
+    expect_not_saved(&t, "below: -8 is out of range");
+}
+
 static void test_refused(void **unused)
 {
     struct thing t = sample;
@@ -208,18 +255,10 @@ static void test_refused(void **unused)
     expect_refused(&sample, spoil_length, "thing.text: 17 bytes, at most 16 are possible");
     expect_refused(&sample, spoil_exact_length, "thing.raw: 4 bytes instead of 5");
     expect_refused(&sample, spoil_end, "thing: more in it than expected");
-    t.small = 201;
-    expect_refused(&t, NULL, "thing.small: 201 is too large");
-    t = sample;
-    t.flag = true;
-    *(uint8_t *)&t.flag = 2;
-    expect_refused(&t, NULL, "thing.flag: 2 is too large");
-    t = sample;
-    t.channel[1].count = 1001;
-    expect_refused(&t, NULL, "thing.channel[1].count: 1001 is too large");
-    t = sample;
-    t.below = -8;
-    expect_refused(&t, NULL, "thing.below: -8 is out of range");
+    expect_refused(&sample, spoil_small, "thing.small: 201 is too large");
+    expect_refused(&sample, spoil_flag, "thing.flag: 2 is too large");
+    expect_refused(&sample, spoil_count, "thing.channel[2].count: 1001 is too large");
+    expect_refused(&sample, spoil_below, "thing.below: -8 is out of range");
     t = sample;
     t.middle = 3;
     expect_refused(&t, NULL, "thing: small is above middle");
@@ -257,8 +296,11 @@ static void test_too_deep(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_refused),        cmocka_unit_test(test_more_than_expected),
+        cmocka_unit_test(test_there_and_back),
+        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_not_saved),
+        cmocka_unit_test(test_more_than_expected),
         cmocka_unit_test(test_too_deep),
     };
 

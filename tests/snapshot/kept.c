@@ -13,6 +13,7 @@ static bool has_child(const struct torture *t, const struct kept *k)
 
 static void verb(struct torture *t, int wanted, const char *verb, const char *folder)
 {
+    pagers_end(false); /* of machines that are gone, or have all of their memory */
     program_run(wanted, "verb.log",
                 (char *[]){(char *)t->hv, "snapshots", (char *)verb, (char *)folder, NULL});
 }

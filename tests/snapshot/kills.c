@@ -6,6 +6,8 @@
 
 #include "torture.h"
 
+enum { LOADING_NS = 60000000 }; /* about as long as a pager needs for the guest that counts */
+
 /* Some time within what the thing takes as a rule, and a little beyond. */
 static void wait_a_part(struct torture *t, int64_t usual_ns)
 {
@@ -26,14 +28,11 @@ static void settle_last(struct torture *t, struct moment maybe)
     struct moment to, last = t->last;
     int r;
 
-    if (t->disk)
-        return;
-    r = machine_ask(&t->origin, "restore");
+    r = send_back(t, &to);
     if (r == -EREMOTEIO && !t->has_last)
         return;
     if (r < 0)
         fail("revert: %s", strerror(-r));
-    to = machine_jumps(&t->origin);
     if (moment_narrow(&maybe, to)) {
         t->last = maybe;
         t->last_serial = 0;
@@ -75,6 +74,7 @@ void round_kill_monitor(struct torture *t)
     const uint64_t low = (machine_judge(&t->origin), t->origin.position);
     char folder[PATH_ROOM];
     struct kept *k;
+    size_t known;
     pid_t pid;
     int code;
 
@@ -93,7 +93,9 @@ void round_kill_monitor(struct torture *t)
         torture_boot(t);
         return;
     }
+    known = net_lives(t);
     begin_from(t, &t->origin, k, "origin");
+    t->life = known;
     machine_answers(&t->origin);
     t->last = k->at;
     t->last_serial = k->serial;
@@ -156,9 +158,36 @@ void round_kill_clone(struct torture *t)
     wait_a_part(t, t->clone_ns);
     program_kill(pid);
     kill_orphans(t->origin.pid);
+    if (t->net)
+        link_only(&t->link, t->life);
     machine_answers(&t->origin); /* whatever was asked is done */
     machine_goes_on(&t->origin, 2);
     at.high = t->origin.position;
     remove_tree(folder);
     settle_last(t, at);
+}
+
+/* Who loads a machine's memory dies: the machine has all of it, or ends. */
+void round_kill_pager(struct torture *t)
+{
+    struct kept *k = kept_any(t);
+    struct machine m;
+
+    if (!k) {
+        round_snapshot(t);
+        return;
+    }
+    start_from(t, &m, k, "orphaned", "lazy");
+    wait_a_part(t, LOADING_NS);
+    pagers_end(true);
+    if (machine_survives(&m)) {
+        machine_begins(&m);
+        kept_began_at(t, k, m.position - m.judged);
+        machine_goes_on(&m, 2);
+        end_machine(t, &m, true);
+    }
+    if (t->net)
+        link_only(&t->link, t->life);
+    remove_files(&m);
+    machine_goes_on(&t->origin, 1);
 }

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <queztl/command.h>
+
 #include "control_client.h"
 
 enum { STEP_NS = 300000, SHOWN = 300, JUMP_LINES = 3, JUMP_ROOM = 64 * STREAM_LINE };
@@ -148,6 +150,47 @@ void machine_answers(const struct machine *m)
 
     while (machine_ask(m, "info") < 0)
         look_again(m, limit, "has no control socket that answers", "", 0);
+}
+
+static bool has_all_memory(const struct machine *m)
+{
+    json_t *request = json_pack("{s:s}", "cmd", "info");
+    struct control_answer a;
+    struct qz_error err = {0};
+    const int r = control_ask(m->socket, request, NULL, 0, &a, &err);
+    const bool has = r == 0 && !json_object_get(a.data, "loading");
+
+    json_decref(request);
+    if (r == 0)
+        control_answer_free(&a);
+    return has;
+}
+
+static void judge_the_dead(struct machine *m)
+{
+    const int code = program_end(m->pid);
+    size_t n;
+    QZ_AUTO_FREE char *text = unread(m, &n);
+
+    if (code != QZ_EXIT_FAILED)
+        fail("%s: without its memory the machine ended with %d", m->console, code);
+    if (n >= (size_t)JUMP_LINES * STREAM_LINE && !stream_find(text, n, &m->position))
+        fail("%s is no piece of what the guest says:\n%.*s", m->console, SHOWN, text);
+}
+
+bool machine_survives(struct machine *m)
+{
+    const int64_t limit = qz_now_ns() + PATIENCE_NS;
+
+    while (is_alive(m)) {
+        if (has_all_memory(m))
+            return true;
+        if (qz_now_ns() > limit)
+            complain(m, "neither has its memory nor ends", "", 0);
+        pause_ns(STEP_NS);
+    }
+    judge_the_dead(m);
+    return false;
 }
 
 void machine_stop(struct machine *m)

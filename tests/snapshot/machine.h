@@ -31,6 +31,8 @@ int program_end(pid_t pid);
 /* Starts it and waits; fails when it ends with another code, and shows its output. */
 void program_run(int wanted, const char *log, char *const *words);
 int program_code(const char *log, char *const *words);
+/* Waits for the processes that load memory; they hold their snapshot open. */
+void pagers_end(bool killed);
 /* Killed at once (SIGKILL) and waited for. */
 void program_kill(pid_t pid);
 
@@ -55,6 +57,9 @@ void machine_judge(struct machine *m);
 int machine_ask(const struct machine *m, const char *verb);
 /* Waits until its control socket answers. */
 void machine_answers(const struct machine *m);
+/* Its pager is gone: true: it has all of its memory and lives on; false: it ended as it must, and
+ * said nothing wrong before. */
+bool machine_survives(struct machine *m);
 /* Ends in good order, or fails. */
 void machine_stop(struct machine *m);
 

@@ -1,4 +1,5 @@
 /* program.c - processes of a test (machine.h). */
+#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -33,11 +34,8 @@ void adopt_orphans(void)
     signal(SIGINT, on_signal);
 }
 
-/* True when there was one. They may leave children of their own to us, who are found the next time.
- */
-static bool kill_children(pid_t but)
+static unsigned find_children(pid_t child[CHILDREN_MAX], pid_t but)
 {
-    pid_t child[CHILDREN_MAX];
     char path[64];
     unsigned n = 0;
     FILE *f;
@@ -48,6 +46,16 @@ static bool kill_children(pid_t but)
         n += child[n] != but;
     if (f)
         fclose(f);
+    return n;
+}
+
+/* True when there was one. They may leave children of their own to us, who are found the next time.
+ */
+static bool kill_children(pid_t but)
+{
+    pid_t child[CHILDREN_MAX];
+    const unsigned n = find_children(child, but);
+
     for (unsigned i = 0; i < n; i++)
         kill(child[i], SIGKILL);
     for (unsigned i = 0; i < n; i++)
@@ -59,6 +67,39 @@ void kill_orphans(pid_t but)
 {
     while (kill_children(but))
         ;
+}
+
+/* A pager among our children (its machine's parent is gone, or never was ours); 0: none. */
+static pid_t find_pager(void)
+{
+    char path[64], name[32] = "";
+    pid_t child = 0, found = 0;
+    FILE *children, *f;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/children", getpid());
+    children = fopen(path, "re");
+    while (children && !found && fscanf(children, "%d", &child) == 1) {
+        snprintf(path, sizeof(path), "/proc/%d/comm", child);
+        f = fopen(path, "re");
+        if (f && fgets(name, sizeof(name), f) && !strcmp(name, "queztl-pager\n"))
+            found = child;
+        if (f)
+            fclose(f);
+    }
+    if (children)
+        fclose(children);
+    return found;
+}
+
+void pagers_end(bool killed)
+{
+    pid_t pid;
+
+    while ((pid = find_pager())) {
+        if (killed)
+            kill(pid, SIGKILL);
+        program_end(pid);
+    }
 }
 
 void kill_all(void)
@@ -141,6 +182,51 @@ static void show(const char *log)
         fclose(f);
 }
 
+/* The first line of a file, without its end. */
+static void read_line(const char *path, char *line, int size)
+{
+    FILE *f = fopen(path, "re");
+
+    line[0] = '\0';
+    if (f && !fgets(line, size, f))
+        line[0] = '\0';
+    line[strcspn(line, "\n")] = '\0';
+    if (f)
+        fclose(f);
+}
+
+/* What each of its threads waits for. */
+static void show_threads(pid_t pid)
+{
+    char path[320], name[64], where[128], call[128];
+    const struct dirent *e;
+    DIR *d;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", pid);
+    d = opendir(path);
+    while (d && (e = readdir(d))) {
+        snprintf(path, sizeof(path), "/proc/%d/task/%s/comm", pid, e->d_name);
+        read_line(path, name, sizeof(name));
+        snprintf(path, sizeof(path), "/proc/%d/task/%s/wchan", pid, e->d_name);
+        read_line(path, where, sizeof(where));
+        snprintf(path, sizeof(path), "/proc/%d/task/%s/syscall", pid, e->d_name);
+        read_line(path, call, sizeof(call));
+        if (*name)
+            fprintf(stderr, "%d/%s %s: in %s, system call %s\n", pid, e->d_name, name, where, call);
+    }
+    if (d)
+        closedir(d);
+}
+
+static void show_children(void)
+{
+    pid_t child[CHILDREN_MAX];
+    const unsigned n = find_children(child, 0);
+
+    for (unsigned i = 0; i < n; i++)
+        show_threads(child[i]);
+}
+
 int program_code(const char *log, char *const *words)
 {
     return program_end(program_start(words, log));
@@ -153,5 +239,6 @@ void program_run(int wanted, const char *log, char *const *words)
     if (code == wanted)
         return;
     show(log);
+    show_children();
     fail("%s %s %s: exit code %d", words[0], words[1], words[1] && words[2] ? words[2] : "", code);
 }

@@ -5,16 +5,50 @@
 
 enum { CLONES_MAX = 4, LINES = 4 };
 
+void remove_files(const struct machine *m)
+{
+    unlink(m->console);
+    unlink(m->socket);
+    unlink(m->log);
+}
+
+/* ---- network */
+
+size_t net_lives(struct torture *t)
+{
+    return t->net ? link_lives(&t->link) : 0;
+}
+
+/* What was said on the network is of lines that the console says, too. */
+void net_begins(struct torture *t, struct machine *m, size_t known, uint64_t low)
+{
+    uint64_t first;
+
+    if (!t->net)
+        return;
+    link_expect(&t->link, known, 1);
+    machine_goes_on(m, 2);
+    first = link_first_line(&t->link, known);
+    if (first <= low / STREAM_LINE || first > m->position / STREAM_LINE + 1)
+        fail("%s: its first datagram is of line %llu, it began behind line %llu and is at %llu",
+             m->console, (unsigned long long)first, (unsigned long long)(low / STREAM_LINE),
+             (unsigned long long)(m->position / STREAM_LINE));
+}
+
 void end_machine(struct torture *t, struct machine *m, bool in_order)
 {
+    struct link_ports ports = {0};
+
     machine_judge(m);
+    if (t->net)
+        ports = link_ports_of(m->pid);
     if (in_order)
         machine_stop(m);
     else
         program_kill(m->pid);
-    unlink(m->console);
-    unlink(m->socket);
-    unlink(m->log);
+    if (t->net)
+        link_ended(&t->link, &ports);
+    remove_files(m);
 }
 
 /* ---- snapshot */
@@ -66,7 +100,8 @@ void round_snapshot(struct torture *t)
 
 /* ---- restore */
 
-void begin_from(struct torture *t, struct machine *m, struct kept *k, const char *what)
+void start_from(struct torture *t, struct machine *m, const struct kept *k, const char *what,
+                const char *load)
 {
     char name[PATH_ROOM];
 
@@ -75,12 +110,20 @@ void begin_from(struct torture *t, struct machine *m, struct kept *k, const char
     snprintf(m->console, sizeof(m->console), "%.200s.console", name);
     snprintf(m->socket, sizeof(m->socket), "%.200s.sock", name);
     snprintf(m->log, sizeof(m->log), "%.200s.log", name);
-    m->pid = program_start((char *[]){(char *)t->hv, "run", "--snapshot", k->folder, "--accel",
-                                      (char *)torture_accel(t), "--console", m->console,
-                                      "--control", m->socket, NULL},
+    m->pid = program_start((char *[]){(char *)t->hv, "run", "--snapshot", (char *)k->folder,
+                                      "--accel", (char *)torture_accel(t), "--console", m->console,
+                                      "--control", m->socket, "--load", (char *)load, NULL},
                            m->log);
+}
+
+void begin_from(struct torture *t, struct machine *m, struct kept *k, const char *what)
+{
+    const size_t known = net_lives(t);
+
+    start_from(t, m, k, what, torture_load(t));
     machine_begins(m);
     kept_began_at(t, k, m->position - m->judged);
+    net_begins(t, m, known, k->at.low);
 }
 
 void round_restore(struct torture *t)
@@ -141,6 +184,19 @@ static uint64_t clones_begin(struct machine *clones, unsigned n)
     return first;
 }
 
+/* On the network, too. */
+static void clones_speak(struct torture *t, size_t known, unsigned n, uint64_t first)
+{
+    if (!t->net)
+        return;
+    link_expect(&t->link, known, n);
+    for (unsigned i = 0; i < n; i++)
+        if (link_first_line(&t->link, known + i) <= first / STREAM_LINE)
+            fail("a clone's first datagram is of line %llu, it began behind line %llu",
+                 (unsigned long long)link_first_line(&t->link, known + i),
+                 (unsigned long long)(first / STREAM_LINE));
+}
+
 /* They write beside each other; one may die, which is nothing to the others. */
 static void clones_live(struct torture *t, struct machine *clones, unsigned n)
 {
@@ -165,6 +221,7 @@ void round_clone(struct torture *t)
     struct machine clones[CLONES_MAX];
     char folder[PATH_ROOM], count[8];
     const unsigned n = 1 + (unsigned)torture_random(t, CLONES_MAX);
+    const size_t known = net_lives(t);
     struct moment at;
     uint64_t first;
     int64_t began;
@@ -177,12 +234,13 @@ void round_clone(struct torture *t)
     at.low = t->origin.position;
     began = qz_now_ns();
     program_run(0, "clone.log",
-                (char *[]){(char *)t->hv, "clone", "--count", count, "--folder", folder,
-                           k ? k->folder : t->origin.socket, NULL});
+                (char *[]){(char *)t->hv, "clone", "--count", count, "--folder", folder, "--load",
+                           (char *)torture_load(t), k ? k->folder : t->origin.socket, NULL});
     t->clone_ns = qz_now_ns() - began;
     if (read_list(folder, clones) != n)
         fail("queztl-hv clone did not list %u machines", n);
     first = clones_begin(clones, n);
+    clones_speak(t, known, n, first);
     machine_goes_on(&t->origin, 2);
     at.high = t->origin.position;
     if (k) {
@@ -203,19 +261,47 @@ void round_clone(struct torture *t)
 
 /* ---- revert */
 
+/* Disks that are written need new images, which the monitor itself cannot make. */
+static int ask_to_go_back(struct torture *t)
+{
+    if (!t->disk)
+        return machine_ask(&t->origin, "restore");
+    return program_code("restore.log", (char *[]){(char *)t->hv, "restore", t->origin.socket, NULL})
+               ? -EREMOTEIO
+               : 0;
+}
+
+int send_back(struct torture *t, struct moment *to)
+{
+    const size_t known = net_lives(t);
+    int r;
+
+    if (t->net)
+        link_send_back(&t->link, t->life, true);
+    r = ask_to_go_back(t);
+    if (r < 0) {
+        if (t->net)
+            link_send_back(&t->link, t->life, false);
+        return r;
+    }
+    *to = machine_jumps(&t->origin);
+    net_begins(t, &t->origin, known, to->low);
+    t->life = known;
+    return 0;
+}
+
 void round_revert(struct torture *t)
 {
     struct moment to;
     int r;
 
-    if (t->disk || !t->has_last) { /* a machine whose disks were written is not sent back */
+    if (!t->has_last) {
         round_restore(t);
         return;
     }
-    r = machine_ask(&t->origin, "restore");
+    r = send_back(t, &to);
     if (r < 0)
         fail("revert: %s", strerror(-r));
-    to = machine_jumps(&t->origin);
     if (!moment_narrow(&t->last, to))
         fail("sent back, the machine was at %llu to %llu, not at its last snapshot (%llu to %llu)",
              (unsigned long long)to.low, (unsigned long long)to.high,

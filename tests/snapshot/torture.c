@@ -3,7 +3,7 @@
  * and again, and nothing it says may be torn, lost or said twice.
  *
  * torture --hv PROGRAM --guest FILE --folder DIR [--rounds N] [--seconds N] [--cpus 1|2|4] [--disk]
- * [--accel NAME]... [--seed N]
+ * [--net] [--accel NAME]... [--seed N]
  *
  * Works in DIR, which it fills and empties. Ends with 0 after N rounds, or when the seconds are
  * over; the last line says how many rounds of each kind there were. A seed gives the same choices;
@@ -15,7 +15,7 @@
 
 #include "torture.h"
 
-enum { DISK_SIZE = 1 << 20, DISK_CHAIN = 8, WEIGHTS = 20 };
+enum { DISK_SIZE = 1 << 20, DISK_CHAIN = 8, WEIGHTS = 22 };
 
 static const struct kind {
     const char *name;
@@ -30,6 +30,7 @@ static const struct kind {
     {"monitors killed", round_kill_monitor, 1},
     {"flattenings killed", round_kill_flatten, 1},
     {"clonings killed", round_kill_clone, 2},
+    {"pagers killed", round_kill_pager, 2},
 };
 
 struct options {
@@ -49,6 +50,13 @@ uint64_t torture_random(struct torture *t, uint64_t below)
 const char *torture_accel(struct torture *t)
 {
     return t->accel[torture_random(t, t->accels)];
+}
+
+const char *torture_load(struct torture *t)
+{
+    static const char *const ways[] = {"auto", "lazy", "lazy", "eager"};
+
+    return ways[torture_random(t, QZ_ARRAY_LEN(ways))];
 }
 
 void torture_name(struct torture *t, char name[PATH_ROOM], const char *what)
@@ -77,7 +85,7 @@ static void make_disk(const char *path)
 void torture_boot(struct torture *t)
 {
     struct machine *m = &t->origin;
-    char cpus[8], words[16], disk[PATH_ROOM + 16], image[PATH_ROOM];
+    char cpus[8], words[32], disk[PATH_ROOM + 16], image[PATH_ROOM];
     char *command[] = {(char *)t->hv,
                        "run",
                        "--kernel",
@@ -85,7 +93,7 @@ void torture_boot(struct torture *t)
                        "--memory",
                        "64M",
                        "--net",
-                       "none",
+                       t->net ? "user" : "none",
                        "--cpus",
                        cpus,
                        "--append",
@@ -102,13 +110,15 @@ void torture_boot(struct torture *t)
                        disk,
                        NULL};
 
+    const size_t known = net_lives(t);
+
     *m = (struct machine){0};
     torture_name(t, image, "origin");
     snprintf(m->console, sizeof(m->console), "%.200s.console", image);
     snprintf(m->socket, sizeof(m->socket), "%.200s.sock", image);
     snprintf(m->log, sizeof(m->log), "%.200s.log", image);
     snprintf(cpus, sizeof(cpus), "%u", t->cpus);
-    snprintf(words, sizeof(words), "cpus=%u", t->cpus);
+    snprintf(words, sizeof(words), "cpus=%u net=%u", t->cpus, t->net ? t->link.port : 0);
     strcat(image, ".img");
     snprintf(disk, sizeof(disk), "%s,format=raw", image);
     if (t->disk)
@@ -116,6 +126,8 @@ void torture_boot(struct torture *t)
     m->pid = program_start(command, m->log);
     machine_answers(m);
     machine_goes_on(m, 4);
+    net_begins(t, m, known, 0);
+    t->life = known;
     t->has_last = false;
     t->snapshots_of_origin = 0;
 }
@@ -152,10 +164,15 @@ static void torture(struct torture *t, const struct options *o)
             begin_anew(t);
         k->round(t);
         machine_judge(&t->origin);
+        if (t->net)
+            link_goes_on(&t->link, t->life);
         count[index]++;
     }
     end_machine(t, &t->origin, true);
-    printf("%u rounds, %u CPUs%s:", rounds, t->cpus, t->disk ? ", disk" : "");
+    if (t->net)
+        link_sum(&t->link);
+    printf("%u rounds, %u CPUs%s%s:", rounds, t->cpus, t->disk ? ", disk" : "",
+           t->net ? ", network" : "");
     for (index = 0; index < QZ_ARRAY_LEN(kinds); index++)
         printf(" %u %s%s", count[index], kinds[index].name,
                index + 1 < QZ_ARRAY_LEN(kinds) ? "," : "\n");
@@ -168,6 +185,10 @@ static bool parse(int argc, char **argv, struct torture *t, struct options *o)
 
         if (!strcmp(name, "--disk")) {
             t->disk = true;
+            continue;
+        }
+        if (!strcmp(name, "--net")) {
+            t->net = true;
             continue;
         }
         if (++i == argc)
@@ -201,7 +222,8 @@ int main(int argc, char **argv)
 
     if (!parse(argc, argv, &t, &o)) {
         fprintf(stderr, "usage: torture --hv PROGRAM --guest FILE --folder DIR [--rounds N] "
-                        "[--seconds N] [--cpus 1|2|4] [--disk] [--accel NAME]... [--seed N]\n");
+                        "[--seconds N] [--cpus 1|2|4] [--disk] [--net] [--accel NAME]... "
+                        "[--seed N]\n");
         return QZ_EXIT_USAGE;
     }
     if (!t.accels)
@@ -211,6 +233,8 @@ int main(int argc, char **argv)
         return 1;
     }
     adopt_orphans();
+    if (t.net)
+        link_open(&t.link);
     torture(&t, &o);
     kill_all();
     return 0;

@@ -3,6 +3,7 @@
 #ifndef SNAPSHOT_TORTURE_H
 #define SNAPSHOT_TORTURE_H
 
+#include "link.h"
 #include "machine.h"
 
 enum { KEPT_MAX = 6, ACCELS_MAX = 4 };
@@ -17,8 +18,10 @@ struct kept {
 struct torture {
     const char *hv, *guest, *accel[ACCELS_MAX];
     unsigned accels, cpus, snapshots_of_origin;
-    bool disk;
+    bool disk, net;
     uint64_t random;
+    struct link link; /* with net */
+    size_t life;      /* the origin's there */
 
     struct machine origin;
     struct moment last; /* what the origin can be sent back to */
@@ -31,6 +34,8 @@ struct torture {
 
 uint64_t torture_random(struct torture *t, uint64_t below);
 const char *torture_accel(struct torture *t);
+/* For --load. */
+const char *torture_load(struct torture *t);
 /* A name that was not there yet: WHAT-SERIAL. */
 void torture_name(struct torture *t, char name[PATH_ROOM], const char *what);
 /* The origin anew: booted. */
@@ -60,9 +65,21 @@ void round_kill_snapshot(struct torture *t);
 void round_kill_monitor(struct torture *t);
 void round_kill_flatten(struct torture *t);
 void round_kill_clone(struct torture *t);
+void round_kill_pager(struct torture *t);
 
-/* Starts a machine from a folder; it has begun when this returns. Named `what` and a number. */
+/* The origin back to its last snapshot; `to` is where it was then. A negative errno: it refuses. */
+int send_back(struct torture *t, struct moment *to);
+/* Lives on the network so far, 0 without one; and `m`'s, which are one more since, and began at or
+ * behind this position of the stream. */
+size_t net_lives(struct torture *t);
+void net_begins(struct torture *t, struct machine *m, size_t known, uint64_t low);
+/* Starts a machine from a folder. Named `what` and a number. */
+void start_from(struct torture *t, struct machine *m, const struct kept *k, const char *what,
+                const char *load);
+/* The same; it has begun when this returns. */
 void begin_from(struct torture *t, struct machine *m, struct kept *k, const char *what);
+/* Its console, socket and messages. */
+void remove_files(const struct machine *m);
 /* Stops or kills it, and removes its files. */
 void end_machine(struct torture *t, struct machine *m, bool in_order);
 /* `queztl-hv snapshot` of the origin into a folder, begun. */

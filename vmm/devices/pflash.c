@@ -542,10 +542,12 @@ int pflash_new(struct pflash **out, struct machine *m, const char *code_path, co
 
 void pflash_free(struct pflash *f)
 {
-    struct image *images[] = {&f->code, &f->vars};
+    struct image *images[2];
 
     if (!f)
         return;
+    images[0] = &f->code;
+    images[1] = &f->vars;
     for (size_t i = 0; i < QZ_ARRAY_LEN(images); i++) {
         if (!images[i]->data)
             continue;

@@ -142,20 +142,15 @@ static int check_base(int base, uint64_t size, struct qz_error *err)
     return 0;
 }
 
-static int no_reserved(struct qz_error *err)
-{
-    return qz_fail(err, -ENOTSUP,
-                   "memory: a machine that goes on from a snapshot has no reserved huge pages: "
-                   "--hugepages transparent is possible");
-}
-
 int guest_memory_over_as(struct guest_memory *m, int base, uint64_t size,
                          const struct memory_options *options, struct qz_error *err)
 {
     int r = lay_out(m, size, options, err);
 
     if (r == 0 && guest_memory_is_reserved(m))
-        r = no_reserved(err);
+        r = qz_fail(err, -ENOTSUP,
+                    "memory: a machine that begins from a snapshot has no reserved huge pages: "
+                    "--hugepages transparent is possible");
     if (r == 0)
         r = check_base(base, size, err);
     if (r == 0)
@@ -183,10 +178,10 @@ int guest_memory_layers_of(const struct guest_memory *m, int base, struct memory
 {
     int r = check_base(base, m->size, err), fd;
 
-    if (r == 0 && guest_memory_is_reserved(m))
-        r = no_reserved(err);
     if (r < 0)
         return r;
+    if (guest_memory_is_reserved(m))
+        return qz_fail(err, -ENOTSUP, "memory on reserved huge pages cannot be sent back");
     fd = fcntl(base, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return qz_fail(err, -errno, "memory: no descriptor: %s", strerror(errno));

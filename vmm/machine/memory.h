@@ -104,11 +104,23 @@ uint64_t memory_page_size(enum memory_pages pages);
 /* ---- memory_base.c. Main thread, and but for tidying nobody else touches guest memory meanwhile.
  * Spans stay where they are. */
 
+/* Threads that are lent for a moment. */
+struct memory_threads {
+    /* Calls job() for each part below `parts`, on any of them; all have returned when it does. */
+    void (*share)(void *lender, void (*job)(void *context, unsigned part), void *context,
+                  unsigned parts);
+    void *lender;
+};
+
 /*
  * m->layers becomes what memory holds. The first time copies nothing, later ones what was written
- * since. On failure all is as before.
+ * since. On failure all is as before. threads: NULL: this one does it alone.
  */
-int guest_memory_freeze(struct guest_memory *m, struct qz_error *err);
+int guest_memory_freeze(struct guest_memory *m, const struct memory_threads *threads,
+                        struct qz_error *err);
+/* Before the machine is stopped for that: looks at what freezing will look at, so that it is in the
+ * processor's caches then. Changes nothing. */
+void guest_memory_foresee(const struct guest_memory *m);
 /* Memory is that of `layers` from now on, of the same size; a negative errno leaves it torn. */
 int guest_memory_revert(struct guest_memory *m, struct memory_layers *layers);
 /* All zeroes, as at the beginning. */

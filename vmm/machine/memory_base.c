@@ -141,7 +141,7 @@ int guest_memory_revert(struct guest_memory *m, struct memory_layers *layers)
     int r;
 
     if (m->layers == layers) {
-        memory_find_written(m, m->changed);
+        memory_find_written(m, m->changed, NULL);
     } else {
         memory_leave_untidied(m);
         memset(m->changed, CHUNK_CHANGED, layers->chunks);
@@ -338,14 +338,14 @@ static void take_layers(struct guest_memory *m, const struct next_layers *n)
     replace_layers(m, n->l);
 }
 
-static int freeze_again(struct guest_memory *m)
+static int freeze_again(struct guest_memory *m, const struct memory_threads *threads)
 {
     QZ_AUTO_FREE uint8_t *moved = calloc(m->layers->chunks, 1);
     struct next_layers n = {.moved = moved};
     int r;
 
     n.l = moved ? layers_below(m, &n) : NULL;
-    memory_find_written(m, m->changed);
+    memory_find_written(m, m->changed, threads);
     r = !n.l ? -ENOMEM : n.l->count == LAYERS_MAX ? -E2BIG : add_changed(m, n.l, moved);
     if (r == 0 && layers_runs(n.l) > RUNS_MAX)
         r = -E2BIG;
@@ -361,7 +361,16 @@ static int freeze_again(struct guest_memory *m)
     return r == -E2BIG || r == -ENOMEM ? freeze_whole(m) : r;
 }
 
-int guest_memory_freeze(struct guest_memory *m, struct qz_error *err)
+void guest_memory_foresee(const struct guest_memory *m)
+{
+    QZ_AUTO_FREE uint8_t *ignored = m->layers ? calloc(m->layers->chunks, 1) : NULL;
+
+    if (ignored && m->pagemap >= 0)
+        memory_find_written(m, ignored, NULL);
+}
+
+int guest_memory_freeze(struct guest_memory *m, const struct memory_threads *threads,
+                        struct qz_error *err)
 {
     int r;
 
@@ -369,8 +378,7 @@ int guest_memory_freeze(struct guest_memory *m, struct qz_error *err)
         return qz_fail(err, -ENOTSUP,
                        "memory on reserved huge pages cannot be frozen: each that is written "
                        "afterwards needs another, and where none is left the machine would end");
-    r = m->layers ? freeze_again(m) : freeze_shared(m);
-
+    r = m->layers ? freeze_again(m, threads) : freeze_shared(m);
     return r < 0 ? qz_fail(err, r, "memory: cannot be frozen: %s", strerror(-r)) : 0;
 }
 

@@ -67,7 +67,7 @@ static void a_base_is_not_written(void **state)
     fill(&m, 0x5000, "first");
     fill(&m, high, "above");
     assert_int_equal(mem_span(&m, gpa(high), 1, &before), 0);
-    assert_int_equal(guest_memory_freeze(&m, &err), 0);
+    assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
     assert_int_equal(mem_span(&m, gpa(high), 1, &after), 0);
     assert_ptr_equal(before.data, after.data);
     expect(&m, 0x5000, "first");
@@ -109,7 +109,7 @@ static void frozen_again(void **state)
     fill(&m, 5 << 20, "given back");
     fill(&m, 9 << 20, "old");
     for (unsigned round = 0; round < 3; round++) {
-        assert_int_equal(guest_memory_freeze(&m, &err), 0);
+        assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
         if (round == 0)
             assert_int_equal(guest_memory_over(&old, one_file(m.layers), 64 << 20, &err), 0);
         fill(&m, 9 << 20, "new");
@@ -117,7 +117,7 @@ static void frozen_again(void **state)
         assert_int_equal(mem_discard(&m, gpa(5 << 20), 4096), 0);
         expect(&m, 5 << 20, "");
     }
-    assert_int_equal(guest_memory_freeze(&m, &err), 0);
+    assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
     assert_int_equal(guest_memory_revert(&m, m.layers), 0);
     expect(&m, 0x1000, "kept");
     expect(&m, 5 << 20, "");
@@ -145,7 +145,7 @@ static void cleared_memory_is_zero(void **state)
         assert_int_equal(allocated(&m), 0);
         expect(&m, 0x3000, "");
         fill(&m, 0x3000, "text");
-        assert_int_equal(guest_memory_freeze(&m, &err), 0);
+        assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
         fill(&m, 0x4000, "text");
     }
     assert_int_equal(guest_memory_clear(&m), 0);
@@ -189,7 +189,7 @@ static void the_hole_ends_a_mapping(void **state)
         fill(&m, LOW_RAM_MAX - chunk, text);
         fill(&m, HIGH_RAM, text);
         fill(&m, HIGH_RAM + (3ull << 30) - 4096, text);
-        assert_int_equal(guest_memory_freeze(&m, &err), 0);
+        assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
         fill(&m, LOW_RAM_MAX - 4096, "gone");
         fill(&m, HIGH_RAM, "gone");
         assert_int_equal(guest_memory_revert(&m, m.layers), 0);
@@ -248,7 +248,7 @@ static void freeze_model(struct model *d)
     const unsigned slot = d->frozen++ % KEPT;
     struct qz_error err = {0};
 
-    assert_int_equal(guest_memory_freeze(&d->m, &err), 0);
+    assert_int_equal(guest_memory_freeze(&d->m, NULL, &err), 0);
     assert_true(d->m.layers->count <= LAYERS_MAX);
     layers_drop(d->kept[slot].layers);
     d->kept[slot].layers = layers_hold(d->m.layers);
@@ -372,7 +372,7 @@ static void layers_do_not_become_more(void **state)
         snprintf(text, sizeof(text), "round %u", round);
         fill(&m, 1 << 20, text);
         fill(&m, (uint64_t)(round * 7919 % 8192) * 4096, text);
-        assert_int_equal(guest_memory_freeze(&m, &err), 0);
+        assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
         while (guest_memory_tidy(&m))
             ;
         most = QZ_MAX(most, m.layers->count);
@@ -402,17 +402,76 @@ static void scattered_writes_take_few_mappings(void **state)
     struct guest_memory m;
 
     assert_int_equal(guest_memory_new(&m, size, &err), 0);
-    assert_int_equal(guest_memory_freeze(&m, &err), 0);
+    assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
     for (unsigned half = 0; half < 2; half++) {
         for (uint64_t at = half * size / 4; at < size; at += step)
             fill(&m, at, half ? "second" : "first");
-        assert_int_equal(guest_memory_freeze(&m, &err), 0);
+        assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
         assert_true(mappings() < 40000);
         assert_int_equal(m.layers->count, 1);
         expect(&m, half * size / 4 + 10 * step, half ? "second" : "first");
         expect(&m, half * size / 4 + 11 * step - LAYER_CHUNK_MIN, "");
     }
     expect(&m, 0, "first");
+    guest_memory_free(&m);
+}
+
+/* ---- threads that look together */
+
+struct lent {
+    void (*job)(void *context, unsigned part);
+    void *context;
+    unsigned next, parts;
+};
+
+static void *lend(void *argument)
+{
+    struct lent *l = argument;
+
+    for (unsigned n; (n = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED)) < l->parts;)
+        l->job(l->context, n);
+    return NULL;
+}
+
+static void share(void *lender, void (*job)(void *context, unsigned part), void *context,
+                  unsigned parts)
+{
+    struct lent l = {job, context, 0, parts};
+    pthread_t thread[3];
+
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, lend, &l), 0);
+    for (unsigned i = 0; i < 3; i++)
+        pthread_join(thread[i], NULL);
+    *(unsigned *)lender += parts;
+}
+
+static void found_by_threads(void **state)
+{
+    const uint64_t size = LOW_RAM_MAX + (80 << 20), step = 5 << 20;
+    unsigned parts = 0;
+    const struct memory_threads threads = {share, &parts};
+    struct qz_error err = {0};
+    struct guest_memory m;
+    char text[32];
+
+    assert_int_equal(guest_memory_new(&m, size, &err), 0);
+    for (unsigned round = 0; round < 3; round++) {
+        for (uint64_t at = 0; at < size; at += step) {
+            snprintf(text, sizeof(text), "%u at %llx", round, (unsigned long long)at);
+            fill(&m, at < LOW_RAM_MAX ? at : at - LOW_RAM_MAX + HIGH_RAM, text);
+        }
+        guest_memory_foresee(&m);
+        assert_int_equal(guest_memory_freeze(&m, &threads, &err), 0);
+        fill(&m, 4096, "lost");
+        assert_int_equal(guest_memory_revert(&m, m.layers), 0);
+        for (uint64_t at = 0; at < size; at += step) {
+            snprintf(text, sizeof(text), "%u at %llx", round, (unsigned long long)at);
+            expect(&m, at < LOW_RAM_MAX ? at : at - LOW_RAM_MAX + HIGH_RAM, text);
+        }
+        expect(&m, 4096, "");
+    }
+    assert_int_equal(parts, 2 * (size / (32 << 20) + 1)); /* the first time has nothing to find */
     guest_memory_free(&m);
 }
 
@@ -436,11 +495,11 @@ static void given_back(void **state)
     assert_int_equal(guest_memory_new(&m, 64 << 20, &err), 0);
     for (unsigned i = 0; i < PAGES; i++)
         fill(&m, at + i * 4096, "used");
-    assert_int_equal(guest_memory_freeze(&m, &err), 0);
+    assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
     assert_int_equal(mem_discard(&m, gpa(at), PAGES * 4096ull), 0);
     fill(&m, at + 7 * 4096, "again");
     before = faults();
-    assert_int_equal(guest_memory_freeze(&m, &err), 0);
+    assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
     assert_in_range(faults() - before, 0, PAGES / 8);
     expect(&m, at + 7 * 4096, "again");
     expect(&m, at, "");
@@ -465,6 +524,7 @@ int main(void)
         cmocka_unit_test(layers_do_not_become_more),
         cmocka_unit_test(scattered_writes_take_few_mappings),
         cmocka_unit_test(given_back),
+        cmocka_unit_test(found_by_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

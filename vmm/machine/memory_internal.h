@@ -42,8 +42,10 @@ int memory_zero_in_place(const struct guest_memory *m);
 int memory_map_zeroes(const struct guest_memory *m, uint8_t *at, uint64_t len);
 /* Zeroes instead of [offset, offset + len) of RAM, which is frozen; whole pages. Any thread. */
 int memory_forget(const struct guest_memory *m, uint64_t offset, uint64_t len);
-/* Sets changed[] of each chunk with a page that was written since it was mapped from a layer. */
-void memory_find_written(const struct guest_memory *m, uint8_t *changed);
+/* Sets changed[] of each chunk with a page that was written since it was mapped from a layer.
+ * threads: NULL: this one alone. */
+void memory_find_written(const struct guest_memory *m, uint8_t *changed,
+                         const struct memory_threads *threads);
 /* Gives up what guest_memory_tidy() would have done. */
 void memory_leave_untidied(struct guest_memory *m);
 

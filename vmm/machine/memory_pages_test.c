@@ -128,12 +128,12 @@ static void freezes_and_goes_back(struct guest_memory *m)
     struct memory_layers *first;
 
     fill(m, MIB, 1);
-    assert_int_equal(guest_memory_freeze(m, &err), 0);
+    assert_int_equal(guest_memory_freeze(m, NULL, &err), 0);
     first = layers_hold(m->layers);
     fill(m, MIB, 2);
     fill(m, 2 * MIB, 3);
     assert_int_equal(mem_discard(m, gpa(4 * MIB), PAGE), 0);
-    assert_int_equal(guest_memory_freeze(m, &err), 0);
+    assert_int_equal(guest_memory_freeze(m, NULL, &err), 0);
     expect(m, MIB, 2);
     expect(m, 4 * MIB, 0);
     fill(m, 4 * MIB, 9);
@@ -177,7 +177,7 @@ static void nothing_can_be_frozen(void **state)
     struct guest_memory m;
 
     begin_merging(&m);
-    assert_int_equal(guest_memory_freeze(&m, &err), 0);
+    assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
     assert_true(m.layers->count > 0);
     expect(&m, 0, 0);
     guest_memory_free(&m);
@@ -217,7 +217,7 @@ static void equal_pages_are_kept_once(void **state)
     fill(&m, 3 * MIB, 78); /* and written they are one's own again */
     expect(&m, 3 * MIB, 78);
     expect(&m, 3 * MIB + PAGE, 77);
-    assert_int_equal(guest_memory_freeze(&m, &err), 0);
+    assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
     expect(&m, 3 * MIB, 78);
     for (uint64_t at = 0; at < 8 * MIB; at += PAGE)
         fill(&m, at, 79);
@@ -238,11 +238,11 @@ static void zeroes_that_were_merged_are_frozen(void **state)
     }
     for (uint64_t at = 0; at < 4 * MIB; at += PAGE)
         fill(&m, at, 5);
-    assert_int_equal(guest_memory_freeze(&m, &err), 0);
+    assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
     for (uint64_t at = 0; at < 4 * MIB; at += PAGE)
         fill(&m, at, 0);
     assert_true(wait_merged("ksm_zero_pages", 1000));
-    assert_int_equal(guest_memory_freeze(&m, &err), 0);
+    assert_int_equal(guest_memory_freeze(&m, NULL, &err), 0);
     for (size_t i = 0; i * m.layers->chunk < 4 * MIB; i++)
         assert_int_equal(m.layers->table[i], LAYER_ZERO);
     expect(&m, 2 * MIB, 0);
@@ -292,7 +292,7 @@ static void reserved_pages(void **state)
     /* All are this machine's before it touches one. */
     assert_true(number_in(HUGE "resv_hugepages", "") >= SIZE_MIB / 2);
     discards_and_clears(&m);
-    assert_int_equal(guest_memory_freeze(&m, &err), -ENOTSUP);
+    assert_int_equal(guest_memory_freeze(&m, NULL, &err), -ENOTSUP);
     expect(&m, 4 * MIB, 6);
     guest_memory_free(&m);
     assert_int_equal(guest_memory_new_as(&m, (SIZE_MIB + 1) * MIB, &options, &err), -EINVAL);

@@ -447,6 +447,8 @@ void pit_state(struct pit *p, struct qz_state *s)
     for (unsigned i = 0; i < CHANNELS; i++) {
         qz_state_group_at(s, "channel", i);
         channel_state(&p->channel[i], s);
+        if (i != 2 && !p->channel[i].gate)
+            qz_state_refuse(s, "its gate is always high");
         qz_state_end(s);
     }
     QZ_STATE(s, "port_b", p->port_b, PORT_B_KEPT);

@@ -103,8 +103,13 @@ static void empty_children(int folder)
     closedir(d);
 }
 
-static const char *const files[] = {SNAPSHOT_JSON, SNAPSHOT_STATE, SNAPSHOT_MEMORY, SNAPSHOT_INDEX,
-                                    SNAPSHOT_INDEX ".new"};
+static const char *const files[] = {SNAPSHOT_JSON,
+                                    SNAPSHOT_STATE,
+                                    SNAPSHOT_MEMORY,
+                                    SNAPSHOT_INDEX,
+                                    SNAPSHOT_INDEX ".new",
+                                    SNAPSHOT_WORKING_SET,
+                                    SNAPSHOT_WORKING_SET ".new"};
 
 bool is_snapshot_file(const char *name)
 {

@@ -340,6 +340,31 @@ int snapshot_dir_mappable(const struct snapshot_dir *s)
     return s->index.in_place && !s->index.has_parent ? s->layer[0].memory : -1;
 }
 
+unsigned snapshot_dir_descriptors(const struct snapshot_dir *s, int fds[SNAPSHOT_DESCRIPTORS_MAX])
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < s->layers; i++) {
+        fds[count++] = s->layer[i].folder;
+        fds[count++] = s->layer[i].memory;
+    }
+    return count;
+}
+
+bool snapshot_dir_is_writable(const struct snapshot_dir *s)
+{
+    return faccessat(s->layer[0].folder, ".", W_OK, AT_EACCESS) == 0;
+}
+
+uint64_t snapshot_dir_memory_used(const struct snapshot_dir *s)
+{
+    uint64_t used = 0;
+
+    for (uint64_t i = 0; i < s->index.chunks; i++)
+        used += snapshot_dir_chunk_is_zero(s, i) ? 0 : chunk_length(&s->index, i);
+    return used;
+}
+
 int snapshot_dir_read_state(struct snapshot_dir *s, void **bytes, size_t *len, struct qz_error *err)
 {
     const int r = read_file(s->layer[0].folder, SNAPSHOT_STATE, STATE_FILE_MAX, bytes, len, err);

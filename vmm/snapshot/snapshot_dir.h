@@ -64,6 +64,14 @@ uint32_t snapshot_dir_chunk_size(const struct snapshot_dir *s);
  * -1 otherwise. What is read through it is not checked, and who shortens it ends who maps it. */
 int snapshot_dir_mappable(const struct snapshot_dir *s);
 
+/* Its open files, which this process needs as long as it reads from it; how many. */
+enum { SNAPSHOT_DESCRIPTORS_MAX = 2 * SNAPSHOT_CHAIN_MAX };
+unsigned snapshot_dir_descriptors(const struct snapshot_dir *s, int fds[SNAPSHOT_DESCRIPTORS_MAX]);
+/* Whether this user may put files into its folder. */
+bool snapshot_dir_is_writable(const struct snapshot_dir *s);
+/* Bytes of memory that are not zeros, in whole chunks. */
+uint64_t snapshot_dir_memory_used(const struct snapshot_dir *s);
+
 /* The file `state`; *bytes is the caller's to free. */
 int snapshot_dir_read_state(struct snapshot_dir *s, void **bytes, size_t *len,
                             struct qz_error *err);

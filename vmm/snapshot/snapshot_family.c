@@ -9,6 +9,7 @@
 #include "snapshot/children.h"
 #include "snapshot/draft.h"
 #include "snapshot/state_file.h"
+#include "snapshot/working_set.h"
 
 int snapshot_describe(const char *path, json_t **description, struct qz_error *err)
 {
@@ -149,6 +150,17 @@ int snapshot_remove(const char *path, struct qz_error *err)
 
 /* ---- flatten */
 
+/* A hint: without it all is as right as with it. */
+static void copy_working_set(struct snapshot_dir *s, struct draft *d)
+{
+    struct snapshot_dir to = {.layer = {{.folder = d->folder}}, .index = s->index};
+    struct working_set w;
+
+    if (working_set_read(s, &w, NULL) == 0)
+        working_set_write(&to, &w, NULL);
+    working_set_free(&w);
+}
+
 static int fill_flat(struct draft *d, struct snapshot_dir *s, const struct snapshot_options *o,
                      struct qz_error *err)
 {
@@ -163,6 +175,8 @@ static int fill_flat(struct draft *d, struct snapshot_dir *s, const struct snaps
     memset(index.parent_id, 0, SNAPSHOT_ID);
     if (r == 0)
         r = draft_fill(d, description, state, len, &from, &index, NULL, o, err);
+    if (r == 0)
+        copy_working_set(s, d);
     if (r == 0 && (r = children_copy(s->layer[0].folder, d->folder, err)) < 0)
         qz_error_prefix(err, "snapshot %s", d->path);
     json_decref(description);

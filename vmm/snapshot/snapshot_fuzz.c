@@ -1,12 +1,13 @@
 /*
- * snapshot_fuzz.c - any bytes as snapshot.json, as memory.index with a good checksum, and as
- * memory, in folders that are otherwise good.
+ * snapshot_fuzz.c - any bytes as snapshot.json, as memory.index and working-set with a good
+ * checksum, and as memory, in folders that are otherwise good.
  */
 #include <fcntl.h>
 #include <sys/stat.h>
 
 #include "snapshot/snapshot_internal.h"
 #include "snapshot/state_file.h"
+#include "snapshot/working_set.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -46,6 +47,16 @@ static void write_good(const char *path, const char *parent)
     close(memory);
 }
 
+static void record(void)
+{
+    uint32_t chunk[] = {2, 0};
+    struct snapshot_dir *s;
+
+    must(snapshot_dir_open(&s, "tried", NULL) == 0);
+    must(working_set_write(s, &(struct working_set){chunk, 2}, NULL) == 0);
+    snapshot_dir_close(s);
+}
+
 static void begin(void)
 {
     must(mkdtemp(base) && chdir(base) == 0);
@@ -55,6 +66,7 @@ static void begin(void)
     good = open("good", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     tried = open("tried", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     must(good >= 0 && tried >= 0);
+    record();
 }
 
 static void put(const char *name, const void *data, size_t len)
@@ -68,6 +80,7 @@ static void put(const char *name, const void *data, size_t len)
 /* All of it is read, when it is not too much for a fuzzer's patience. */
 static void look(void)
 {
+    struct working_set w;
     struct snapshot_dir *s;
     struct qz_error err;
     void *memory;
@@ -80,6 +93,8 @@ static void look(void)
         snapshot_dir_read_memory(s, memory, &err);
         free(memory);
     }
+    must(working_set_read(s, &w, &err) < 0 || w.count <= s->index.chunks);
+    working_set_free(&w);
     snapshot_dir_close(s);
 }
 
@@ -96,16 +111,19 @@ static void try_file(const char *name, const void *data, size_t size)
     free(was);
 }
 
-/* The input as what the index's two sections are, over a good one's. */
-static void try_sections(const uint8_t *data, size_t size)
+/* The input as what a file's two sections are, over a good one's. */
+static void try_sections(const char *name, const uint8_t *data, size_t size)
 {
     struct state_file *f = malloc(sizeof(*f));
     struct state_section *h, *c;
-    void *was = NULL;
+    void *was = NULL, *changed;
     size_t len = 0;
 
-    must(f && read_file(tried, SNAPSHOT_INDEX, 1 << 20, &was, &len, NULL) == 0);
-    must(state_file_parse(was, len, f, NULL) == 0 && f->count == 2);
+    must(f && read_file(tried, name, 1 << 20, &was, &len, NULL) == 0);
+    changed = malloc(len);
+    must(changed);
+    memcpy(changed, was, len);
+    must(state_file_parse(changed, len, f, NULL) == 0 && f->count == 2);
     h = &f->section[0];
     c = &f->section[1];
     /* First byte: whether the head is the input's, too. */
@@ -115,8 +133,10 @@ static void try_sections(const uint8_t *data, size_t size)
         size -= QZ_MIN(size, h->len);
     }
     memcpy((void *)c->data, data, QZ_MIN(size, c->len));
-    must(state_file_write(tried, SNAPSHOT_INDEX, f->section, 2, NULL) == 0);
+    must(state_file_write(tried, name, f->section, 2, NULL) == 0);
     look();
+    put(name, was, len);
+    free(changed);
     free(was);
     free(f);
 }
@@ -128,6 +148,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     try_file(SNAPSHOT_JSON, data, size);
     try_file(SNAPSHOT_MEMORY, data, size);
     try_file(SNAPSHOT_INDEX, data, size);
-    try_sections(data, size);
+    try_file(SNAPSHOT_WORKING_SET, data, size);
+    try_sections(SNAPSHOT_INDEX, data, size);
+    try_sections(SNAPSHOT_WORKING_SET, data, size);
     return 0;
 }

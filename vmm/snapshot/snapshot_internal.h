@@ -22,13 +22,14 @@ enum {
     CHUNK_SIZE_MAX = 1 << 20,
 };
 
-#define SNAPSHOT_FORMAT   "queztl-snapshot"
-#define SNAPSHOT_JSON     "snapshot.json"
-#define SNAPSHOT_STATE    "state"
-#define SNAPSHOT_MEMORY   "memory"
-#define SNAPSHOT_INDEX    "memory.index"
-#define SNAPSHOT_CHILDREN "children"
-#define SNAPSHOT_PARTIAL  ".partial-"
+#define SNAPSHOT_FORMAT      "queztl-snapshot"
+#define SNAPSHOT_JSON        "snapshot.json"
+#define SNAPSHOT_STATE       "state"
+#define SNAPSHOT_MEMORY      "memory"
+#define SNAPSHOT_INDEX       "memory.index"
+#define SNAPSHOT_CHILDREN    "children"
+#define SNAPSHOT_WORKING_SET "working-set"
+#define SNAPSHOT_PARTIAL     ".partial-"
 
 enum chunk_kind { CHUNK_ZERO, CHUNK_RAW, CHUNK_ZSTD, CHUNK_PARENT, CHUNK_KINDS };
 

@@ -355,10 +355,24 @@ static int set_snapshot(void *t, const char *v, struct qz_error *err)
     c->snapshot = v;
     if (strncmp(v, "fd:", 3))
         return 0;
-    if (sscanf(v, "fd:%d,%d%n", &c->snapshot_state, &c->snapshot_memory, &end) != 2 || v[end] ||
-        c->snapshot_state < 3 || c->snapshot_memory < 3 || c->snapshot_state == c->snapshot_memory)
-        return qz_fail(err, -EINVAL, "\"%s\": write fd:STATE,MEMORY, two open descriptors", v);
+    if (sscanf(v, "fd:%d,%d%n,%d%n", &c->snapshot_state, &c->snapshot_memory, &end,
+               &c->snapshot_pager, &end) < 2 ||
+        v[end] || c->snapshot_state < 3 || c->snapshot_memory < 3 ||
+        c->snapshot_state == c->snapshot_memory ||
+        (c->snapshot_pager >= 0 && c->snapshot_pager < 3) ||
+        c->snapshot_pager == c->snapshot_state || c->snapshot_pager == c->snapshot_memory)
+        return qz_fail(err, -EINVAL,
+                       "\"%s\": write fd:STATE,MEMORY or fd:STATE,MEMORY,PAGER, open descriptors",
+                       v);
     return 0;
+}
+
+static int set_load(void *t, const char *v, struct qz_error *err)
+{
+    ((struct vm_config *)t)->load = v;
+    return strcmp(v, "auto") && strcmp(v, "lazy") && strcmp(v, "eager")
+               ? qz_fail(err, -EINVAL, "\"%s\": choose auto, lazy or eager", v)
+               : 0;
 }
 
 static int set_timeout(void *t, const char *v, struct qz_error *err)
@@ -444,6 +458,10 @@ const struct qz_option vm_options[] = {
      "go on from a snapshot instead of booting: its folder (queztl-hv snapshot makes one), or\n"
      "open descriptors of its parts, with the options of the machine that it is of",
      set_snapshot},
+    {"load", "auto|lazy|eager",
+     "memory of a snapshot's folder: as the guest needs it, or before it goes on (default auto:\n"
+     "lazily where that is quicker and the host can)",
+     set_load},
     {"irqchip", "split|user", "local APICs in the kernel (default) or our own", set_irqchip},
     {"debug-log", "FILE", "what firmware writes to port 0x402", set_debug_log},
     {"state-log", "FILE,every=N[,also=N][,dense=N]",
@@ -532,6 +550,7 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
         .name = "vm",
         .snapshot_state = -1,
         .snapshot_memory = -1,
+        .snapshot_pager = -1,
         .balloon.pressure = BALLOON_PRESSURE,
     };
     i = qz_options_parse(vm_options, argc, argv, c, err);

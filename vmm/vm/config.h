@@ -93,7 +93,9 @@ struct vm_config {
     /* What the machine begins from instead of a boot: a snapshot's folder, or two descriptors that
      * the control socket's "snapshot" gave. */
     const char *snapshot;
+    const char *load; /* when the folder's memory is read: queztl-hv's affair; NULL: as it likes */
     int snapshot_state, snapshot_memory; /* -1: none */
+    int snapshot_pager;                  /* that loads the latter (snapshot/pager.h); -1: none */
     const char *image;                   /* operand: a disk image to boot */
     char **command;                      /* after "--", NULL-terminated; NULL when none was given */
 };

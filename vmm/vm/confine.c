@@ -35,6 +35,7 @@ static const struct {
     [CONFINE_IO] = {"io", seccomp_io_filter, QZ_ARRAY_LEN(seccomp_io_filter)},
     [CONFINE_VCPU] = {"vcpu", seccomp_vcpu_filter, QZ_ARRAY_LEN(seccomp_vcpu_filter)},
     [CONFINE_CLOCK] = {"clock", seccomp_clock_filter, QZ_ARRAY_LEN(seccomp_clock_filter)},
+    [CONFINE_LOADING] = {"loading", seccomp_loading_filter, QZ_ARRAY_LEN(seccomp_loading_filter)},
 };
 
 /* ---- capabilities ---------------------------------------------------------------------------- */

@@ -11,7 +11,7 @@
 
 #include <queztl/base.h>
 
-enum confine_thread { CONFINE_MAIN, CONFINE_IO, CONFINE_VCPU, CONFINE_CLOCK };
+enum confine_thread { CONFINE_MAIN, CONFINE_IO, CONFINE_VCPU, CONFINE_CLOCK, CONFINE_LOADING };
 
 enum confine_mode {
     CONFINE_KILL, /* a forbidden call ends the process (SIGSYS) */

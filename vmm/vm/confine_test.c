@@ -186,6 +186,7 @@ static void every_rule_tried_is_needed(void **state)
     } rules[] = {
         {CONFINE_VCPU, seccomp_vcpu_calls, "write", use_log},
         {CONFINE_CLOCK, seccomp_clock_calls, "write", use_log},
+        {CONFINE_LOADING, seccomp_loading_calls, "write", use_log},
         {CONFINE_IO, seccomp_io_calls, "io_uring_enter", use_ring},
         {CONFINE_IO, seccomp_io_calls, "getrandom", use_entropy},
         {CONFINE_IO, seccomp_io_calls, "epoll_ctl", use_epoll},

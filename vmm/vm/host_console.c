@@ -80,13 +80,18 @@ int host_console_open(struct host_console **out, struct qz_loop *loop, const cha
     return r;
 }
 
+void host_console_restore(const struct host_console *c)
+{
+    if (c->tty_fd >= 0)
+        tcsetattr(c->tty_fd, TCSANOW, &c->saved);
+}
+
 void host_console_free(struct host_console *c)
 {
     if (!c)
         return;
     terminal_free(c->terminal);
-    if (c->tty_fd >= 0)
-        tcsetattr(c->tty_fd, TCSANOW, &c->saved);
+    host_console_restore(c);
     if (c->in_fd >= 0)
         close(c->in_fd);
     if (c->out_fd >= 0)

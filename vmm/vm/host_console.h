@@ -17,6 +17,8 @@ struct virtio_device;
 int host_console_open(struct host_console **c, struct qz_loop *loop, const char *where,
                       void (*quit)(void *context), void *context, struct qz_error *err);
 void host_console_free(struct host_console *c);
+/* The terminal as it was, for a process that ends without freeing anything. Any thread. */
+void host_console_restore(const struct host_console *c);
 struct terminal *host_console_terminal(struct host_console *c); /* NULL for "none" */
 /* The window changed: tells the guest's virtio console. */
 void host_console_resized(struct host_console *c, struct virtio_device *console);

@@ -17,7 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
-static const char *const thread_types[] = {"main", "io", "vcpu", "clock"};
+static const char *const thread_types[] = {"main", "io", "vcpu", "clock", "loading"};
 enum { TYPES = QZ_ARRAY_LEN(thread_types), NAMES_MAX = 256, NAME_LEN = 40 };
 
 static struct {
@@ -79,7 +79,7 @@ static void declaration(char *p, const char *file)
         for (unsigned t = 0; t < TYPES; t++)
             known |= !strcmp(type, thread_types[t]);
         if (!known)
-            die(file, "unknown thread type in QZ_SYSCALLS (main, io, vcpu, clock, all)");
+            die(file, "unknown thread type in QZ_SYSCALLS (main, io, vcpu, clock, loading, all)");
     }
 }
 

@@ -44,12 +44,12 @@ static void *clock_main(void *arg)
 static int build_memory(struct vm *vm, struct qz_error *err)
 {
     struct guest_memory *m = &vm->machine.memory;
-    const int frozen = vm->config.snapshot_memory;
-
     const struct memory_options *pages = &vm->config.pages;
+    const int frozen = vm->config.snapshot_memory, pager = vm->config.snapshot_pager;
+    int r = frozen >= 0 ? guest_memory_over_as(m, frozen, vm->config.memory, pages, err)
+                        : guest_memory_new_as(m, vm->config.memory, pages, err);
 
-    return frozen >= 0 ? guest_memory_over_as(m, frozen, vm->config.memory, pages, err)
-                       : guest_memory_new_as(m, vm->config.memory, pages, err);
+    return r < 0 || pager < 0 ? r : vm_loading_begin(&vm->loading, pager, m, err);
 }
 
 static int build_core(struct vm *vm, struct qz_error *err)
@@ -199,6 +199,8 @@ static int start_threads(struct vm *vm, struct qz_error *err)
                                        .context = vm};
     int r;
 
+    if (vm->loading && (r = vm_loading_listen(vm->loading, vm->confine, vm->console, err)) < 0)
+        return r;
     for (unsigned i = 0; i < vm->io_loops; i++) {
         struct io_thread *t = &vm->io[i];
 
@@ -298,6 +300,7 @@ void vm_free(struct vm *vm)
     balloon_auto_free(vm->balloon);
     pc_free(&vm->pc);
     guest_source_free(vm->guest);
+    vm_loading_free(vm->loading);
     host_console_free(vm->console);
     irq_fabric_free(m->irq);
     bus_free(m->pio);

@@ -13,6 +13,7 @@
 #include "vm/pc.h"
 #include "vm/vcpu.h"
 #include "vm/vm.h"
+#include "vm/vm_loading.h"
 #include "vm/vm_snapshot.h"
 
 enum { IO_DEVICES = 0, IO_STORAGE = 1, IO_LOOPS_MAX = IO_STORAGE + VM_IOTHREADS_MAX };
@@ -52,7 +53,8 @@ struct vm {
     bool held;                    /* by the debugger */
     bool run_when_released;
     struct guest_source *guest;
-    struct state_log *log; /* NULL: none */
+    struct vm_loading *loading; /* NULL: all of memory was there from the beginning */
+    struct state_log *log;      /* NULL: none */
 
     unsigned pending; /* ASK_ bits, atomic */
     struct qz_work pending_work;

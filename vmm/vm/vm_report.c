@@ -50,7 +50,7 @@ static json_t *balloon(struct vm *vm)
 
 json_t *vm_info(struct vm *vm)
 {
-    json_t *o = json_object();
+    json_t *o = json_object(), *loading = vm_loading_info(vm->loading);
     char buf[32], kept[200];
     const char *disk = pc_disk_kept(&vm->pc, kept, sizeof(kept));
 
@@ -86,6 +86,8 @@ json_t *vm_info(struct vm *vm)
                   (json_int_t)(vm->resumed_ns - vm->born_ns) / 1000, "first_exit",
                   (json_int_t)(vm->first_exit_ns ? vm->first_exit_ns - vm->born_ns : 0) / 1000));
     json_object_set_new(o, "balloon", balloon(vm));
+    if (loading)
+        json_object_set_new(o, "loading", loading);
     json_object_set_new(o, "devices", pc_info(&vm->pc));
     json_object_set_new(o, "disks", vm_disks_info(vm));
     return o;
@@ -106,7 +108,8 @@ json_t *vm_metrics(struct vm *vm)
         [EXIT_DEBUG] = "debug",
         [EXIT_FAIL] = "fail",
     };
-    json_t *o = pc_metrics(&vm->pc), *exits = json_object();
+    json_t *o = pc_metrics(&vm->pc), *exits = json_object(),
+           *loading = vm_loading_metrics(vm->loading);
     uint64_t count[EXIT_KINDS];
     unsigned long long pages = 0;
     char text[128] = "";
@@ -118,6 +121,8 @@ json_t *vm_metrics(struct vm *vm)
     for (int i = 0; i < EXIT_KINDS; i++)
         json_object_set_new(exits, kinds[i], json_integer(count[i]));
     json_object_set_new(o, "exits", exits);
+    if (loading)
+        json_object_set_new(o, "loading", loading);
     if (pread(vm->statm_fd, text, sizeof(text) - 1, 0) > 0 && sscanf(text, "%*u %llu", &pages) == 1)
         json_object_set_new(o, "resident_bytes", json_integer(pages * 4096));
     json_object_set_new(o, "uptime_ns", json_integer(vm_clock_now(vm->machine.clock)));

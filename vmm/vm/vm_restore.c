@@ -201,6 +201,7 @@ int vm_restore(struct vm *vm, const struct vm_moment *to, struct vm_overlay *ove
         r = vm_disks_check_rewind(vm, overlays, count, err);
     if (r < 0 || (r = find_target(vm, to, &t, err)) < 0)
         return r;
+    vm_loading_wait(vm->loading);
     if (running)
         vm_stop_running(vm);
     hold_devices(vm, true);

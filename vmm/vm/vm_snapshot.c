@@ -96,9 +96,17 @@ void vm_snapshot_tidy(struct vm *vm)
     qz_loop_post(vm->machine.main_loop, &vm->tidy, tidy);
 }
 
-/* Nothing moves. */
-static int freeze(struct vm *vm, struct vm_overlay *overlays, unsigned count, struct qz_error *err)
+static void share(void *lender, void (*job)(void *context, unsigned part), void *context,
+                  unsigned parts)
 {
+    share_job(lender, job, context, parts);
+}
+
+/* Nothing moves. */
+static int freeze(struct vm *vm, struct standstill *loops, struct vm_overlay *overlays,
+                  unsigned count, struct qz_error *err)
+{
+    const struct memory_threads threads = {share, loops};
     json_t *disks = vm_disks_images(vm);
     void *state = NULL;
     size_t len;
@@ -107,7 +115,7 @@ static int freeze(struct vm *vm, struct vm_overlay *overlays, unsigned count, st
     if (r == 0)
         r = vm_disks_overlay(vm, overlays, count, err);
     if (r == 0)
-        r = guest_memory_freeze(&vm->machine.memory, err);
+        r = guest_memory_freeze(&vm->machine.memory, &threads, err);
     if (r < 0) {
         free(state);
         json_decref(disks);
@@ -175,7 +183,7 @@ static int take(struct vm *vm, struct vm_overlay *overlays, unsigned count, stru
     r = drain_devices(vm, err);
     if (r == 0) {
         stop_loops(vm, &loops);
-        r = freeze(vm, overlays, count, err);
+        r = freeze(vm, &loops, overlays, count, err);
         start_loops(&loops);
     }
     hold_devices(vm, false);
@@ -195,6 +203,8 @@ int vm_snapshot(struct vm *vm, struct vm_overlay *overlays, unsigned count, stru
     r = vm_disks_flush(vm, err);
     if (r < 0)
         return r;
+    vm_loading_wait(vm->loading);
+    guest_memory_foresee(&vm->machine.memory);
     began = qz_now_ns();
     if (running)
         vm_stop_running(vm);

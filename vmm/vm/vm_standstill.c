@@ -9,6 +9,21 @@ enum { DRAIN_STEP_NS = 100000 };
 
 /* ---- the device loops stand ---- */
 
+/* Parts of the present job, as long as there are some; the lock is held, but not while one is done.
+ */
+static void do_parts(struct standstill *all)
+{
+    while (all->job && all->next < all->parts) {
+        const unsigned part = all->next++;
+
+        pthread_mutex_unlock(&all->lock);
+        all->job(all->context, part);
+        pthread_mutex_lock(&all->lock);
+        if (++all->ended == all->parts)
+            pthread_cond_broadcast(&all->changed);
+    }
+}
+
 static void stand(struct qz_work *w)
 {
     struct standstill *all = QZ_CONTAINER_OF(w, struct standing_loop, work)->all;
@@ -16,8 +31,10 @@ static void stand(struct qz_work *w)
 
     all->standing++;
     pthread_cond_broadcast(&all->changed);
-    while (!all->over)
+    while (!all->over) {
         pthread_cond_wait(&all->changed, &all->lock);
+        do_parts(all);
+    }
     all->standing--;
     pthread_cond_broadcast(&all->changed);
 }
@@ -44,6 +61,22 @@ void start_loops(struct standstill *all)
     pthread_cond_broadcast(&all->changed);
     while (all->standing)
         pthread_cond_wait(&all->changed, &all->lock);
+}
+
+void share_job(struct standstill *all, void (*job)(void *context, unsigned part), void *context,
+               unsigned parts)
+{
+    QZ_LOCKED(&all->lock);
+
+    all->job = job;
+    all->context = context;
+    all->next = all->ended = 0;
+    all->parts = parts;
+    pthread_cond_broadcast(&all->changed);
+    do_parts(all);
+    while (all->ended < all->parts)
+        pthread_cond_wait(&all->changed, &all->lock);
+    all->job = NULL;
 }
 
 /* ---- nothing in flight ---- */

@@ -23,6 +23,10 @@ struct standstill {
     pthread_cond_t changed;
     unsigned standing;
     bool over;
+    /* What the threads that stand help with; `job` is NULL when there is nothing. */
+    void (*job)(void *context, unsigned part);
+    void *context;
+    unsigned next, parts, ended;
     struct standing_loop {
         struct standstill *all;
         struct qz_work work;
@@ -30,5 +34,9 @@ struct standstill {
 };
 void stop_loops(struct vm *vm, struct standstill *all);
 void start_loops(struct standstill *all);
+/* The threads that stand and this one do a job together: each part once, and all are done when it
+ * returns. Its system calls are to be declared for io threads, too. */
+void share_job(struct standstill *all, void (*job)(void *context, unsigned part), void *context,
+               unsigned parts);
 
 #endif

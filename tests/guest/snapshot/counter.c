@@ -13,10 +13,14 @@
  * Disk, where there is one: each line's number goes into a block and into the first one before the
  * line is said; what was written for the last lines is read and compared first.
  *
+ * Network, with the word net=PORT: some datagrams before each line, and what comes back (net.h).
+ *
  * Words of the command line: cpus=2, cpus=4; tick=1, tick=10, tick=50: no counting, but a byte on
  * the console every so many milliseconds, and sleep between (the benchmark's idle guest).
  */
+#include "counter.h"
 #include "cpus.h"
+#include "net.h"
 #include "platform.h"
 
 enum { PAGES = 96, OWN_PAGES = 4, WORDS = 512, LINE_TICKS = 4000000, DIGITS = 13 };
@@ -31,8 +35,9 @@ static unsigned cpus = 1;
 
 static struct vblk_queue *queue;
 static uint64_t *block;
+static bool writes; /* the disk can be written */
 
-static _Noreturn void fail(const char *what, uint64_t wanted, uint64_t got)
+_Noreturn void fail(const char *what, uint64_t wanted, uint64_t got)
 {
     bare_print("FAILED: ");
     bare_print(what);
@@ -45,7 +50,7 @@ static _Noreturn void fail(const char *what, uint64_t wanted, uint64_t got)
         __asm__ volatile("cli; hlt");
 }
 
-static void expect(const char *what, uint64_t wanted, uint64_t got)
+void expect(const char *what, uint64_t wanted, uint64_t got)
 {
     if (wanted != got)
         fail(what, wanted, got);
@@ -158,6 +163,8 @@ static void disk_line(uint64_t line)
 {
     const uint64_t oldest = line > BLOCKS ? line - BLOCKS : 0;
 
+    if (!writes)
+        return check_block("a disk that nobody writes", block_of(line), 0);
     check_block("the disk's first block", 0, line - 1);
     check_block("the disk's block of the last line", block_of(line - 1), line - 1);
     check_block("the disk's oldest block", block_of(line), oldest);
@@ -165,12 +172,14 @@ static void disk_line(uint64_t line)
     write_block(0, line);
 }
 
-/* A disk is there or not; one that does not start is a failure. It begins with zeroes. */
+/* A disk is there or not; one that does not start is a failure. It begins with zeroes, and ends
+ * with them where it can only be read. */
 static void disk_start(void)
 {
     static struct vblk_pci pci;
     struct vblk_device *dev;
     struct vblk_config c;
+    struct vblk_info info;
     uint32_t f = 0;
     size_t size;
 
@@ -186,6 +195,8 @@ static void disk_start(void)
            (uint64_t)qz_vblk_create(bare_alloc(size, 64), size, &pci.t, &c, &dev));
     expect("the disk's start", 0, (uint64_t)qz_vblk_start(dev));
     queue = qz_vblk_queue(dev, 0);
+    qz_vblk_get_info(dev, &info);
+    writes = !info.read_only;
 }
 
 /* ---- console ----------------------------------------------------------------------------------
@@ -223,6 +234,7 @@ int main(void)
     while (bare_word("busy"))
         bare_print(".");
     disk_start();
+    net_start();
     generation = 1;
     cpus_start(cpus, work);
     vector_set(0);
@@ -234,6 +246,7 @@ int main(void)
         line++;
         if (queue)
             disk_line(line);
+        net_line(line);
         say_line(line);
     }
 }

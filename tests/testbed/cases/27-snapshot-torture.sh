@@ -1,6 +1,7 @@
 # limit: 400 s
-# A bare-metal guest counts in memory, on its console and on a disk, while it is frozen, gone on from, cloned, sent back and killed:
-# nothing is torn, lost or done twice, and no folder is broken (tests/snapshot/torture.c; run-nightly does it a thousand times).
+# A bare-metal guest counts in memory, on its console, on a disk and on the network, while it is frozen, gone on from, cloned, sent
+# back and killed: nothing is torn, lost or done twice, no life is lived twice, and no folder is broken (tests/snapshot/torture.c;
+# run-nightly does it a thousand times).
 . "$(dirname "$0")/../lib.sh"
 torture=$BUILD/tests/snapshot/torture
 counter=$BUILD/tests/guest/snapshot/snapshot_counter
@@ -14,9 +15,9 @@ rounds() { # rounds OPTIONS...: in a folder of its own
     "$torture" --hv "$hv" --guest "$counter" --folder "$work/rounds" --seconds 8 "$@" || fail "with $*"
     rm -rf "$work/rounds"
 }
-rounds --accel jit $others --seed "$(date +%s)"
-rounds --accel jit $others --seed 2 --cpus 2
-rounds --accel jit $others --seed 3 --disk
+rounds --net --accel jit $others --seed "$(date +%s)"
+rounds --net --accel jit $others --seed 2 --cpus 2
+rounds --net --accel jit $others --seed 3 --disk
 
 # The guest would notice: one moment put together from two. (On KVM it may stand still instead, whose timers are in the state.)
 [ "$TESTBED" = here ] || exit 0

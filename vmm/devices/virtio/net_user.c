@@ -212,6 +212,7 @@ static int on_send(struct net_backend *b, const struct iovec *iov, unsigned coun
     }
     if (!acceptable(u, u->input, len))
         return -EPERM;
+    user_poll_now(&u->poll);
     slirp_input(u->poll.slirp, u->input, (int)len);
     return 1;
 }

@@ -9,7 +9,8 @@
  */
 #include "devices/virtio/net_user_poll.h"
 
-enum { IDLE_MS = 1000 }; /* what libslirp answers when it needs no timer */
+enum { IDLE_MS = 1000 };       /* what libslirp answers when it needs no timer */
+enum { STALE_NS = 500000000 }; /* its timers count in these */
 
 struct user_fd {
     struct qz_watch watch;
@@ -150,8 +151,22 @@ static int get_events(int index, void *opaque)
     return index >= 0 && index < p->fds && p->fd[index] ? p->fd[index]->happened : 0;
 }
 
+static int no_events(int index, void *opaque)
+{
+    return 0;
+}
+
+void user_poll_now(struct user_poll *p)
+{
+    if (qz_now_ns() - p->told_ns < STALE_NS)
+        return;
+    slirp_pollfds_poll(p->slirp, 0, no_events, p);
+    p->told_ns = qz_now_ns();
+}
+
 static void tell(struct user_poll *p)
 {
+    p->told_ns = qz_now_ns();
     slirp_pollfds_poll(p->slirp, 0, get_events, p);
     for (int fd = 0; fd < p->fds; fd++)
         if (p->fd[fd])

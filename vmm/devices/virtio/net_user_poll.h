@@ -18,7 +18,8 @@ struct user_poll {
     /* After libslirp was told what happened to its descriptors. */
     void (*round_done)(struct user_poll *p);
     bool running;
-    bool deaf; /* sockets are left alone: their frames would have no place */
+    int64_t told_ns; /* when libslirp was last told, which is what time it takes it to be */
+    bool deaf;       /* sockets are left alone: their frames would have no place */
 
     struct qz_work work;
     struct qz_timer timer;
@@ -35,6 +36,9 @@ void user_poll_callbacks(SlirpCb *cb);
 void user_poll_listeners(struct user_poll *p);
 void user_poll_start(struct user_poll *p);
 void user_poll_stop(struct user_poll *p); /* nothing is watched until the next start */
+/* Before libslirp is given a frame of the guest's: it goes by the time of what was told last, and
+ * would take a flow that begins after a silence of minutes for an old one, and end it. */
+void user_poll_now(struct user_poll *p);
 /* libslirp has something to do: it, and round_done(), get their turn in this round of the loop. */
 void user_poll_soon(struct user_poll *p);
 void user_poll_set_deaf(struct user_poll *p, bool deaf);

@@ -552,6 +552,36 @@ static void test_stop_and_start(void **state)
     guest_free(g);
 }
 
+/* The port of the host's that the guest's next datagram comes from. */
+static uint16_t source_port(struct guest *g, int fd, uint16_t port)
+{
+    struct sockaddr_in from = {0};
+    socklen_t len = sizeof(from);
+    char text[4];
+
+    assert_int_equal(send_udp(g, GATEWAY, 1234, port, "word", 4), 1);
+    settle(g);
+    assert_int_equal(recvfrom(fd, text, 4, 0, (struct sockaddr *)&from, &len), 4);
+    assert_memory_equal(text, "word", 4);
+    return ntohs(from.sin_port);
+}
+
+/* What the guest says first, before libslirp has looked at the time, begins a flow like any other.
+ */
+static void test_first_words(void **state)
+{
+    struct guest *g = guest_new(&(struct net_user_options){0});
+    uint16_t port = 0, from;
+    int fd = host_socket(SOCK_DGRAM, &port, false);
+
+    from = source_port(g, fd, port);
+    introduce(g);
+    for (unsigned i = 0; i < 20; i++)
+        assert_int_equal(source_port(g, fd, port), from);
+    close(fd);
+    guest_free(g);
+}
+
 /* Neither the guest nor those who connect to it can use up the process's descriptors. */
 static void test_descriptors_bounded(void **state)
 {
@@ -613,6 +643,7 @@ static void test_forward_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_first_words), /* libslirp has its time but once for a process */
         cmocka_unit_test(test_arp),
         cmocka_unit_test(test_dhcp),
         cmocka_unit_test(test_tcp_forward),
