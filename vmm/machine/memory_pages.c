@@ -194,7 +194,7 @@ int memory_begin_private(struct guest_memory *m)
     }
     layers_drop(m->layers);
     m->layers = l;
-    memset(m->changed, 0, l->chunks);
+    memset(m->changed, CHUNK_AS_FROZEN, l->chunks);
     return 0;
 }
 

@@ -1,4 +1,4 @@
-# --merge on: pages that two machines have alike are kept once, and discarding, snapshots, going back and clones are as without it.
+# --merge on: pages that two machines have alike are kept once, and discarding, snapshots, restoring and clones are as without it.
 # limit: 700 s
 . "$(dirname "$0")/../lib.sh"
 ksm=/sys/kernel/mm/ksm
@@ -63,7 +63,7 @@ wait_ticks third.log 5
 [ -n "$(merged "$work/third")" ] || fail "the machine from the snapshot does not merge"
 "$ctl" "$work/third" '{"cmd":"stop"}' >/dev/null
 wait $third || fail "the machine from the snapshot ended with $?"
-control '{"cmd":"revert"}' >/dev/null
+"$hv" restore "$socket" >out 2>&1 || fail "restore: $(cat out)"
 wait_ticks "$log" $(($(grep -c '^tick' "$log") + 5))
 mkdir clones
 "$hv" clone "$socket" --count 2 --folder clones >list || fail "clone"
