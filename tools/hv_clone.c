@@ -96,7 +96,7 @@ static int start_machine_from(const struct words *w, const struct snapshot_sourc
 
 static const char *name_of(const json_t *options)
 {
-    const char *name = machine_option(options, "--name");
+    const char *name = option_nth(options, "--name", 0);
 
     return name ? name : "vm";
 }
@@ -106,7 +106,7 @@ static const char *name_of(const json_t *options)
 static int copy_store(char **path, const struct config *c, const json_t *options,
                       const struct clone *k, struct qz_error *err)
 {
-    const char *from = machine_option(options, "--firmware-vars");
+    const char *from = option_nth(options, "--firmware-vars", 0);
 
     *path = NULL;
     if (!from)

@@ -3,10 +3,14 @@
 
 #include "control_client.h"
 #include "disk_overlays.h"
+#include "guest_tell.h"
+#include "machine_identity.h"
 #include "queztl-hv.h"
 #include "snapshot_source.h"
 
 const struct qz_option hv_restore_options[] = {{0}};
+
+#define AGENT_LIMIT_NS INT64_C(90000000000) /* programs of the guest may take a minute of it */
 
 /* What is needed to send a machine back. */
 struct back {
@@ -19,13 +23,20 @@ struct back {
     unsigned opened;
 };
 
-static int ask_disks(struct back *b, struct qz_error *err)
+static int ask_info(const struct back *b, struct control_answer *a, struct qz_error *err)
 {
     json_t *request = json_pack("{s:s}", "cmd", "info");
-    struct control_answer a;
-    int r = control_ask(b->socket, request, NULL, 0, &a, err);
+    const int r = control_ask(b->socket, request, NULL, 0, a, err);
 
     json_decref(request);
+    return r;
+}
+
+static int ask_disks(struct back *b, struct qz_error *err)
+{
+    struct control_answer a;
+    const int r = ask_info(b, &a, err);
+
     if (r < 0)
         return r;
     b->disks = json_incref(json_object_get(a.data, "disks"));
@@ -145,6 +156,60 @@ static int send_back(struct back *b, struct qz_error *err)
     return r;
 }
 
+/* ---- who it is */
+
+/* The addresses that its devices have; `former`: that its guest remembers now. True: others. */
+static bool find_addresses(const json_t *info, struct machine_identity *i, json_t *former)
+{
+    const json_t *devices = json_object_get(info, "devices");
+    bool differ = false;
+
+    for (size_t k = 0; k < json_array_size(devices) && i->nets < VM_NETS_MAX; k++) {
+        const json_t *d = json_array_get(devices, k);
+        const char *mac = json_string_value(json_object_get(d, "mac")),
+                   *was = json_string_value(json_object_get(d, "former_mac"));
+
+        if (!mac || !was)
+            continue;
+        snprintf(i->mac[i->nets++], MAC_TEXT, "%s", mac);
+        json_array_append_new(former, json_string(was));
+        differ = differ || strcmp(mac, was) != 0;
+    }
+    return differ;
+}
+
+/* A clone that is sent back to where it began believes to be the machine that it was made of. */
+static void tell_clone(const json_t *info)
+{
+    const json_t *options = json_object_get(info, "options");
+    const char *name = option_nth(options, "--name", 0),
+               *state = json_string_value(json_object_get(info, "state"));
+    struct agent_call call = {.path = vsock_path(option_nth(options, "--vsock", 0))};
+    struct machine_identity i = {.id_lock = -1};
+    json_t *former = json_array();
+
+    if (name && find_addresses(info, &i, former)) {
+        hostname_from(i.hostname, sizeof(i.hostname), name);
+        call.line = identity_request(&i, former);
+        if (!call.path || !state || strcmp(state, "running"))
+            qz_warn("the guest is not told that it is %s: it has no --vsock, or is paused", name);
+        else if (call.line)
+            guest_tell(&call, AGENT_LIMIT_NS);
+    }
+    json_decref(former);
+    free(call.line);
+}
+
+static void tell(const struct back *b)
+{
+    struct control_answer a;
+
+    if (ask_info(b, &a, NULL) < 0) /* it has ended */
+        return;
+    tell_clone(a.data);
+    control_answer_free(&a);
+}
+
 static int exit_code(int r)
 {
     switch (r) {
@@ -165,6 +230,7 @@ int hv_restore(int argc, char **argv)
     struct snapshot_source s;
     struct back b = {0};
     const int64_t began = qz_now_ns();
+    int64_t took;
     char *operand[2] = {0};
     int r =
         qz_operands_parse(hv_restore_options, argc, argv, NULL, operand, 1, 2,
@@ -181,12 +247,15 @@ int hv_restore(int argc, char **argv)
     }
     if (r == 0)
         r = send_back(&b, &err);
+    took = qz_now_ns() - began;
+    if (r == 0)
+        tell(&b);
     json_decref(b.disks);
     json_decref(b.bases);
     if (b.source)
         snapshot_source_close(b.source);
     if (r < 0)
         return qz_complain("queztl-hv restore", exit_code(r), &err);
-    printf("sent back in %.1f ms\n", (double)(qz_now_ns() - began) / 1e6);
+    printf("sent back in %.1f ms\n", (double)took / 1e6);
     return QZ_EXIT_OK;
 }

@@ -6,6 +6,7 @@
 
 #include "cpu/accel.h"
 #include "firmware_store.h"
+#include "machine_identity.h"
 #include "queztl-hv.h"
 #include "run_identity.h"
 #include "snapshot_words.h"
@@ -139,8 +140,7 @@ static int open_snapshot(struct snapshot_source *s, struct vm_config *c, struct 
 static int add_store(struct vm_config *c, const struct snapshot_source *s, int *fds,
                      unsigned *count, struct qz_error *err)
 {
-    const char *from =
-        machine_option(json_object_get(s->description, "options"), "--firmware-vars");
+    const char *from = option_nth(json_object_get(s->description, "options"), "--firmware-vars", 0);
     char *name;
     int fd;
 

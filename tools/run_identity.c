@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <sys/wait.h>
 
-#include "agent_client.h"
+#include "guest_tell.h"
 #include "machine_identity.h"
 #include "machine_start.h"
 #include "vsock_ids.h"
@@ -40,20 +40,6 @@ static void keep_id(uint64_t cid)
     close(fd);
 }
 
-static void hand_over(struct agent_call *call)
-{
-    agent_call_all(call, 1, AGENT_LIMIT_NS);
-    if (call->said == AGENT_NONE) {
-        qz_warn("the guest has no agent: it keeps its host name and addresses");
-    } else if (call->said != AGENT_OK) {
-        qz_warn("the guest's agent: %s", call->text);
-    } else if (!json_is_true(json_object_get(call->data, "complete"))) {
-        QZ_AUTO_FREE char *what = json_dumps(call->data, JSON_COMPACT);
-
-        qz_warn("the guest's identity is not complete: %s", what ? what : "");
-    }
-}
-
 /* A grandchild, which the machine need not look after. It goes when the machine does. */
 static int leave_behind(struct agent_call *call, struct qz_error *err)
 {
@@ -70,7 +56,7 @@ static int leave_behind(struct agent_call *call, struct qz_error *err)
     dup2(null, STDIN_FILENO);
     dup2(null, STDOUT_FILENO);
     closefrom(STDERR_FILENO + 1);
-    hand_over(call);
+    guest_tell(call, AGENT_LIMIT_NS);
     _exit(0);
 }
 

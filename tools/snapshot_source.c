@@ -79,7 +79,7 @@ static int load_memory(struct snapshot_source *s, struct snapshot_dir *dir, stru
 /* A huge page would come into the file whole, zeros and all. */
 static int check_pages(const json_t *options, struct qz_error *err)
 {
-    const char *pages = machine_option(options, "--hugepages");
+    const char *pages = option_nth(options, "--hugepages", 0);
 
     return pages && !strcmp(pages, "transparent")
                ? qz_fail(err, -ENOTSUP, "the machine has transparent huge pages: --load eager")

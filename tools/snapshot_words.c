@@ -3,19 +3,6 @@
 
 enum { OVERLAYS_FROM = 2 }; /* behind state and memory */
 
-const char *machine_option(const json_t *options, const char *name)
-{
-    const char *value = NULL;
-
-    for (size_t i = 0; i + 1 < json_array_size(options); i += 2) {
-        const char *option = json_string_value(json_array_get(options, i));
-
-        if (option && !strcmp(option, name))
-            value = json_string_value(json_array_get(options, i + 1));
-    }
-    return value;
-}
-
 static bool is_among(const char *name, const char *const *names)
 {
     for (; names && *names; names++)

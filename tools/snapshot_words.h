@@ -9,8 +9,6 @@
 #include "machine_start.h"
 #include "snapshot_source.h"
 
-/* The value of one of a description's options, the last one; NULL: it has none. */
-const char *machine_option(const json_t *options, const char *name);
 /*
  * The options of a snapshot's description, with overlays in place of the images of disks that can
  * be written. without: names ("--net") that are left out, NULL-terminated; may be NULL. -EINVAL: it

@@ -13,13 +13,27 @@ static void add_disk_info(json_t *o, struct virtio_device *d)
                             json_pack("{s:i,s:s}", "requests", (int)kept, "error", text));
 }
 
+static json_t *address_text(const uint8_t mac[6])
+{
+    return json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
+                        mac[5]);
+}
+
 static json_t *net_address(struct virtio_device *d)
 {
     uint8_t mac[6];
 
     virtio_net_get_mac(d, mac);
-    return json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
-                        mac[5]);
+    return address_text(mac);
+}
+
+static void add_net_info(json_t *o, struct virtio_device *d)
+{
+    uint8_t mac[6];
+
+    json_object_set_new(o, "mac", net_address(d));
+    virtio_net_get_former_mac(d, mac);
+    json_object_set_new(o, "former_mac", address_text(mac));
 }
 
 json_t *pc_info(struct pc *pc)
@@ -39,7 +53,7 @@ json_t *pc_info(struct pc *pc)
         if (v->device->ops->device_id == VIRTIO_ID_BLOCK)
             add_disk_info(o, v->device);
         if (v->device->ops->device_id == VIRTIO_ID_NET)
-            json_object_set_new(o, "mac", net_address(v->device));
+            add_net_info(o, v->device);
         json_array_append_new(list, o);
     }
     return list;

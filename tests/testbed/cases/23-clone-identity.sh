@@ -48,6 +48,13 @@ done
 for column in 2 3 4 5 6; do
     expect "different ones in column $column" 3 "$(cut -f $column list | sort -u | wc -l)"
 done
+# Sent back to where it began it remembers to be the origin, and is told again.
+awk 'NR == 2 { print $4, $5 }' list >row
+read -r mac cid <row
+"$hv" restore clones/origin-2.sock 2>restore.err || fail "restore: $(cat restore.err)"
+expect "warnings of restore" "" "$(cat restore.err)"
+: >clones/origin-2.console
+becomes clones/origin-2.console "origin-2 origin-2 $mac $cid"
 agent "$work/origin.vsock" '{"cmd":"ping"}' | grep -q '"ok":true' || fail "the origin's agent does not answer any more"
 lines=$(wc -l <"$log")
 steps=2400

@@ -79,6 +79,9 @@ struct virtio_net_stats { /* seen from the guest; bytes without the virtio heade
 };
 void virtio_net_get_stats(struct virtio_device *d, struct virtio_net_stats *stats); /* any thread */
 void virtio_net_get_mac(struct virtio_device *d, uint8_t mac[6]); /* its present one; any thread */
+/* The one that the driver had in the state that was loaded last, which may be another machine's;
+ * the present one since a reset. Any thread. */
+void virtio_net_get_former_mac(struct virtio_device *d, uint8_t mac[6]);
 
 int virtio_rng_new(struct virtio_device **d, struct machine *m, struct qz_loop *loop,
                    struct qz_error *err);

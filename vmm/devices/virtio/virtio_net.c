@@ -238,6 +238,7 @@ static void on_reset(struct virtio_device *d)
     n->rx.hold_len = 0;
     n->config.status &= ~VIRTIO_NET_S_ANNOUNCE;
     memcpy(n->config.mac, n->mac, sizeof(n->mac));
+    memcpy(n->former, n->mac, sizeof(n->mac));
     qz_loop_post(d->loop, &n->sync, on_sync); /* the backend belongs to the loop's thread */
     virtio_reset_done(d);
 }
@@ -258,6 +259,7 @@ static void go_on_as(struct net *n, const uint8_t own[6])
 {
     const bool another = n->mac_given && memcmp(n->mac, own, sizeof(n->mac));
 
+    memcpy(n->former, n->config.mac, sizeof(n->former));
     memcpy(another ? n->config.mac : n->mac, another ? n->mac : own, sizeof(n->mac));
     n->config.status &= ~VIRTIO_NET_S_ANNOUNCE;
     if (!another && n->d.active && virtio_has(&n->d, VIRTIO_NET_F_GUEST_ANNOUNCE))
@@ -342,6 +344,7 @@ int virtio_net_new(struct virtio_device **out, struct machine *m, struct qz_loop
     n->client = (struct net_client){on_readable, on_writable};
     memcpy(n->mac, config->mac, sizeof(n->mac));
     memcpy(n->config.mac, config->mac, sizeof(n->mac));
+    memcpy(n->former, config->mac, sizeof(n->mac));
     n->mac_given = config->mac_given;
     n->config.status = VIRTIO_NET_S_LINK_UP;
     n->config.max_virtqueue_pairs = 1;
@@ -379,4 +382,11 @@ void virtio_net_get_mac(struct virtio_device *d, uint8_t mac[6])
     QZ_LOCKED(&d->lock);
 
     memcpy(mac, net_of(d)->config.mac, sizeof(net_of(d)->config.mac));
+}
+
+void virtio_net_get_former_mac(struct virtio_device *d, uint8_t mac[6])
+{
+    QZ_LOCKED(&d->lock);
+
+    memcpy(mac, net_of(d)->former, sizeof(net_of(d)->former));
 }

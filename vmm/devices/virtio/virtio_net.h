@@ -55,9 +55,10 @@ struct net {
     bool restart;          /* a reset happened that the backend was not told of */
     struct net_rx rx;
     struct net_tx tx;
-    bool news;      /* the driver is to look at its configuration */
-    bool mac_given; /* mac is to be the address, whatever a state that is loaded says */
-    uint8_t mac[6]; /* its own; the driver may set another one until a reset */
+    bool news;         /* the driver is to look at its configuration */
+    bool mac_given;    /* mac is to be the address, whatever a state that is loaded says */
+    uint8_t mac[6];    /* its own; the driver may set another one until a reset */
+    uint8_t former[6]; /* virtio_net_get_former_mac() */
     struct virtio_net_config config;
     struct virtio_net_stats stats;
 };
