@@ -8,8 +8,7 @@
 #include "devices/virtio/devices.h"
 #include "machine/memory.h"
 #include "vm/config_items.h"
-
-enum { BALLOON_PRESSURE = 5 /* percent */ };
+#include "vm/config_parts.h"
 
 static int set_jit(struct vm_config *c, const char *v, struct qz_error *err)
 {
@@ -94,65 +93,6 @@ static int set_cpus(void *t, const char *v, struct qz_error *err)
     return r;
 }
 
-static int set_memory(void *t, const char *v, struct qz_error *err)
-{
-    return qz_parse_size(v, &((struct vm_config *)t)->memory, err);
-}
-
-static int set_merge(void *t, const char *v, struct qz_error *err)
-{
-    struct vm_config *c = t;
-
-    c->pages.merge = !strcmp(v, "on");
-    return c->pages.merge || !strcmp(v, "off")
-               ? 0
-               : qz_fail(err, -EINVAL, "\"%s\": choose on or off", v);
-}
-
-static int set_hugepages(void *t, const char *v, struct qz_error *err)
-{
-    struct vm_config *c = t;
-
-    for (int i = 0; i <= MEMORY_PAGES_1GIB; i++)
-        if (!strcmp(v, memory_pages_name((enum memory_pages)i))) {
-            c->pages.pages = (enum memory_pages)i;
-            return 0;
-        }
-    return qz_fail(err, -EINVAL, "\"%s\": choose off, transparent, 2MiB or 1GiB", v);
-}
-
-static int balloon_item(struct vm_config *c, const char *item, struct qz_error *err)
-{
-    const char *min = value_of(item, "min"), *pressure = value_of(item, "pressure");
-    uint64_t n = c->balloon.pressure;
-    int r;
-
-    if (!min && !pressure)
-        return qz_fail(err, -EINVAL, "unknown key in \"%s\" (min, pressure)", item);
-    r = min ? qz_parse_size(min, &c->balloon.min, err)
-            : qz_parse_u64(pressure, "percent of time under pressure", 1, 100, &n, err);
-    c->balloon.pressure = (unsigned)n;
-    return r;
-}
-
-static int set_balloon(void *t, const char *v, struct qz_error *err)
-{
-    struct vm_config *c = t;
-    QZ_AUTO_FREE char *copy = strdup(v);
-    char *rest = copy, *item = next_item(&rest);
-    int r = 0;
-
-    c->balloon.text = v;
-    c->balloon.min = 0;
-    c->balloon.pressure = BALLOON_PRESSURE;
-    c->balloon.automatic = item && !strcmp(item, "auto");
-    if (!c->balloon.automatic && strcmp(v, "manual"))
-        return qz_fail(err, -EINVAL, "\"%s\": choose manual or auto[,min=SIZE][,pressure=N]", v);
-    while (r == 0 && (item = next_item(&rest)))
-        r = balloon_item(c, item, err);
-    return r;
-}
-
 static int set_kernel(void *t, const char *v, struct qz_error *err)
 {
     ((struct vm_config *)t)->kernel = v;
@@ -191,94 +131,6 @@ static int set_protocol(void *t, const char *v, struct qz_error *err)
     else
         return qz_fail(err, -EINVAL, "\"%s\" is not a boot protocol (auto, linux64, pvh)", v);
     return 0;
-}
-
-static int parse_mac(const char *v, uint8_t mac[6], struct qz_error *err)
-{
-    unsigned b[6];
-    int end = 0;
-
-    if (sscanf(v, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) !=
-            6 ||
-        v[end])
-        return qz_fail(err, -EINVAL, "\"%s\" is not a MAC address such as 52:54:00:12:34:56", v);
-    if (b[0] & 1)
-        return qz_fail(err, -EINVAL, "MAC address %s is a multicast address", v);
-    for (int i = 0; i < 6; i++)
-        mac[i] = b[i];
-    return 0;
-}
-
-static int net_item(struct vm_net_config *n, const char *item, struct qz_error *err)
-{
-    const char *v;
-
-    if ((v = value_of(item, "mac"))) {
-        n->has_mac = true;
-        return parse_mac(v, n->mac, err);
-    }
-    if ((v = value_of(item, "forward")) && n->kind == VM_NET_USER) {
-        unsigned host, guest;
-        int end = 0;
-
-        if (sscanf(v, "%u:%u%n", &host, &guest, &end) != 2 || v[end] || host > 65535 ||
-            guest > 65535 || !guest)
-            return qz_fail(err, -EINVAL, "forward=%s: write forward=HOSTPORT:GUESTPORT", v);
-        if (n->forwards == VM_FORWARDS_MAX)
-            return qz_fail(err, -EINVAL, "more than %d forwarded ports", VM_FORWARDS_MAX);
-        n->forward[n->forwards++] = (struct vm_forward){host, guest};
-        return 0;
-    }
-    return qz_fail(err, -EINVAL, "unknown key \"%s\" (mac%s)", item,
-                   n->kind == VM_NET_USER ? ", forward" : "");
-}
-
-static int set_net(void *t, const char *v, struct qz_error *err)
-{
-    struct vm_config *c = t;
-    struct vm_net_config *n = &c->net[c->nets];
-    char *rest, *item;
-
-    c->net_given = true;
-    if (!strcmp(v, "none")) {
-        c->nets = 0;
-        return 0;
-    }
-    n->text = v;
-    if (c->nets == VM_NETS_MAX)
-        return qz_fail(err, -EINVAL, "more than %d network devices", VM_NETS_MAX);
-    rest = strdup(v);
-    if (!rest)
-        return qz_fail(err, -ENOMEM, "no memory");
-    item = next_item(&rest);
-    if (!strcmp(item, "user")) {
-        n->kind = VM_NET_USER;
-    } else if (!strncmp(item, "tap:", 4) && item[4]) {
-        n->kind = VM_NET_TAP;
-        n->tap = item + 4;
-    } else {
-        return qz_fail(err, -EINVAL, "\"%s\": choose user, tap:NAME or none", item);
-    }
-    while ((item = next_item(&rest))) {
-        int r = net_item(n, item, err);
-
-        if (r < 0)
-            return r;
-    }
-    c->nets++;
-    return 0;
-}
-
-static int set_vsock(void *t, const char *v, struct qz_error *err)
-{
-    struct vm_config *c = t;
-    const char *comma = strchr(v, ',');
-    QZ_AUTO_FREE char *cid = comma ? strndup(v, comma - v) : NULL;
-
-    if (!cid || !comma[1])
-        return qz_fail(err, -EINVAL, "\"%s\": write CID,PATH", v);
-    c->vsock_path = comma + 1;
-    return qz_parse_u64(cid, "context id", 3, 0xfffffffe, &c->vsock_cid, err);
 }
 
 static int set_console(void *t, const char *v, struct qz_error *err)
@@ -410,20 +262,20 @@ const struct qz_option vm_options[] = {
      set_accel},
     {"cpu", "MODEL", "portable (x86-64-v2, default), v3, or host", set_cpu_model},
     {"cpus", "N[,sockets=,cores=,threads=]", "vCPUs, 1 to 256 (default 1)", set_cpus},
-    {"memory", "SIZE", "guest memory, such as 512M or 2GiB (default 512M)", set_memory},
+    {"memory", "SIZE", "guest memory, such as 512M or 2GiB (default 512M)", config_set_memory},
     {"balloon", "manual|auto[,min=SIZE][,pressure=N]",
      "who decides what the guest gives back: the control socket (default), or the host's memory\n"
      "pressure: while tasks stand for memory N percent of the time (default 5), unused memory\n"
      "is taken; SIZE is always left (default: a quarter)",
-     set_balloon},
+     config_set_balloon},
     {"merge", "on|off",
      "memory pages that are equal to those of other machines are kept once (KSM; default off):\n"
      "guests can find out by timing what others have (docs/security.md)",
-     set_merge},
+     config_set_merge},
     {"hugepages", "off|transparent|2MiB|1GiB",
      "pages of the host under guest memory: 4 KiB (default), larger ones where there are\n"
      "some, or all of memory reserved in pages of this size",
-     set_hugepages},
+     config_set_hugepages},
     {"kernel", "FILE", "a bzImage or ELF vmlinux to boot directly", set_kernel},
     {"initrd", "FILE", "initial RAM disk for --kernel", set_initrd},
     {"append", "TEXT", "kernel command line", set_append},
@@ -441,11 +293,11 @@ const struct qz_option vm_options[] = {
     {"net", "user|tap:NAME|none",
      "a network device; keys mac=, and for user forward=HOSTPORT:GUESTPORT;\nrepeatable (default "
      "user)",
-     set_net},
+     config_set_net},
     {"vsock", "CID,PATH",
      "a vsock device: guest port P is the unix socket PATH_P, and PATH takes\n\"CONNECT P\" from "
      "the host",
-     set_vsock},
+     config_set_vsock},
     {"console", "stdio|FILE|none", "where the guest's console goes (default stdio)", set_console},
     {"control", "PATH", "make a control socket there (JSON lines)", set_control},
     {"gdb", "unix:PATH|tcp:HOST:PORT[,wait]",
@@ -473,49 +325,6 @@ const struct qz_option vm_options[] = {
     {"verbose", NULL, "say what happens", set_verbose},
     {NULL, NULL, NULL, NULL},
 };
-
-static int check_balloon(struct vm_config *c, struct qz_error *err)
-{
-    if (!c->balloon.automatic)
-        return 0;
-    if (c->deterministic)
-        return qz_fail(err, -EINVAL,
-                       "--balloon auto follows the host, which is never twice the same: a "
-                       "deterministic machine cannot have it");
-    if (c->pages.pages >= MEMORY_PAGES_2MIB)
-        return qz_fail(err, -EINVAL,
-                       "--balloon auto and --hugepages %s: reserved pages do not come back: choose "
-                       "--hugepages transparent",
-                       memory_pages_name(c->pages.pages));
-    if (c->snapshot && c->snapshot_memory < 0) /* how much memory it has is not known here */
-        return 0;
-    if (!c->balloon.min)
-        c->balloon.min = QZ_MAX(c->memory / 4, (uint64_t)GUEST_RAM_MIN);
-    if (c->balloon.min < GUEST_RAM_MIN || c->balloon.min > c->memory)
-        return qz_fail(err, -EINVAL,
-                       "--balloon min=: %llu bytes: from 2M up to the machine's own memory",
-                       (unsigned long long)c->balloon.min);
-    return 0;
-}
-
-static int check_pages(const struct vm_config *c, struct qz_error *err)
-{
-    const char *name = memory_pages_name(c->pages.pages);
-
-    if (c->pages.pages < MEMORY_PAGES_2MIB)
-        return 0;
-    if (c->pages.merge)
-        return qz_fail(err, -EINVAL,
-                       "--merge on and --hugepages %s: reserved pages are never merged: choose one",
-                       name);
-    if (c->memory % memory_page_size(c->pages.pages))
-        return qz_fail(err, -EINVAL, "--hugepages %s: --memory is no multiple of that", name);
-    return c->snapshot ? qz_fail(err, -EINVAL,
-                                 "--hugepages %s: memory of a snapshot is shared with others and "
-                                 "copied when it is written: choose transparent",
-                                 name)
-                       : 0;
-}
 
 static int check_topology(struct vm_config *c, struct qz_error *err)
 {
@@ -584,7 +393,7 @@ int vm_config_parse(struct vm_config *c, int argc, char **argv, struct qz_error 
                            "disk %s: on-error=stop needs --control PATH: only \"resume\" lets the "
                            "machine go on",
                            c->disk[n].path);
-    if (check_pages(c, err) < 0 || check_balloon(c, err) < 0)
+    if (config_check_pages(c, err) < 0 || config_check_balloon(c, err) < 0)
         return -EINVAL;
     return check_topology(c, err);
 }
