@@ -2,7 +2,7 @@
  * pager.h - loading a snapshot's memory lazily: a process that reads the folder for all machines
  * which go on from it, and what it and they say to each other.
  *
- * Theory of operation. The pager (tools/snapshot_pager.h starts it) has the folder and, mapped
+ * Theory of operation. The pager (tools/hv/snapshot_pager.h starts it) has the folder and, mapped
  * shared, the memfd that machines map privately. A machine knocks at its door, a SOCK_SEQPACKET
  * socket that all of them have: it sends a struct pager_hello with two descriptors, a userfaultfd
  * of its own and one end of a channel (SOCK_SEQPACKET) on which the two speak from then on. The

@@ -1,5 +1,5 @@
 /*
- * disk_convert.c - queztl-disk convert.
+ * convert.c - queztl-disk convert.
  *
  * Several workers run. Each takes the next piece that holds data (the source tells where;
  * holes and zeroes are skipped), reads it, and writes what is not zero. Compression, where asked

@@ -1,5 +1,5 @@
 /*
- * hv_snapshots.c - `queztl-hv snapshots`: what snapshots there are in a folder; checking,
+ * snapshots.c - `queztl-hv snapshots`: what snapshots there are in a folder; checking,
  * flattening and removing them, and clearing away what was never finished.
  */
 #include <dirent.h>

@@ -1,4 +1,4 @@
-/* hv_restore.c - `queztl-hv restore`: a running machine, back to a snapshot. */
+/* restore.c - `queztl-hv restore`: a running machine, back to a snapshot. */
 #include <fcntl.h>
 
 #include "control_client.h"

@@ -1,4 +1,4 @@
-/* hv_clone.c - `queztl-hv clone`: machines that go on from one moment of another. */
+/* clone.c - `queztl-hv clone`: machines that go on from one moment of another. */
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>

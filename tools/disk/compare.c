@@ -1,4 +1,4 @@
-/* disk_compare.c - queztl-disk compare: do two disks hold the same? */
+/* compare.c - queztl-disk compare: do two disks hold the same? */
 #include "disk_tool.h"
 
 enum { PIECE = 2 << 20 };

@@ -1,4 +1,4 @@
-/* disk_images.c - queztl-disk create, info, check, resize, snapshot. */
+/* images.c - queztl-disk create, info, check, resize, snapshot. */
 #include <sys/stat.h>
 #include <time.h>
 

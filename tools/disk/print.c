@@ -1,4 +1,4 @@
-/* disk_print.c - what queztl-disk prints: values, progress, errors. */
+/* print.c - what queztl-disk prints: values, progress, errors. */
 #include "disk_tool.h"
 
 int disk_failed(const struct qz_error *err)

@@ -1,4 +1,4 @@
-/* disk_bench.c - queztl-disk bench: how fast a disk is through this engine. */
+/* bench.c - queztl-disk bench: how fast a disk is through this engine. */
 #include "disk_tool.h"
 
 enum { QUEUES_MAX = 64, DEPTH_MAX = 1024 };

@@ -1,4 +1,4 @@
-/* hv_snapshot.c - `queztl-hv snapshot`: a running machine's present moment into a folder. */
+/* snapshot.c - `queztl-hv snapshot`: a running machine's present moment into a folder. */
 #include <fcntl.h>
 #include <sys/stat.h>
 

@@ -1,4 +1,4 @@
-/* disk_serve.c - queztl-disk serve: a disk for others, by vhost-user-blk or NBD. */
+/* serve.c - queztl-disk serve: a disk for others, by vhost-user-blk or NBD. */
 #include <netdb.h>
 #include <signal.h>
 #include <sys/signalfd.h>

@@ -1,4 +1,4 @@
-/* disk_map.c - queztl-disk map: where the bytes of a disk are. */
+/* map.c - queztl-disk map: where the bytes of a disk are. */
 #include "disk_tool.h"
 
 struct config {

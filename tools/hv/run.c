@@ -1,5 +1,5 @@
 /*
- * hv_run.c - `queztl-hv run`: decides what was left open (accelerator, firmware, network), says so,
+ * run.c - `queztl-hv run`: decides what was left open (accelerator, firmware, network), says so,
  * and becomes the machine's own process, queztl-vmm.
  */
 #include <sys/stat.h>

@@ -1,5 +1,5 @@
 /*
- * hv_doctor.c - `queztl-hv doctor`: what this host can do. Every line is found out by trying or
+ * doctor.c - `queztl-hv doctor`: what this host can do. Every line is found out by trying or
  * reading, and what is missing comes with its cure.
  */
 #include <dirent.h>
