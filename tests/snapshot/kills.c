@@ -95,6 +95,7 @@ void round_kill_monitor(struct torture *t)
     }
     known = net_lives(t);
     begin_from(t, &t->origin, k, "origin");
+    pagers_end(false); /* later rounds kill such, but not the origin's */
     t->life = known;
     machine_answers(&t->origin);
     t->last = k->at;
