@@ -7,6 +7,7 @@
 # ended                waits for the machine of `start`; its exit code is the function's
 # ticking              a guest's script: says "tick 1", "tick 2", ... as long as a file of random bytes in memory stays as it was
 # wait_ticks FILE N    until FILE has N such lines
+# start_on_disks SCRIPT  a guest that counts on two disks
 # control JSON         one request to $socket, prints the answer, fails when that is an error
 
 set -eu
@@ -135,4 +136,18 @@ wait_ticks() { # wait_ticks FILE COUNT
         [ $steps -gt 0 ] || fail "$1 has no $2 ticks: $(head -c 300 "$1")"
         sleep 0.05
     done
+}
+
+# Words of a guest that counts on its disks: block N says "count N"; `look` what a block says.
+on_disks='
+    write() { printf "count %s\n" $2 | dd of=$1 bs=4k seek=$2 conv=sync oflag=direct 2>/dev/null; }
+    look() { dd if=$1 bs=4k skip=$2 count=1 iflag=direct 2>/dev/null | head -n 1 | tr -d "\0"; }
+    write_both() { write /dev/vda $1; write /dev/vdb $1; }
+    i=0'
+start_on_disks() { # start_on_disks SCRIPT: a guest with two disks, a.img and b.qcow2, and the words above
+    truncate -s 64M a.img
+    "$BUILD/tools/queztl-disk" create b.qcow2,format=qcow2 64M
+    start --cpus 2 --memory 192M --name origin --disk a.img --disk b.qcow2,format=qcow2 -- sh -c "$on_disks
+        $1"
+    wait_for "^tick 5 "
 }

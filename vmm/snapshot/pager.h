@@ -30,6 +30,9 @@ struct pager_hello {
     uint64_t low, low_size, high, high_size;
 };
 
+/* A machine's first words; both descriptors stay its own. -errno: nobody is there. */
+int pager_knock(int door, const struct pager_hello *hello, int userfault, int channel);
+
 enum pager_word { PAGER_READY = 1, PAGER_LOADING, PAGER_DONE, PAGER_FAILED };
 
 struct pager_report {

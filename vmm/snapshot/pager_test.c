@@ -67,24 +67,6 @@ struct guest {
     int userfault, channel;
 };
 
-static void send_hello(int door, const struct pager_hello *hello, int userfault, int channel)
-{
-    const int fds[] = {userfault, channel};
-    char control[CMSG_SPACE(sizeof(fds))] = {0};
-    struct iovec from = {(void *)hello, sizeof(*hello)};
-    struct msghdr msg = {.msg_iov = &from,
-                         .msg_iovlen = 1,
-                         .msg_control = control,
-                         .msg_controllen = sizeof(control)};
-    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(fds));
-    memcpy(CMSG_DATA(c), fds, sizeof(fds));
-    assert_int_equal(sendmsg(door, &msg, MSG_NOSIGNAL), sizeof(*hello));
-}
-
 /* The next word, without the reports in between; 0: the channel was closed. */
 static unsigned next_word(struct guest *g, struct pager_report *r)
 {
@@ -112,7 +94,7 @@ static struct guest knock(struct running_pager *p)
     hello.high = (uintptr_t)g.high;
     hello.high_size = KIT_MEMORY - LOW;
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
-    send_hello(p->door, &hello, g.userfault, ends[1]);
+    assert_int_equal(pager_knock(p->door, &hello, g.userfault, ends[1]), 0);
     close(ends[1]);
     g.channel = ends[0];
     return g;
@@ -344,7 +326,7 @@ static void nonsense(void **state)
         assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
         hello.version = PAGER_VERSION + (i == 1);
         hello.low = i == 2 ? UINT64_MAX - 4095 : 4096; /* 3: there is nothing */
-        send_hello(p.door, &hello, userfault, ends[1]);
+        assert_int_equal(pager_knock(p.door, &hello, userfault, ends[1]), 0);
         close(ends[1]);
         close(userfault);
         other.channel = ends[0];

@@ -27,27 +27,15 @@ struct vm_loading {
 
 /* ---- saying hello */
 
-static int send_hello(int door, const struct guest_memory *memory, int userfault, int channel)
+static int knock(int door, const struct guest_memory *memory, int userfault, int channel)
 {
-    struct pager_hello hello = {.version = PAGER_VERSION,
-                                .low = (uintptr_t)memory->low,
-                                .low_size = memory->low_size,
-                                .high = (uintptr_t)memory->high,
-                                .high_size = memory->high_size};
-    const int fds[PAGER_HELLO_FDS] = {userfault, channel};
-    char control[CMSG_SPACE(sizeof(fds))] = {0};
-    struct iovec from = {&hello, sizeof(hello)};
-    struct msghdr msg = {.msg_iov = &from,
-                         .msg_iovlen = 1,
-                         .msg_control = control,
-                         .msg_controllen = sizeof(control)};
-    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    const struct pager_hello hello = {.version = PAGER_VERSION,
+                                      .low = (uintptr_t)memory->low,
+                                      .low_size = memory->low_size,
+                                      .high = (uintptr_t)memory->high,
+                                      .high_size = memory->high_size};
 
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(fds));
-    memcpy(CMSG_DATA(c), fds, sizeof(fds));
-    return sendmsg(door, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
+    return pager_knock(door, &hello, userfault, channel);
 }
 
 static int fail_gone(struct qz_error *err)
@@ -99,7 +87,7 @@ static int meet(struct vm_loading *l, int door, const struct guest_memory *memor
         return qz_fail(err, -errno, "no channel to the process that loads memory: %s",
                        strerror(errno));
     l->channel = ends[0];
-    r = send_hello(door, memory, l->userfault, ends[1]);
+    r = knock(door, memory, l->userfault, ends[1]);
     close(ends[1]);
     return r < 0 ? fail_gone(err) : hear_first(l, err);
 }

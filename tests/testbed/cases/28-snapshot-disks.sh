@@ -3,19 +3,12 @@
 # it does; goes on, is gone on from, and is cloned; nothing is lost, and nobody sees what another one writes.
 . "$(dirname "$0")/../lib.sh"
 disk=$BUILD/tools/queztl-disk
-truncate -s 64M a.img
-"$disk" create b.qcow2,format=qcow2 64M
-start --cpus 2 --memory 192M --name origin --disk a.img --disk b.qcow2,format=qcow2 -- sh -c '
-    write() { printf "count %s\n" $2 | dd of=$1 bs=4k seek=$2 conv=sync oflag=direct 2>/dev/null; }
-    read_back() { dd if=$1 bs=4k skip=$2 count=1 iflag=direct 2>/dev/null | head -n 1 | tr -d "\0"; }
-    i=0
+start_on_disks '
     while :; do
         i=$((i + 1))
-        write /dev/vda $i
-        write /dev/vdb $i
-        echo "tick $i $(read_back /dev/vda $i) $(read_back /dev/vdb $i) $(read_back /dev/vda 1) $(read_back /dev/vdb 1)"
+        write_both $i
+        echo "tick $i $(look /dev/vda $i) $(look /dev/vdb $i) $(look /dev/vda 1) $(look /dev/vdb 1)"
     done'
-wait_for "^tick 5 "
 
 # Each line is the next one, and the disks have what was written, now and at first.
 whole() { # whole FILE

@@ -3,20 +3,13 @@
 # from one. The guest counts on two disks, reads back what it wrote, and looks ahead: what comes next must not be there yet.
 . "$(dirname "$0")/../lib.sh"
 disk=$BUILD/tools/queztl-disk
-truncate -s 64M a.img
-"$disk" create b.qcow2,format=qcow2 64M
-start --cpus 2 --memory 192M --name origin --disk a.img --disk b.qcow2,format=qcow2 -- sh -c '
-    write() { printf "count %s\n" $2 | dd of=$1 bs=4k seek=$2 conv=sync oflag=direct 2>/dev/null; }
-    look() { dd if=$1 bs=4k skip=$2 count=1 iflag=direct 2>/dev/null | head -n 1 | tr -d "\0"; }
-    i=0
+start_on_disks '
     while :; do
         i=$((i + 1))
         ahead="$(look /dev/vda $i)$(look /dev/vdb $i)"
-        write /dev/vda $i
-        write /dev/vdb $i
+        write_both $i
         echo "tick $i $(look /dev/vda $i) $(look /dev/vdb $i) $(look /dev/vda 1) ahead:${ahead:-nothing}"
     done'
-wait_for "^tick 5 "
 
 # Each line is the next one, but for the times that it went back, and the disks are as the guest remembers them.
 check() { # check FILE TIMES

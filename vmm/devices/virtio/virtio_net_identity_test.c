@@ -100,8 +100,7 @@ static void test_reset_takes_the_announcement_back(void **state)
     assert_int_equal(status(g), VIRTIO_NET_S_LINK_UP);
 }
 
-/* A clone: the address that it was given is there, for now and after resets; nothing is announced.
- */
+/* A clone has the address that it was given, also after resets, and announces nothing. */
 static void test_given_address_wins(void **state)
 {
     struct net_guest *g = *state, *clone = net_guest_new(other, true);
